@@ -1,0 +1,1 @@
+"""The generated contracts of Tierflow: messages and gRPC stubs."""

@@ -1,0 +1,1 @@
+"""Journal, group commit, ownership, parking and relay: durable entities with one writer each."""

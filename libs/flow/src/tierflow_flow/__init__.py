@@ -1,0 +1,1 @@
+"""The flow language: definitions, parsing, checking, expressions."""

@@ -1,0 +1,1 @@
+"""What every Tierflow service shares: settings, serving, health, errors, telemetry, messaging, supervision."""

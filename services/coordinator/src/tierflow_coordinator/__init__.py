@@ -1,0 +1,1 @@
+"""Tier 1: swarms, admission, the public API."""
