@@ -1,0 +1,147 @@
+"""A flow as data: what parsing and checking yield, and what Tier 2 walks.
+
+A definition is immutable and compiled once per flow version; runs share it. Times are integer microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tierflow_runtime.values import RetryPolicy
+
+
+class Scope(Protocol):
+    """What expressions can see. Names: input, steps, vars, env, run, item, index."""
+
+    def lookup(self, name: str, path: tuple[str | int, ...]) -> Any:
+        """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none."""
+        ...
+
+
+class Template(Protocol):
+    """A JSON value with `${{ }}` holes, compiled."""
+
+    @property
+    def constant(self) -> bool:
+        """Whether there are no holes."""
+        ...
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """Ids of the steps it reads."""
+        ...
+
+    @property
+    def whole_steps(self) -> frozenset[str]:
+        """Of these: the ones of which it only hands on `steps.<id>.output` whole, never looks inside."""
+        ...
+
+    def resolve(self, scope: Scope) -> Any:
+        """The value with its holes filled. Raises `ExpressionError`."""
+        ...
+
+    def resolve_json(self, scope: Scope) -> str:
+        """The same as JSON text; computed once where it is constant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One node of a flow."""
+
+    id: str
+    kind: str
+    """`call` or `map`; further kinds come with the rest of the language."""
+    handler: str
+    needs: tuple[str, ...]
+    """Ids of the steps it waits for: those listed under `needs` and those that its expressions read."""
+    with_: Template
+    """Input of the handler; for a map, of the handler for each item (with `item` and `index` in scope)."""
+    condition: Template | None = None
+    """`if`; None means: run when everything it needs completed."""
+    always: bool = False
+    """The condition asks for always() or failure(): it is looked at even where a needed step failed or was skipped."""
+    items: Template | None = None
+    """For a map: an array."""
+    concurrency: int | None = None
+    """For a map: most items at once."""
+    tolerate: int = 0
+    """For a map: failed items that do not make the map fail."""
+    retry: RetryPolicy | None = None
+    """None: the flow's."""
+    timeout: int | None = None
+    """Of an attempt, microseconds. None: the flow's or 30 s."""
+    heartbeat_timeout: int | None = None
+    on_error: str = "stop"
+    """`stop`: the run's failure policy decides. `continue`: the failure is tolerated, dependants run."""
+    on_lost: str = ""
+    """RETRY, FAIL or ASK; empty: RETRY, or ASK where side_effecting."""
+    side_effecting: bool = False
+    output_schema: Mapping[str, Any] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that the executor must have."""
+    name: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A checked, compiled flow."""
+
+    name: str
+    version: str
+    hash: str
+    description: str
+    steps: tuple[StepSpec, ...]
+    by_id: Mapping[str, StepSpec]
+    dependants: Mapping[str, tuple[str, ...]]
+    """For each step the steps that need it."""
+    roots: tuple[str, ...]
+    """Steps that need nothing."""
+    leaves: tuple[str, ...]
+    """Steps that nothing needs."""
+    handlers: tuple[str, ...]
+    """Names of all handlers it calls, sorted."""
+    content_steps: frozenset[str]
+    """Steps whose outputs some expression looks into: of these, large outputs must be loaded before deciding."""
+    input_schema: Mapping[str, Any] | None
+    output: Template | None
+    """None: an object of the leaves' outputs by step id."""
+    output_schema: Mapping[str, Any] | None
+    retry: RetryPolicy
+    timeout: int
+    """Default timeout of an attempt, microseconds."""
+    run_timeout: int | None
+    """Of the whole run, microseconds."""
+    failure_policy: str
+    """FAIL_FAST, CONTINUE or PAUSE."""
+    concurrency: int | None
+    """Most steps at once in a run."""
+    vars: Mapping[str, Any]
+    env: tuple[str, ...]
+    """Environment variables that expressions may read."""
+    canonical: str
+    """The canonical definition, JSON text; its SHA-256 is `hash`."""
+
+
+class ExpressionError(Exception):
+    """An expression could not be evaluated; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a flow: where, what, and the line in the source (0 where there is none)."""
+
+    path: str
+    description: str
+    line: int = 0
+
+
+class FlowError(Exception):
+    """A flow is not valid; `problems` lists everything that is wrong."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.path}: {p.description}" for p in problems))
+        self.problems = problems

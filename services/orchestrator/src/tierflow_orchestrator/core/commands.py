@@ -1,0 +1,142 @@
+"""What can be asked of a run, and the effects that its events demand."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
+    """Base of commands. They are tagged, so that they can be forwarded to a run's owner (rule R14)."""
+
+
+class CreateRun(Command):
+    """Accept a run. The flow was found; the input is a JSON object."""
+
+    context: Context
+    flow_hash: str
+    flow_name: str
+    flow_version: str
+    input: Payload | None
+    allocation: Allocation
+    options: Options
+
+
+class AssignSlot(Command):
+    """A slot of an executor is reserved for a step that is READY (rule R24)."""
+
+    step_id: str
+    executor_id: str
+
+
+class ReportStarted(Command):
+    """The executor has started an attempt. Stale where the attempt is not the step's present one or has moved on."""
+
+    attempt_id: str
+    started_at: Micros
+
+
+class ReportResult(Command):
+    """An attempt ended: `state` is COMPLETED, FAILED or CANCELLED. Stale results are booked and refused (rule R23)."""
+
+    attempt_id: str
+    state: str
+    outcome: str = "SUCCESS"
+    output: Payload | None = None
+    failure: Failure | None = None
+    usage: Usage = NO_USAGE
+    started_at: Micros | None = None
+    logs: tuple[LogLine, ...] = ()
+
+
+class ReportLost(Command):
+    """The executor of an attempt is gone, or answered that it does not know it, and nobody knows how it ended (rule R26)."""
+
+    attempt_id: str
+    reason: str
+
+
+class ReportUnconfirmed(Command):
+    """The executor could not confirm within the grace time that a cancelled attempt is stopped."""
+
+    attempt_id: str
+
+
+class WakeUp(Command):
+    """A moment that the run waited for has come."""
+
+
+class FailPrepare(Command):
+    """The run cannot start: what its preparation found."""
+
+    failure: Failure
+
+
+class Pause(Command):
+    """Start nothing new; let what runs finish."""
+
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+
+
+class Resume(Command):
+    """Go on."""
+
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+
+
+class Cancel(Command):
+    """Stop everything now."""
+
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+
+
+RunCommand: TypeAlias = (
+    CreateRun
+    | AssignSlot
+    | ReportStarted
+    | ReportResult
+    | ReportLost
+    | ReportUnconfirmed
+    | WakeUp
+    | FailPrepare
+    | Pause
+    | Resume
+    | Cancel
+)
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of effects: work that must follow a committed event. Each may be repeated."""
+
+
+class DispatchAttempt(Effect):
+    """Send an attempt to its executor. After a restart, first ask the executor whether it has it (rule R25)."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    epoch: int
+    executor_id: str
+    handler: str
+    input: Payload
+
+
+class StopAttempt(Effect):
+    """Tell the executor to stop an attempt, until there is a receipt."""
+
+    attempt_id: str
+    executor_id: str
+    reason: str
+
+
+class ReportEnd(Effect):
+    """Tell Tier 1 how the run ended, until it is acknowledged (rule R28)."""

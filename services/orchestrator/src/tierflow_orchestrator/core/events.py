@@ -1,0 +1,171 @@
+"""The events of a run: facts, as the core sees them. `wire` gives each its message of `tierflow.events.v1`."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of events. The journal adds sequence number and time."""
+
+
+class RunCreated(Event):
+    """The run was accepted: everything it was asked for. State: QUEUED."""
+
+    context: Context
+    flow_hash: str
+    flow_name: str
+    flow_version: str
+    input: Payload | None
+    allocation: Allocation
+    options: Options
+
+
+class RunStateChanged(Event):
+    """The run went from one state to another (names of RunState without prefix)."""
+
+    from_: str
+    to: str
+    reason: str = ""
+    actor: str = ""
+
+
+class RunEnded(Event):
+    """The one terminal event of a generation, and the transition into the final state."""
+
+    from_: str
+    to: str
+    outcome: str
+    output: Payload | None = None
+    failure: Failure | None = None
+    usage: Usage = NO_USAGE
+    reason: str = ""
+    unconfirmed_attempts: tuple[str, ...] = ()
+
+
+class CommandReceived(Event):
+    """Somebody told the run to do something: `pause`, `resume`, `cancel`."""
+
+    command_id: str
+    command: str
+    actor: str
+    reason: str
+
+
+class ItemsExpanded(Event):
+    """A map step has `count` items; item i is the step `<step_id>[i]`. The items are evaluated again when the run is loaded."""
+
+    step_id: str
+    count: int
+
+
+class StepScheduled(Event):
+    """An attempt was given to an executor: READY or BACKOFF to SCHEDULED."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    epoch: int
+    executor_id: str
+    handler: str
+    input: Payload
+
+
+class StepStarted(Event):
+    """An attempt has started: SCHEDULED to RUNNING."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    started_at: Micros
+
+
+class StepCompleted(Event):
+    """A step ended with a result. A map's output is the array of its items' outputs and is not stored again."""
+
+    step_id: str
+    attempt: int = 0
+    attempt_id: str = ""
+    output: Payload | None = None
+    outcome: str = "SUCCESS"
+    usage: Usage = NO_USAGE
+
+
+class StepRetrying(Event):
+    """An attempt failed and another is due at `next_attempt_at`: to BACKOFF."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    failure: Failure
+    next_attempt_at: Micros
+    usage: Usage = NO_USAGE
+
+
+class StepFailed(Event):
+    """A step ended by a failure; `tolerated` where the flow goes on regardless."""
+
+    step_id: str
+    failure: Failure
+    attempt: int = 0
+    attempt_id: str = ""
+    usage: Usage = NO_USAGE
+    tolerated: bool = False
+
+
+class StepSkipped(Event):
+    """A step is not needed."""
+
+    step_id: str
+    reason: str
+
+
+class StepCancelled(Event):
+    """A step was cancelled; `confirmed` says whether nothing of it is known alive."""
+
+    step_id: str
+    reason: str
+    attempt: int = 0
+    attempt_id: str = ""
+    usage: Usage = NO_USAGE
+    confirmed: bool = True
+
+
+class LateResult(Event):
+    """A result came for an attempt that was given up: its cost is booked, its content refused."""
+
+    step_id: str
+    attempt_id: str
+    state: str
+    usage: Usage
+
+
+class AttemptLogged(Event):
+    """What an attempt wrote."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    lines: tuple[LogLine, ...]
+
+
+RunEvent: TypeAlias = (
+    RunCreated
+    | RunStateChanged
+    | RunEnded
+    | CommandReceived
+    | ItemsExpanded
+    | StepScheduled
+    | StepStarted
+    | StepCompleted
+    | StepRetrying
+    | StepFailed
+    | StepSkipped
+    | StepCancelled
+    | LateResult
+    | AttemptLogged
+)
