@@ -1,1 +1,68 @@
-"""What users import: client, flow builder, handlers, testing."""
+"""What users import: `Client` to submit and follow, `flow` to build, `handler` and `Context` to perform steps.
+
+Names are loaded when they are first used, so that a handler does not pay for the client nor the command line for either.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tierflow.budget import Budget as Budget
+    from tierflow.client import Client as Client
+    from tierflow.errors import Conflict as Conflict
+    from tierflow.errors import ExecutionFailed as ExecutionFailed
+    from tierflow.errors import InvalidRequest as InvalidRequest
+    from tierflow.errors import NotFound as NotFound
+    from tierflow.errors import PermissionDenied as PermissionDenied
+    from tierflow.errors import ResourceExhausted as ResourceExhausted
+    from tierflow.errors import TierflowError as TierflowError
+    from tierflow.errors import Unavailable as Unavailable
+    from tierflow.handle import Handle as Handle
+    from tierflow.results import Result as Result
+    from tierflow.watching import Event as Event
+    from tierflow.watching import Gap as Gap
+
+_EXPORTS = {
+    "Budget": "tierflow.budget",
+    "Client": "tierflow.client",
+    "Conflict": "tierflow.errors",
+    "Event": "tierflow.watching",
+    "ExecutionFailed": "tierflow.errors",
+    "Gap": "tierflow.watching",
+    "Handle": "tierflow.handle",
+    "InvalidRequest": "tierflow.errors",
+    "NotFound": "tierflow.errors",
+    "PermissionDenied": "tierflow.errors",
+    "ResourceExhausted": "tierflow.errors",
+    "Result": "tierflow.results",
+    "TierflowError": "tierflow.errors",
+    "Unavailable": "tierflow.errors",
+}
+"""Each name and the module it comes from; a further one is a line here and a line above."""
+
+__version__ = "0.1.0"
+__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+
+
+class _Package(ModuleType):
+    """This package: importing its module `handler` must not hide the function `handler` that users import from here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _EXPORTS and isinstance(value, ModuleType) and _EXPORTS[name] == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tierflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
