@@ -1,0 +1,42 @@
+"""Waiting for facts, never for seconds."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Fact = TypeVar("Fact")
+
+
+async def eventually(
+    predicate: Callable[[], Fact | Awaitable[Fact]], timeout: float = 10.0, *, interval: float = 0.01, message: str = ""
+) -> Fact:
+    """Asks until the answer is true and returns it.
+
+    An AssertionError of the predicate counts as "not yet"; the last one is shown if the time runs out.
+
+    Args:
+        predicate: A plain or async function without arguments.
+        timeout: Seconds, after which it was not a fact.
+        interval: Seconds between two questions.
+        message: What is waited for, for the error.
+
+    Raises:
+        AssertionError: It did not become true in time.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while True:
+        answer: Fact | None = None
+        refusal: AssertionError | None = None
+        try:
+            asked = predicate()
+            answer = await asked if inspect.isawaitable(asked) else asked
+        except AssertionError as error:
+            refusal = error
+        if answer:
+            return answer
+        if loop.time() >= deadline:
+            what = message or getattr(predicate, "__name__", "the condition")
+            raise AssertionError(f"not within {timeout:g} s: {what}; last answer {answer!r}") from refusal
+        await asyncio.sleep(interval)
