@@ -9,11 +9,14 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tierflow_testing.nats import EmbeddedNats
 from tierflow_testing.postgres import EmbeddedPostgres
+from tierflow_testing.processes import run_once
+from tierflow_testing.stack import Stack, StackOptions, migrate
 
 _numbers = itertools.count(1)
 
@@ -84,3 +87,76 @@ def own_nats(server_directory: pathlib.Path) -> Iterator[EmbeddedNats]:
     """A NATS server for one test, which may kill it."""
     with EmbeddedNats(server_directory / f"nats-{next(_numbers)}") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres, server_directory: pathlib.Path) -> str:
+    """The name of a database with the schemas of both tiers; to be copied, not used."""
+    name = "template_stack"
+    migrate(postgres_server.create_database(name), server_directory)
+    return name
+
+
+@pytest.fixture
+def migrated_database(new_database: Callable[..., str], migrated_template: str) -> str:
+    """The address of a database with the schemas of both tiers and no rows."""
+    return new_database(migrated_template)
+
+
+@pytest.fixture(scope="session")
+def template_of(postgres_server: EmbeddedPostgres, server_directory: pathlib.Path) -> Callable[[str], str]:
+    """`template_of("tierflow_orchestrator")`: the name of a database with the schema of that service alone, for `new_database`."""
+
+    def make(module: str) -> str:
+        name = f"template_{module}"
+        if not postgres_server.has_database(name):
+            url, log = postgres_server.create_database(name), server_directory / f"{name}.log"
+            code = run_once(module, "migrate", environment={"TIERFLOW_DATABASE_URL": url}, log=log).wait()
+            assert code == 0, log.read_text()
+        return name
+
+    return make
+
+
+@pytest.fixture
+def make_stack(
+    request: pytest.FixtureRequest, server_directory: pathlib.Path, tmp_path: pathlib.Path
+) -> Iterator[Callable[..., Stack]]:
+    """Starts stacks: `make_stack(orchestrators=2, handlers=["my_handlers"])`, with the fields of `StackOptions`.
+
+    They use the servers of the session with a database of their own. With `own_servers=True` they have servers of their own, which the test may
+    kill; with `start=False` the stack is only prepared. All are stopped after the test, their logs stay in its `tmp_path`.
+    """
+    stacks: list[Stack] = []
+
+    def make(*, own_servers: bool = False, start: bool = True, **fields: object) -> Stack:
+        number = next(_numbers)
+        options = StackOptions(**fields)  # type: ignore[arg-type]
+        if own_servers:
+            stack = Stack(server_directory / f"stack-{number}", options)
+        else:
+            postgres: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+            template = "" if options.modules else request.getfixturevalue("migrated_template")
+            options = replace(options, database=f"stack_{os.getpid()}_{number}", template=template)
+            request.getfixturevalue("nats_url")
+            stack = Stack(
+                tmp_path / f"stack-{number}", options, postgres=postgres, nats=request.getfixturevalue("nats_server")
+            )
+        stacks.append(stack)
+        if start:
+            stack.start()
+        return stack
+
+    yield make
+    for stack in reversed(stacks):
+        stack.stop(patience=10.0)
+        if stack.directory.is_relative_to(server_directory):
+            shutil.rmtree(stack.directory, ignore_errors=True)
+        else:
+            stack.postgres.drop_database(stack.options.database)
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """One of everything, running."""
+    return make_stack()
