@@ -1,0 +1,92 @@
+"""What must be done: after an event is committed, after a restart, and when a run says where it is.
+
+Effects may be repeated at will: requests are addressed by run id, commands by command id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tierflow_coordinator.core import commands, events, states
+from tierflow_coordinator.core.swarm import Swarm
+
+_FIRST_WORD = {
+    states.PAUSE: "pause",
+    states.RESUME: "resume",
+    states.CANCEL: "cancel",
+    # A graceful stop first lets running steps finish; `after_run_state` cancels what is left.
+    states.STOP: "pause",
+    states.TERMINATE: "cancel",
+}
+_ORDER_DUE = {
+    states.PAUSE: (states.PAUSING,),
+    states.RESUME: (states.STARTING, states.RUNNING),
+    states.CANCEL: (states.STOPPING,),
+    states.STOP: (states.STOPPING,),
+    states.TERMINATE: (states.TERMINATED,),
+}
+
+
+def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
+    """The effects that a committed event demands, given the state after its decision."""
+    if isinstance(event, events.RunRequested):
+        return (commands.RequestRun(run_id=event.run_id, generation=event.generation),)
+    if isinstance(event, events.RunFinished):
+        return (commands.AcknowledgeRun(run_id=event.run_id, generation=event.generation),)
+    if isinstance(event, events.SwarmEnded):
+        return (commands.AnswerWaiting(),)
+    if isinstance(event, events.CommandReceived):
+        return _order(swarm)
+    return ()
+
+
+def open_effects(swarm: Swarm) -> Sequence[commands.Effect]:
+    """Every effect that is not known to be done (rule R16)."""
+    run = swarm.run
+    if run is None or run.finished:
+        return ()
+    effects: list[commands.Effect] = []
+    if not swarm.ended:
+        effects.append(commands.RequestRun(run_id=run.run_id, generation=run.generation))
+    effects.extend(_order(swarm))
+    return effects
+
+
+def after_run_state(swarm: Swarm, run_state: str) -> Sequence[commands.Effect]:
+    """What follows when the run says that it is in `run_state` (a name of RunState): the second half of a graceful stop.
+
+    It needs no event of its own: after a restart the first half is repeated and answered in the same way.
+    """
+    order = swarm.order
+    if (
+        run_state == "PAUSED"
+        and swarm.state == states.STOPPING
+        and order is not None
+        and order.command == states.STOP
+        and swarm.run is not None
+    ):
+        return (
+            commands.CommandRun(
+                run_id=swarm.run.run_id,
+                command="cancel",
+                command_id=f"{order.command_id}/cancel",
+                actor=order.actor,
+                reason=order.reason,
+            ),
+        )
+    return ()
+
+
+def _order(swarm: Swarm) -> Sequence[commands.Effect]:
+    order, run = swarm.order, swarm.run
+    if order is None or run is None or run.finished or swarm.state not in _ORDER_DUE[order.command]:
+        return ()
+    return (
+        commands.CommandRun(
+            run_id=run.run_id,
+            command=_FIRST_WORD[order.command],
+            command_id=order.command_id,
+            actor=order.actor,
+            reason=order.reason,
+        ),
+    )

@@ -1,0 +1,141 @@
+"""A swarm: its state, and how each event changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Usage
+
+from tierflow_coordinator.core import events, states
+
+MAX_KNOWN_COMMANDS = 256
+"""So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """The run that the swarm asked for."""
+
+    run_id: str
+    generation: int = 1
+    taken: bool = False
+    """An orchestrator has stored it."""
+    finished: bool = False
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest command that applied: what the run is being told."""
+
+    command: str
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+
+
+class Swarm(msgspec.Struct, kw_only=True):
+    """Everything that is known of a swarm; built from its events alone."""
+
+    swarm_id: str
+    state: str = states.NEW
+    reason: str = ""
+    context: Context = Context()
+    flow_hash: str = ""
+    flow_name: str = ""
+    flow_version: str = ""
+    goal: str = ""
+    input: Payload | None = None
+    allocation: Allocation = Allocation()
+    options: Options = Options()
+    run: RunRecord | None = None
+    order: Order | None = None
+    known_commands: dict[str, str] = {}
+    """Command ids that applied, with their commands, oldest first."""
+    outcome: str = ""
+    output: Payload | None = None
+    failure: Failure | None = None
+    usage: Usage = NO_USAGE
+    created_at: Micros = 0
+    ended_at: Micros | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is in a final state."""
+        return self.state in states.ENDED
+
+    @property
+    def run_open(self) -> bool:
+        """Whether it has a run of which no end is known."""
+        return self.run is not None and not self.run.finished
+
+
+def total(before: Usage, more: Usage) -> Usage:
+    """The sum; mostly there is nothing before."""
+    return more if before == NO_USAGE else before.plus(more)
+
+
+def _created(swarm: Swarm, event: events.SwarmCreated, time: Micros) -> None:
+    swarm.state = states.STARTING
+    swarm.context = event.context
+    swarm.flow_hash = event.flow_hash
+    swarm.flow_name = event.flow_name
+    swarm.flow_version = event.flow_version
+    swarm.goal = event.goal
+    swarm.input = event.input
+    swarm.allocation = event.allocation
+    swarm.options = event.options
+    swarm.created_at = time
+
+
+def _state_changed(swarm: Swarm, event: events.SwarmStateChanged, _time: Micros) -> None:
+    swarm.state = event.to
+    swarm.reason = event.reason
+
+
+def _run_requested(swarm: Swarm, event: events.RunRequested, _time: Micros) -> None:
+    swarm.run = RunRecord(run_id=event.run_id, generation=event.generation)
+
+
+def _run_taken(swarm: Swarm, _event: events.RunTaken, _time: Micros) -> None:
+    if swarm.run is not None:
+        swarm.run.taken = True
+
+
+def _run_finished(swarm: Swarm, event: events.RunFinished, _time: Micros) -> None:
+    if swarm.run is not None:
+        swarm.run.taken = True
+        swarm.run.finished = True
+    swarm.usage = total(swarm.usage, event.usage)
+
+
+def _ended(swarm: Swarm, event: events.SwarmEnded, time: Micros) -> None:
+    swarm.state = event.to
+    swarm.reason = event.reason
+    swarm.outcome = event.outcome
+    swarm.output = event.output
+    swarm.failure = event.failure
+    swarm.usage = event.usage
+    swarm.ended_at = time
+
+
+def _command_received(swarm: Swarm, event: events.CommandReceived, _time: Micros) -> None:
+    swarm.order = Order(command=event.command, command_id=event.command_id, actor=event.actor, reason=event.reason)
+    if len(swarm.known_commands) >= MAX_KNOWN_COMMANDS:
+        del swarm.known_commands[next(iter(swarm.known_commands))]
+    swarm.known_commands[event.command_id] = event.command
+
+
+_EVOLVE: dict[type, Callable[[Swarm, Any, Micros], None]] = {
+    events.SwarmCreated: _created,
+    events.SwarmStateChanged: _state_changed,
+    events.RunRequested: _run_requested,
+    events.RunTaken: _run_taken,
+    events.RunFinished: _run_finished,
+    events.SwarmEnded: _ended,
+    events.CommandReceived: _command_received,
+}
+
+
+def evolve(swarm: Swarm, event: events.SwarmEvent, time: Micros) -> None:
+    """Applies one event, decided now or stored before."""
+    _EVOLVE[type(event)](swarm, event, time)
