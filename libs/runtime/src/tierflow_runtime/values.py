@@ -18,7 +18,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """Base of immutable values."""
 
 
-class BlobRef(Value):
+class BlobRef(Value, frozen=True):
     """Names a stored value by its content: SHA-256 in hex, its length in bytes, its media type."""
 
     sha256: str
@@ -30,7 +30,7 @@ Payload: TypeAlias = str | BlobRef
 """A JSON text, or a reference to one that is stored. No value at all is None."""
 
 
-class Violation(Value):
+class Violation(Value, frozen=True):
     """One breach of a contract: the path of the field, what is wrong, and the line in the source text (0 where there is none)."""
 
     field: str
@@ -38,7 +38,7 @@ class Violation(Value):
     line: int = 0
 
 
-class Failure(Value):
+class Failure(Value, frozen=True):
     """A thing that went wrong. `code` is a name of the catalogue without its prefix, such as TIMEOUT; `tier` is 1, 2 or 3."""
 
     code: str
@@ -55,7 +55,7 @@ class Failure(Value):
     violations: tuple[Violation, ...] = ()
 
 
-class Usage(Value):
+class Usage(Value, frozen=True):
     """What was measured. Durations in microseconds."""
 
     credits: int = 0
@@ -93,7 +93,7 @@ class Usage(Value):
 NO_USAGE = Usage()
 
 
-class Allocation(Value):
+class Allocation(Value, frozen=True):
     """Hard limits; None is not limited."""
 
     credits: int | None = None
@@ -106,7 +106,7 @@ class Allocation(Value):
     depth: int | None = None
 
 
-class RetryPolicy(Value):
+class RetryPolicy(Value, frozen=True):
     """When a failed attempt is tried again. Delays in microseconds; `jitter` is a share of the delay, either way."""
 
     max_attempts: int = 3
@@ -118,7 +118,7 @@ class RetryPolicy(Value):
     never_retry_on: tuple[str, ...] = ()
 
 
-class Options(Value):
+class Options(Value, frozen=True):
     """How an execution runs. `failure_policy` is FAIL_FAST, CONTINUE or PAUSE; `on_lost` is RETRY, FAIL or ASK; empty is inherited."""
 
     priority: int = 0
@@ -134,7 +134,7 @@ class Options(Value):
     validate_only: bool = False
 
 
-class Context(Value):
+class Context(Value, frozen=True):
     """Who, where, which trace. Never changed: children are derived with `msgspec.structs.replace`."""
 
     tenant: str = ""
@@ -163,7 +163,7 @@ class Context(Value):
         return self.traceparent[3:35] if len(self.traceparent) >= 55 else ""
 
 
-class LogLine(Value):
+class LogLine(Value, frozen=True):
     """One line that an attempt wrote; `stream` is stdout, stderr or a log level."""
 
     time: Micros

@@ -270,6 +270,7 @@ class Failure(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
+    HANDLER_CODE_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     """What went wrong, from the catalogue."""
     tier: Global___Tier.ValueType
@@ -288,6 +289,8 @@ class Failure(_message.Message):
     """For operators: the internals. Removed before a failure leaves the system."""
     step_id: _builtins.str
     """The step in which it arose, where it arose in one."""
+    handler_code: _builtins.str
+    """A handler's own code, such as `CARD_DECLINED`, where it gave one; `code` is then HANDLER_FAILED or HANDLER_REJECTED."""
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
         """The least time to wait before trying again, where the other side said so."""
@@ -315,10 +318,11 @@ class Failure(_message.Message):
         detail: _builtins.str = ...,
         violations: _abc.Iterable[Global___Violation] | None = ...,
         step_id: _builtins.str = ...,
+        handler_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "code", b"code", "component", b"component", "detail", b"detail", "message", b"message", "operation", b"operation", "retry_after", b"retry_after", "retryable", b"retryable", "step_id", b"step_id", "tier", b"tier", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "code", b"code", "component", b"component", "detail", b"detail", "handler_code", b"handler_code", "message", b"message", "operation", b"operation", "retry_after", b"retry_after", "retryable", b"retryable", "step_id", b"step_id", "tier", b"tier", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
