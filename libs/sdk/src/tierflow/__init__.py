@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tierflow.budget import Budget as Budget
     from tierflow.client import Client as Client
+    from tierflow.context import Blob as Blob
+    from tierflow.context import Context as Context
     from tierflow.errors import Conflict as Conflict
     from tierflow.errors import ExecutionFailed as ExecutionFailed
     from tierflow.errors import InvalidRequest as InvalidRequest
@@ -22,30 +24,44 @@ if TYPE_CHECKING:
     from tierflow.errors import TierflowError as TierflowError
     from tierflow.errors import Unavailable as Unavailable
     from tierflow.handle import Handle as Handle
+    from tierflow.handler import handler as handler
+    from tierflow.outcomes import BudgetExhausted as BudgetExhausted
+    from tierflow.outcomes import Cancelled as Cancelled
+    from tierflow.outcomes import Degraded as Degraded
+    from tierflow.outcomes import HandlerFailed as HandlerFailed
+    from tierflow.outcomes import Rejected as Rejected
     from tierflow.results import Result as Result
     from tierflow.watching import Event as Event
     from tierflow.watching import Gap as Gap
 
 _EXPORTS = {
+    "Blob": "tierflow.context",
     "Budget": "tierflow.budget",
+    "BudgetExhausted": "tierflow.outcomes",
+    "Cancelled": "tierflow.outcomes",
     "Client": "tierflow.client",
     "Conflict": "tierflow.errors",
+    "Context": "tierflow.context",
+    "Degraded": "tierflow.outcomes",
     "Event": "tierflow.watching",
     "ExecutionFailed": "tierflow.errors",
     "Gap": "tierflow.watching",
     "Handle": "tierflow.handle",
+    "HandlerFailed": "tierflow.outcomes",
     "InvalidRequest": "tierflow.errors",
     "NotFound": "tierflow.errors",
     "PermissionDenied": "tierflow.errors",
+    "Rejected": "tierflow.outcomes",
     "ResourceExhausted": "tierflow.errors",
     "Result": "tierflow.results",
     "TierflowError": "tierflow.errors",
     "Unavailable": "tierflow.errors",
+    "handler": "tierflow.handler",
 }
 """Each name and the module it comes from; a further one is a line here and a line above."""
 
 __version__ = "0.1.0"
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 class _Package(ModuleType):

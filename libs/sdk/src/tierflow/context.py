@@ -38,7 +38,9 @@ class Port(Protocol):
     def write_log(self, stream: str, text: str) -> None:
         """Keeps a log line."""
 
-    def book(self, *, credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]) -> None:
+    def book(
+        self, *, credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]
+    ) -> None:
         """Books what was spent.
 
         Raises:
@@ -224,7 +226,11 @@ class Context:
             BudgetExhausted: More was spent than the attempt was granted.
         """
         self._port.book(
-            credits=credits, input_tokens=input_tokens, output_tokens=output_tokens, tool_calls=tool_calls, metrics=metrics
+            credits=credits,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            tool_calls=tool_calls,
+            metrics=metrics,
         )
 
     def blob(self, blob: Blob) -> AsyncIterator[bytes]:

@@ -235,7 +235,8 @@ def _input_of(
     if len(parameters) == 1 and first.kind is not first.KEYWORD_ONLY and _is_whole(hints.get(first.name, Any)):
         return "whole", TypeAdapter(hints.get(first.name, Any))
     fields: dict[str, Any] = {
-        each.name: (hints.get(each.name, Any), ... if each.default is each.empty else each.default) for each in parameters
+        each.name: (hints.get(each.name, Any), ... if each.default is each.empty else each.default)
+        for each in parameters
     }
     model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     return "fields", TypeAdapter(model)
