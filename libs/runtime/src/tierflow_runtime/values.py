@@ -6,7 +6,7 @@ epoch for moments, microseconds for durations. Money is integer micro-credits.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, dataclass_transform
 
 import msgspec
 
@@ -14,6 +14,7 @@ Micros: TypeAlias = int
 """A moment (since the epoch) or a duration, in microseconds."""
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of immutable values."""
 

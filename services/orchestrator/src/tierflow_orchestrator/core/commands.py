@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, dataclass_transform
 
 import msgspec
 
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """Base of commands. They are tagged, so that they can be forwarded to a run's owner (rule R14)."""
 
@@ -114,6 +115,7 @@ RunCommand: TypeAlias = (
 )
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Effect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of effects: work that must follow a committed event. Each may be repeated."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, dataclass_transform
 
 import msgspec
 
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of events. The journal adds sequence number and time."""
 
