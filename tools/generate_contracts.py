@@ -4,9 +4,10 @@ Runs with the pinned generator (grpcio-tools and mypy-protobuf of an environment
 protobuf runtime that the workspace allows. protoc derives Python imports from file paths, so that the root `tierflow` of the protos would collide with the
 SDK's package; the root is rewritten to `tierflow_contracts` in imports and in the builder calls (else pickling breaks).
 
-Usage: generate_contracts.py [OUTPUT_DIR]; the default is libs/contracts/src/tierflow_contracts.
+Usage: generate_contracts.py [--check]; with --check nothing is written, and the exit code says whether the committed modules are what the protos give.
 """
 
+import filecmp
 import pathlib
 import re
 import shutil
@@ -17,6 +18,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 PACKAGE = "tierflow_contracts"
+TARGET = ROOT / "libs/contracts/src" / PACKAGE
 
 
 def generate(target: pathlib.Path) -> int:
@@ -25,7 +27,10 @@ def generate(target: pathlib.Path) -> int:
     with tempfile.TemporaryDirectory() as name:
         scratch = pathlib.Path(name)
         flags = [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *protos], check=True, cwd=PROTO)
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *protos]
+        done = subprocess.run(command, cwd=PROTO, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)  # otherwise only chatter of the plug-ins
         for child in target.iterdir() if target.exists() else ():
             if child.is_dir() and child.name != "__pycache__":
                 shutil.rmtree(child)
@@ -49,6 +54,29 @@ def rewritten(text: str) -> str:
     return re.sub(r"(BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')tierflow\.", rf"\1{PACKAGE}.", text)
 
 
+def differences() -> list[str]:
+    """What is not as the protos give it, one line each."""
+    with tempfile.TemporaryDirectory() as name:
+        fresh = pathlib.Path(name)
+        generate(fresh)
+        wanted, present = _modules(fresh), _modules(TARGET)
+        lines = [f"missing: {path}" for path in sorted(wanted - present)]
+        lines += [f"not from any proto: {path}" for path in sorted(present - wanted)]
+        _, changed, unreadable = filecmp.cmpfiles(fresh, TARGET, sorted(wanted & present), shallow=False)
+        return lines + [f"differs: {path}" for path in changed + unreadable]
+
+
+def _modules(directory: pathlib.Path) -> set[str]:
+    """The paths of the modules below the package, without the package's own files."""
+    return {
+        str(path.relative_to(directory))
+        for path in directory.rglob("*.py*")
+        if path.parent != directory and path.suffix != ".pyc"
+    }
+
+
 if __name__ == "__main__":
-    where = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "libs/contracts/src" / PACKAGE
-    print(f"{generate(where)} files")
+    if sys.argv[1:] == ["--check"]:
+        found = differences()
+        sys.exit("\n".join([*found, "make contracts brings them up to date"]) if found else 0)
+    print(f"{generate(TARGET)} files")
