@@ -7,7 +7,6 @@ import time
 
 import psutil
 import pytest
-
 from tierflow_testing import children, stack
 from tierflow_testing.errors import StartFailed
 from tierflow_testing.processes import ServiceProcess

@@ -12,7 +12,6 @@ import asyncpg
 import nats
 import psutil
 import pytest
-
 from tierflow_testing import children
 from tierflow_testing.errors import DirectoryInUse, PortInUse, StartFailed
 from tierflow_testing.nats import EmbeddedNats

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-
 from tierflow_runtime.values import Micros
 
 if TYPE_CHECKING:

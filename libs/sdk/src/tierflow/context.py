@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 
 import orjson
 from pydantic import BaseModel
+from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 
 from tierflow.outcomes import Cancelled
-from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 
 Kind = Literal["progress", "thinking", "tool", "token"]
 

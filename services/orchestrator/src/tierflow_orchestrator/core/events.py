@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypeAlias, dataclass_transform
 
 import msgspec
-
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
 
 
