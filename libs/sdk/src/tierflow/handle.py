@@ -1,0 +1,84 @@
+"""A swarm that was submitted, in the submitter's hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tierflow.results import Result, result_of
+
+if TYPE_CHECKING:
+    from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import SubmitSwarmResponse
+    from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
+
+    from tierflow.client import Client
+    from tierflow.exchange import Awaited
+    from tierflow.watching import Watch
+
+
+class Handle:
+    """One execution. It goes on without this handle; `Client.handle(id)` makes another."""
+
+    __slots__ = ("_awaited", "_client", "_result", "created", "id", "run_id", "trace_id")
+
+    def __init__(self, client: Client, accepted: SubmitSwarmResponse, awaited: Awaited | None = None) -> None:
+        self._client = client
+        self._awaited = awaited
+        self._result: Result | None = None
+        self.id = accepted.swarm_id
+        self.run_id = accepted.run_id
+        """The run that the plan begins with; empty where the handle was made from an id."""
+        self.trace_id = accepted.trace_id
+        """32 hex digits; empty where the handle was made from an id."""
+        self.created = accepted.created
+        """False where the request id was known: this is the execution that the first request started."""
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """The output, once the execution has completed; a large one is fetched.
+
+        Waits over broken connections and restarts of the coordinator.
+
+        Raises:
+            ExecutionFailed: It ended otherwise; `.failure` says why.
+            TimeoutError: It has not ended after `timeout` seconds; it goes on.
+        """
+        return (await self.wait(timeout)).value()
+
+    async def wait(self, timeout: float | None = None) -> Result:
+        """How it ended, well or not. Raises `TimeoutError` after `timeout` seconds."""
+        if self._result is None:
+            if timeout is None:
+                self._result = await self._wait()
+            else:
+                async with asyncio.timeout(timeout):
+                    self._result = await self._wait()
+        return self._result
+
+    async def _wait(self) -> Result:
+        client = self._client
+        if self._awaited is not None:
+            return await result_of(await client.exchange().finished(self._awaited), client.read_blob)
+        return await result_of(await client.ended(self.id), client.read_blob)
+
+    def watch(self, resume_token: str = "", *, progress: bool = True) -> Watch:
+        """Its events and those of its runs, live; see `Client.watch`."""
+        return self._client.watch(self.id, resume_token, progress=progress)
+
+    async def describe(self) -> Swarm:
+        """How it stands now."""
+        return await self._client.get(self.id)
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Stops all work now. Returns whether that changed anything."""
+        return await self._client.cancel(self.id, reason)
+
+    async def pause(self, reason: str = "") -> bool:
+        """Starts nothing new and lets running steps finish. Returns whether that changed anything."""
+        return await self._client.pause(self.id, reason)
+
+    async def resume(self, reason: str = "") -> bool:
+        """Goes on after a pause. Returns whether that changed anything."""
+        return await self._client.resume(self.id, reason)
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id})"
