@@ -306,3 +306,15 @@ def _result(swarm: Swarm) -> SwarmExecutionResult:
         usage=swarm.usage,
         duration=swarm.duration,
     )
+
+
+async def _serve() -> None:
+    fake = FakeCoordinator()
+    fake.keep_frames = False
+    await fake.start()
+    print(fake.port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
