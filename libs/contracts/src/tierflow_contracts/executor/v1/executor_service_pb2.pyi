@@ -182,7 +182,7 @@ class ExecuteStepsResponse(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptStatus]:
-        """Answers to adoptions."""
+        """Answers to adoptions; and, unasked, UNSPECIFIED for a request that a draining executor did not take: it was not and will not be started here."""
 
     @_builtins.property
     def replaced(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

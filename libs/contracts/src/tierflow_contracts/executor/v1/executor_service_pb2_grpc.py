@@ -64,7 +64,7 @@ class ExecutorServiceServicer(object):
 
     def ExecuteSteps(self, request_iterator, context):
         """The hot path: batches of requests, cancels and acknowledgements down; batches of results and progress up. One stream per orchestrator.
-        Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining), UNAUTHENTICATED.
+        Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining; or FENCED: the caller was replaced), UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

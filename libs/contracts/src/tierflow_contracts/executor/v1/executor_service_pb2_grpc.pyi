@@ -36,7 +36,7 @@ class ExecutorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ExecutorServiceAsyncStub: ...
     ExecuteSteps: _grpc.StreamStreamMultiCallable[_executor_service_pb2.ExecuteStepsRequest, _executor_service_pb2.ExecuteStepsResponse]
     """The hot path: batches of requests, cancels and acknowledgements down; batches of results and progress up. One stream per orchestrator.
-    Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining), UNAUTHENTICATED.
+    Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining; or FENCED: the caller was replaced), UNAUTHENTICATED.
     """
     ExecuteStep: _grpc.UnaryUnaryMultiCallable[_step_pb2.StepExecutionRequest, _step_pb2.StepExecutionResult]
     """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
@@ -54,7 +54,7 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExecuteSteps: _aio.StreamStreamMultiCallable[_executor_service_pb2.ExecuteStepsRequest, _executor_service_pb2.ExecuteStepsResponse]  # type: ignore[assignment]
     """The hot path: batches of requests, cancels and acknowledgements down; batches of results and progress up. One stream per orchestrator.
-    Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining), UNAUTHENTICATED.
+    Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining; or FENCED: the caller was replaced), UNAUTHENTICATED.
     """
     ExecuteStep: _aio.UnaryUnaryMultiCallable[_step_pb2.StepExecutionRequest, _step_pb2.StepExecutionResult]  # type: ignore[assignment]
     """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
@@ -75,7 +75,7 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_service_pb2.ExecuteStepsResponse], _abc.AsyncIterator[_executor_service_pb2.ExecuteStepsResponse]]:
         """The hot path: batches of requests, cancels and acknowledgements down; batches of results and progress up. One stream per orchestrator.
-        Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining), UNAUTHENTICATED.
+        Status: OK (the orchestrator closed it), INVALID_ARGUMENT (the first frame has no hello), UNAVAILABLE (draining; or FENCED: the caller was replaced), UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod

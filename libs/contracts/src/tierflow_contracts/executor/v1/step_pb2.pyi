@@ -120,6 +120,7 @@ class StepExecutionResult(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     MORE_STEPS_JSON_FIELD_NUMBER: _builtins.int
+    LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     state: _state_pb2.StepState.ValueType
     """COMPLETED, FAILED or CANCELLED."""
     outcome: _state_pb2.Outcome.ValueType
@@ -158,6 +159,10 @@ class StepExecutionResult(_message.Message):
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
         """Log lines, standard output and error of the attempt; the last 32 KiB."""
 
+    @_builtins.property
+    def last_heartbeat(self) -> _payload_pb2.Payload:
+        """Details of the last heartbeat, where the handler sent some; handed to the next attempt."""
+
     def __init__(
         self,
         *,
@@ -172,10 +177,11 @@ class StepExecutionResult(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         logs: _abc.Iterable[Global___LogLine] | None = ...,
         more_steps_json: _builtins.str = ...,
+        last_heartbeat: _payload_pb2.Payload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation_returned", b"allocation_returned", "context", b"context", "ended_at", b"ended_at", "failure", b"failure", "output", b"output", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation_returned", b"allocation_returned", "context", b"context", "ended_at", b"ended_at", "failure", b"failure", "last_heartbeat", b"last_heartbeat", "output", b"output", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation_returned", b"allocation_returned", "context", b"context", "ended_at", b"ended_at", "failure", b"failure", "logs", b"logs", "more_steps_json", b"more_steps_json", "outcome", b"outcome", "output", b"output", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation_returned", b"allocation_returned", "context", b"context", "ended_at", b"ended_at", "failure", b"failure", "last_heartbeat", b"last_heartbeat", "logs", b"logs", "more_steps_json", b"more_steps_json", "outcome", b"outcome", "output", b"output", "started_at", b"started_at", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
