@@ -16,8 +16,15 @@ class Scope(Protocol):
     """What expressions can see. Names: input, steps, vars, env, run, item, index."""
 
     def lookup(self, name: str, path: tuple[str | int, ...]) -> Any:
-        """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none."""
+        """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none; `tierflow_flow.scope.walk` words it.
+
+        The functions success(), failure() and cancelled() are look-ups of the name `status`, with the function's name as path.
+        """
         ...
+
+    def raw(self, name: str, path: tuple[str | int, ...]) -> str | None:
+        """The JSON text of that value if it is at hand, so that it need not be parsed; None otherwise. Used by `resolve_json` for whole references."""
+        return None
 
 
 class Template(Protocol):
@@ -124,6 +131,8 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
+    navigator: str = "graph"
+    """`graph` or `sequence`; the steps' needs already say what follows from it."""
 
 
 class ExpressionError(Exception):

@@ -1,0 +1,71 @@
+"""Which steps wait for which: what a navigator makes of the steps, and the search for cycles. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+Needs = Mapping[str, tuple[str, ...]]
+"""For each step, in the flow's order, the steps that it waits for, in the flow's order."""
+
+
+def graph(steps: Sequence[str], needs: Mapping[str, frozenset[str]]) -> Needs:
+    """Steps wait for what they need and nothing else."""
+    order = {step: position for position, step in enumerate(steps)}
+    return {step: tuple(sorted(needs[step], key=order.__getitem__)) for step in steps}
+
+
+def sequence(steps: Sequence[str], needs: Mapping[str, frozenset[str]]) -> Needs:
+    """Each step waits for the one before as well."""
+    before = dict(zip(steps[1:], steps, strict=False))
+    return graph(steps, {step: needs[step] | {before[step]} if step in before else needs[step] for step in steps})
+
+
+NAVIGATORS: Mapping[str, Callable[[Sequence[str], Mapping[str, frozenset[str]]], Needs]] = {
+    "graph": graph,
+    "sequence": sequence,
+}
+"""By the name under the flow's key `navigator`."""
+
+
+def dependants(needs: Needs) -> dict[str, tuple[str, ...]]:
+    """For each step the steps that wait for it."""
+    result: dict[str, list[str]] = {step: [] for step in needs}
+    for step, needed in needs.items():
+        for other in needed:
+            result[other].append(step)
+    return {step: tuple(others) for step, others in result.items()}
+
+
+def cycles(needs: Needs) -> list[tuple[str, ...]]:
+    """One cycle for each knot of steps that wait for one another, each as `(a, b, a)`: b waits for a, a waits for b."""
+    waiting = {step: len(needed) for step, needed in needs.items()}
+    following = dependants(needs)
+    ready = [step for step, count in waiting.items() if count == 0]
+    for step in ready:
+        for other in following[step]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                ready.append(other)
+    found: list[tuple[str, ...]] = []
+    done = set(ready)
+    for start in needs:
+        if start not in done:
+            cycle = _cycle_from(start, needs, done)
+            if cycle:
+                found.append(cycle)
+    return found
+
+
+def _cycle_from(start: str, needs: Needs, done: set[str]) -> tuple[str, ...]:
+    """Follow needs backwards from a step until one comes again, or until something that was seen before."""
+    path: dict[str, None] = {}
+    step: str | None = start
+    while step is not None and step not in path and step not in done:
+        path[step] = None
+        step = next((other for other in needs[step] if other in path or other not in done), None)
+    trail = list(path)
+    done.update(trail)
+    if step is None or step not in path:
+        return ()
+    knot = trail[trail.index(step) :]
+    return (*reversed(knot), knot[-1])

@@ -1,0 +1,166 @@
+"""Every key of a flow, in one table: what it is for, what shape its value has. Reading, checking, docs and the published schema follow from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierflow_flow.lexer import STEP_ID
+from tierflow_flow.limits import (
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    MAX_DELAY,
+    MAX_DESCRIPTION,
+    MAX_FACTOR,
+    MAX_HANDLER,
+    MAX_NAME,
+    MAX_RUN_TIMEOUT,
+    MAX_TIMEOUT,
+    MAX_VERSION,
+)
+from tierflow_flow.problems import Place, Problems
+from tierflow_flow.shapes import (
+    Anything,
+    AsIs,
+    Choice,
+    Condition,
+    Duration,
+    Flag,
+    JsonSchema,
+    Key,
+    Number,
+    Section,
+    Text,
+    TextMap,
+    Texts,
+    section,
+)
+
+FLOW_NAME = Text(
+    MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-', beginning with a letter or digit"
+)
+STEP_NAME = Text(MAX_NAME, 1, STEP_ID, "letters, digits, '_' and '-', beginning with a letter or '_'")
+HANDLER_NAME = Text(
+    MAX_HANDLER,
+    1,
+    r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*",
+    "words joined by dots, such as billing.charge",
+)
+VERSION = Text(MAX_VERSION, 1, r"[A-Za-z0-9][A-Za-z0-9._+-]*", "letters, digits, '.', '_', '+' and '-'")
+CODE = Text(64, 1, r"[A-Z][A-Z0-9_]*", "a failure code such as RATE_LIMITED")
+LABEL = Text(MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._/-]*", "letters, digits, '.', '_', '/' and '-'")
+ENV_NAME = Text(MAX_NAME, 1, r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
+
+DEFAULT_TIMEOUT = "30s"
+DEFAULT_RETRY: dict[str, Any] = {
+    "max_attempts": 3,
+    "initial_delay": 1_000_000,
+    "factor": 2.0,
+    "max_delay": 60_000_000,
+    "jitter": 0.2,
+    "retry_on": [],
+    "never_retry_on": [],
+}
+
+
+def _check_retry(read: dict[str, Any], place: Place, problems: Problems) -> None:
+    both = set(read.get("retry_on", ())) & set(read.get("never_retry_on", ()))
+    if both:
+        problems.add(place, f"{', '.join(sorted(both))} is in retry_on and in never_retry_on")
+
+
+RETRY = section(
+    Key("max_attempts", Number(1, MAX_ATTEMPTS, whole=True), "Attempts altogether, the first included.", default=3),
+    Key("initial_delay", Duration(0, MAX_DELAY), "Delay before the second attempt.", default="1s"),
+    Key("factor", Number(1, MAX_FACTOR), "What each further delay is multiplied by.", default=2),
+    Key("max_delay", Duration(0, MAX_DELAY), "Longest delay.", default="60s"),
+    Key("jitter", Number(0, 1), "Share of the delay by which it varies, either way.", default=0.2),
+    Key(
+        "retry_on", Texts(CODE), "Failure codes that are retried; empty: those that say of themselves that they can be."
+    ),
+    Key("never_retry_on", Texts(CODE), "Failure codes that are never retried."),
+    finish=_check_retry,
+)
+TIMEOUT = Duration(1_000, MAX_TIMEOUT)
+DEFAULTS = section(
+    Key("retry", RETRY, "How failed attempts are retried, where a step does not say."),
+    Key("timeout", TIMEOUT, "Timeout of an attempt, where a step does not say.", default=DEFAULT_TIMEOUT),
+    Key("heartbeat_timeout", TIMEOUT, "Longest silence of an attempt, where a step does not say."),
+)
+
+STEP_KEYS = (
+    Key("name", Text(MAX_NAME, 1), "What people see; the id where it is absent."),
+    Key("needs", Texts(STEP_NAME), "Steps to wait for. Steps that an expression reads are waited for anyway."),
+    Key("if", Condition(), "Whether the step runs; without it, it runs when everything it needs has completed."),
+    Key(
+        "on_error",
+        Choice(("stop", "continue")),
+        "stop: the flow's on_failure decides. continue: the failure is tolerated.",
+        default="stop",
+    ),
+)
+"""Keys of steps of all kinds."""
+CALL_KEYS = (
+    Key("call", HANDLER_NAME, "The handler to call.", required=True),
+    Key("with", Anything(kind="object"), "The handler's input."),
+    Key("retry", RETRY, "How failed attempts are retried; what is absent is as in the flow's defaults."),
+    Key("timeout", TIMEOUT, "Timeout of an attempt."),
+    Key("heartbeat_timeout", TIMEOUT, "Longest silence of an attempt."),
+    Key(
+        "on_lost",
+        Choice(("retry", "fail", "ask")),
+        "What to do when the executor is lost and nobody knows how the attempt ended.",
+    ),
+    Key(
+        "side_effecting",
+        Flag(),
+        "Whether repeating it does harm; then on_lost is ask where it is not given.",
+        default=False,
+    ),
+    Key("output_schema", JsonSchema(), "What the output must look like."),
+    Key("labels", TextMap(LABEL, Text(MAX_NAME)), "Labels that the executor must have."),
+)
+MAP_KEYS = (
+    Key(
+        "map",
+        Anything(kind="array"),
+        "The array whose items the handler is called with; item and index are in scope under with.",
+        required=True,
+    ),
+    *CALL_KEYS,
+    Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most items at once."),
+    Key("tolerate", Number(0, MAX_CONCURRENCY, whole=True), "Failed items that do not make the step fail.", default=0),
+)
+
+FLOW: Section = section(
+    Key("name", FLOW_NAME, "The flow's name.", required=True),
+    Key("version", VERSION, "The flow's version.", default="1"),
+    Key("description", Text(MAX_DESCRIPTION), "What the flow is for."),
+    Key(
+        "input",
+        JsonSchema(shorthand=True),
+        "The input: a JSON Schema of an object, or for short its properties (without a default they are required).",
+    ),
+    Key("defaults", DEFAULTS, "What holds for all steps that do not say otherwise."),
+    Key(
+        "on_failure",
+        Choice(("fail_fast", "continue", "pause")),
+        "What a failed step means for the run.",
+        default="fail_fast",
+    ),
+    Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that a run may take."),
+    Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most steps of a run at once."),
+    Key("vars", Anything(holes=False, kind="object"), "Constants, read as vars.name."),
+    Key("env", Texts(ENV_NAME), "Environment variables of the orchestrator that expressions may read as env.NAME."),
+    Key(
+        "navigator",
+        Choice(("graph", "sequence")),
+        "graph: steps run when what they need is done. sequence: each step also needs the one before.",
+        default="graph",
+    ),
+    Key("steps", AsIs(), "The steps: a mapping from id to step, or a list of steps with an id each.", required=True),
+    Key(
+        "output", Anything(), "The output; without it, an object of the outputs of the steps that no other step needs."
+    ),
+    Key("output_schema", JsonSchema(), "What the output must look like."),
+)
+"""`steps` is read by kind, see `kinds`."""

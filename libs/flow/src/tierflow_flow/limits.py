@@ -1,0 +1,40 @@
+"""The bounds of the flow language, in one place; docs/flows.md lists them."""
+
+from __future__ import annotations
+
+MAX_TEXT = 1 << 20
+"""Bytes of a flow's text."""
+MAX_DEPTH = 64
+"""Levels of nesting in a flow's text."""
+MAX_NODES = 400_000
+"""Values in a flow's text, each alias counted with all that it stands for."""
+MAX_STEPS = 10_000
+MAX_PROBLEMS = 1_000
+"""Problems that are listed; further ones are counted."""
+
+MAX_NAME = 128
+"""Characters of a flow's name, a step's id, a label's key."""
+MAX_HANDLER = 200
+MAX_VERSION = 64
+MAX_DESCRIPTION = 4_096
+
+MAX_ATTEMPTS = 100
+MAX_FACTOR = 100.0
+MAX_DELAY = 24 * 3_600 * 1_000_000
+"""Longest delay before a retry, microseconds."""
+MAX_TIMEOUT = 30 * 24 * 3_600 * 1_000_000
+"""Longest timeout of an attempt, microseconds."""
+MAX_RUN_TIMEOUT = 366 * 24 * 3_600 * 1_000_000
+MAX_CONCURRENCY = 100_000
+
+MAX_EXPRESSION = 4_096
+"""Characters of one expression."""
+MAX_EXPRESSION_DEPTH = 32
+MAX_COMPREHENSIONS = 2
+"""Comprehensions (map, filter, all, exists, exists_one) inside one another."""
+MAX_COST = 1_000_000
+"""Units that one evaluation may spend: one for each step inside a comprehension, each item and each 8 characters made."""
+MAX_RESULT_NODES = 1_000_000
+"""Values in the result of an expression, each counted as often as it would be written."""
+MAX_RESULT_DEPTH = 200
+MAX_RANGE = 100_000
