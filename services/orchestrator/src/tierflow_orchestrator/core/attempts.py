@@ -1,0 +1,289 @@
+"""What executors report of attempts: started, ended, lost, unconfirmed; and giving one a slot.
+
+Everything may come twice, late, or from somebody who is mistaken: what does not speak of the present attempt of its step changes nothing but the bill.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import Failure, Payload, Usage
+
+from tierflow_orchestrator.core import commands, events, failures
+from tierflow_orchestrator.core.branches import being_stopped
+from tierflow_orchestrator.core.ending import stop
+from tierflow_orchestrator.core.evolve import on_lost
+from tierflow_orchestrator.core.navigator import fail, items_of, settle
+from tierflow_orchestrator.core.payloads import payload_of, violations
+from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark, parse, text_of
+from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.turn import Reply, Turn
+
+_LOST = Usage(attempts=1)
+
+
+def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
+    """Starts an attempt, where its step still waits for one; else nothing is scheduled and the slot is free again."""
+    run, now = turn.run, turn.now
+    step = run.steps.get(command.step_id)
+    if run.state != "RUNNING" or step is None or not run.has_room or not run.may_start(step):
+        return turn.refused(failures.stale(f"{command.step_id} does not wait for a slot; the run is {run.state}."))
+    if run.deadline is not None and now >= run.deadline:
+        stop(turn, "DEADLINE_EXCEEDED")
+        settle(turn)
+        return turn.refused(failures.stale("The run's deadline has passed."))
+    failure, payload = _input(turn, step)
+    if failure is not None or payload is None:
+        fail(turn, step, failure or failures.reported(step, None))
+        settle(turn)
+        return turn.refused(failure)
+    epoch = step.epoch + 1
+    turn.emit(
+        events.StepScheduled(
+            step_id=step.id,
+            attempt=step.attempt + 1,
+            attempt_id=f"{run.id}/{step.id}/{epoch}",
+            epoch=epoch,
+            executor_id=command.executor_id,
+            handler=step.handler,
+            input=payload,
+        )
+    )
+    return turn.applied()
+
+
+def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
+    """The input of the next attempt, or why there cannot be one."""
+    run = turn.run
+    limit = run.allocation.steps
+    if limit is not None and run.attempts >= limit:
+        message = f"The run may start {limit} attempts and has started them."
+        return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
+    try:
+        return None, resolve_input(turn, step)
+    except ExpressionError as error:
+        return failures.of_step(step, "EXPRESSION_FAILED", str(error), "schedule"), None
+
+
+def resolve_input(turn: Turn, step: Step) -> Payload:
+    """The input of a step as a payload: a stored value that is handed on whole stays one. Raises `ExpressionError`."""
+    run = turn.run
+    scope = RunScope(run, step)
+    if step.is_item:
+        items = items_of(turn, step)
+        if step.index >= len(items):
+            raise ExpressionError(f"{step.of} now has {len(items)} items, fewer than when it was expanded")
+        scope = ItemScope(run, step, items[step.index])
+    template = run.spec(step).with_
+    text = template.resolve_json(scope)
+    if run.large and has_mark(text):
+        for other in template.whole_steps:
+            for ref in run.large.get(other, ()):
+                if text == mark(ref):
+                    return ref
+                if mark(ref) in text:
+                    raise MissingContent(ref.sha256)
+    return payload_of(text, turn.blobs)
+
+
+def started(turn: Turn, command: commands.ReportStarted) -> Reply:
+    """The executor has begun."""
+    step, _ = find(turn.run, command.attempt_id)
+    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
+        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    if step.state == "RUNNING":
+        return turn.refused()
+    _emit_started(turn, step, command.started_at)
+    return turn.applied()
+
+
+def result(turn: Turn, command: commands.ReportResult) -> Reply:
+    """An attempt ended. Stale results are booked once and refused; those that never were are refused."""
+    step, epoch = find(turn.run, command.attempt_id)
+    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
+        if step is not None and epoch in step.unbooked:
+            usage = msgspec.structs.replace(command.usage, attempts=0, steps=0)
+            late = events.LateResult(step_id=step.id, attempt_id=command.attempt_id, state=command.state, usage=usage)
+            turn.emit(late)
+        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    if step.state == "SCHEDULED" and (command.started_at is not None or command.state == "COMPLETED"):
+        _emit_started(turn, step, command.started_at if command.started_at is not None else turn.now)
+    if command.logs:
+        logged = events.AttemptLogged(
+            step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, lines=command.logs
+        )
+        turn.emit(logged)
+    if command.state == "COMPLETED":
+        _completed(turn, step, command)
+    elif command.state == "CANCELLED":
+        _cancelled(turn, step, command)
+    else:
+        _failed(turn, step, failures.reported(step, command.failure), command.usage)
+    settle(turn)
+    return turn.applied()
+
+
+def _emit_started(turn: Turn, step: Step, started_at: int) -> None:
+    turn.emit(
+        events.StepStarted(step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, started_at=started_at)
+    )
+
+
+def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
+    schema = turn.run.spec(step).output_schema
+    if schema is not None:
+        failure = _check_output(turn, step, command.output)
+        if failure is not None:
+            _failed(turn, step, failure, command.usage)
+            return
+    turn.emit(
+        events.StepCompleted(
+            step_id=step.id,
+            attempt=step.attempt,
+            attempt_id=step.attempt_id,
+            output=command.output,
+            outcome=command.outcome or "SUCCESS",
+            usage=_booked(command.usage, 1),
+        )
+    )
+
+
+def _check_output(turn: Turn, step: Step, output: Payload | None) -> Failure | None:
+    schema = turn.run.spec(step).output_schema or {}
+    try:
+        found = violations(schema, parse(text_of(turn.run, output)), "output")
+    except ExpressionError as error:
+        return failures.of_step(step, "OUTPUT_INVALID", f"The output of {step.id}: {error}", "check", retryable=True)
+    if not found:
+        return None
+    message = f"The output of {step.id} does not match its schema."
+    return failures.of_step(step, "OUTPUT_INVALID", message, "check", retryable=True, violations=found)
+
+
+def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
+    """An attempt was stopped: as was wanted, or by its executor of its own accord, which is a failure like any other."""
+    if being_stopped(turn.run, step):
+        _emit_cancelled(turn, step, turn.run.reason, usage=_booked(command.usage, 1))
+        return
+    failure = command.failure
+    if failure is None:
+        failure = Failure(code="CANCELLED", message="The executor stopped the attempt.", retryable=True)
+    _failed(turn, step, failures.reported(step, failure), command.usage)
+
+
+def _emit_cancelled(turn: Turn, step: Step, reason: str, *, usage: Usage, confirmed: bool = True) -> None:
+    turn.emit(
+        events.StepCancelled(
+            step_id=step.id,
+            reason=reason,
+            attempt=step.attempt,
+            attempt_id=step.attempt_id,
+            usage=usage,
+            confirmed=confirmed,
+        )
+    )
+
+
+def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
+    """An attempt failed: another one, or the end of the step."""
+    run = turn.run
+    policy = policy_for(run.spec(step), run.definition(), run.options)
+    retried = not being_stopped(run, step) and may_retry(policy, failure)
+    if retried and step.attempt < policy.max_attempts:
+        due = next_attempt_at(policy, failure, step.attempt, step.attempt_id, turn.now)
+        _emit_retrying(turn, step, failure, due, _booked(usage, 0))
+        return
+    if retried and policy.max_attempts > 1:
+        failure = _exhausted(step, failure)
+    fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(usage, 1))
+
+
+def _emit_retrying(turn: Turn, step: Step, failure: Failure, due: int, usage: Usage) -> None:
+    turn.emit(
+        events.StepRetrying(
+            step_id=step.id,
+            attempt=step.attempt,
+            attempt_id=step.attempt_id,
+            failure=failure,
+            next_attempt_at=due,
+            usage=usage,
+        )
+    )
+
+
+def _exhausted(step: Step, failure: Failure) -> Failure:
+    message = f"All {step.attempt} attempts of {step.id} failed; the last one: {failure.message}"
+    return failures.of_step(step, "MAX_RETRIES_EXCEEDED", message, "retry", cause=failure)
+
+
+def lost(turn: Turn, command: commands.ReportLost) -> Reply:
+    """Nobody knows how an attempt ended (rule R26)."""
+    run = turn.run
+    step, _ = find(turn.run, command.attempt_id)
+    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
+        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    if being_stopped(run, step):
+        _emit_cancelled(turn, step, run.reason, usage=_booked(_LOST, 1), confirmed=False)
+        settle(turn)
+        return turn.applied()
+    message = f"The executor of {step.id} is gone: {command.reason}"
+    failure = failures.of_step(step, "EXECUTOR_LOST", message, "lost", retryable=True)
+    policy = policy_for(run.spec(step), run.definition(), run.options)
+    answer = on_lost(run, step)
+    if answer == "ASK":
+        _emit_retrying(turn, step, failure, turn.now, _LOST)
+        if run.state == "RUNNING":
+            turn.emit(events.RunStateChanged(from_="RUNNING", to="SUSPENDED", reason=f"EXECUTOR_LOST: {step.id}"))
+    elif answer == "RETRY" and step.attempt < policy.max_attempts:
+        _emit_retrying(turn, step, failure, turn.now, _LOST)
+    else:
+        if answer == "RETRY" and policy.max_attempts > 1:
+            failure = _exhausted(step, failure)
+        fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(_LOST, 1))
+    settle(turn)
+    return turn.applied()
+
+
+def unconfirmed(turn: Turn, command: commands.ReportUnconfirmed) -> Reply:
+    """An attempt that was to be stopped may still be alive."""
+    step, _ = find(turn.run, command.attempt_id)
+    if step is None or step.attempt_id != command.attempt_id or not step.in_flight or not being_stopped(turn.run, step):
+        return turn.refused(failures.stale(f"{command.attempt_id} is not being stopped."))
+    _emit_cancelled(turn, step, turn.run.reason, usage=_booked(_LOST, 1), confirmed=False)
+    settle(turn)
+    return turn.applied()
+
+
+def _booked(usage: Usage, steps: int) -> Usage:
+    """What is booked for an attempt: what was measured, and that it was one."""
+    if usage.attempts == 1 and usage.steps == steps:
+        return usage
+    return msgspec.structs.replace(usage, attempts=1, steps=steps)
+
+
+def find(run: Run, attempt_id: str) -> tuple[Step | None, int]:
+    """The step whose attempt it is, and the attempt's epoch; None where there is no such step."""
+    prefix, _, epoch = attempt_id.rpartition("/")
+    if not prefix.startswith(run.id + "/") or not epoch.isascii() or not epoch.isdigit():
+        return None, 0
+    return run.steps.get(prefix[len(run.id) + 1 :]), int(epoch)
+
+
+def embedded(run: Run, step_id: str) -> list[str]:
+    """SHA-256 names of stored values that are part of a step's input without being all of it, and so must be at hand."""
+    step = run.steps.get(step_id)
+    if step is None or not step.handler:
+        return []
+    refs = [ref for other in run.spec(step).with_.whole_steps for ref in run.large.get(other, ())]
+    missing = [ref.sha256 for ref in refs if ref.sha256 not in run.contents]
+    if not missing:
+        return []
+    try:
+        resolve_input(Turn(run, 0), step)
+    except MissingContent:
+        return missing
+    except ExpressionError:
+        return []
+    return []

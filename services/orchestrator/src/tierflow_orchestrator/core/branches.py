@@ -1,0 +1,93 @@
+"""The items of map steps: expansion, bounded concurrency, counting them in again.
+
+A map's items are steps of their own, `<map>[i]`. The map counts them: nothing is ever scanned, so that a map of any width costs the same per item.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.states import STEP
+from tierflow_orchestrator.core.step import Branches, Step, item_id
+
+
+def expand(run: Run, step: Step, count: int) -> None:
+    """Makes the items of a map and readies as many as may run at once."""
+    spec = run.spec(step)
+    step.branches = Branches(count=count)
+    steps = run.steps
+    for index in range(count):
+        child = item_id(step.id, index)
+        steps[child] = Step(id=child, of=step.id, handler=spec.handler, index=index)
+    run.counts_by_state[STEP.initial] += count
+    if count:
+        release(run, step)
+    else:
+        run.undecided.append(step.id)
+
+
+def release(run: Run, step: Step) -> None:
+    """Readies further items of a map, as far as its concurrency allows and nothing stops it."""
+    branches = step.branches
+    if branches is None or branches.released == branches.count or stopped(run, step):
+        return
+    most = run.spec(step).concurrency
+    last = branches.count if most is None else min(branches.count, branches.ended + most)
+    if branches.released >= last:
+        return
+    queue = run.ready.setdefault(run.spec(step).handler, deque())
+    for index in range(branches.released, last):
+        child = run.steps[item_id(step.id, index)]
+        child.state = "READY"
+        queue.append(child.id)
+    run.counts_by_state["PENDING"] -= last - branches.released
+    run.counts_by_state["READY"] += last - branches.released
+    branches.released = last
+
+
+def count_in(run: Run, item: Step) -> None:
+    """Counts an item that has ended; the map is looked at when it was the last one."""
+    parent = run.steps[item.of]
+    branches = parent.branches
+    if branches is None:
+        raise ValueError(f"{item.id} has no map")
+    branches.ended += 1
+    if item.state == "FAILED":
+        branches.failed += 1
+        if not branches.sealed_by and branches.failed > run.spec(parent).tolerate:
+            branches.sealed_by = item.id
+    elif item.state == "CANCELLED":
+        branches.cancelled += 1
+    elif item.outcome == "DEGRADED":
+        branches.degraded += 1
+    if branches.ended == branches.count:
+        run.undecided.append(parent.id)
+    else:
+        release(run, parent)
+
+
+def stopped(run: Run, step: Step) -> bool:
+    """Whether nothing of this map may start any more: its run is being stopped, or more failed than is tolerated.
+
+    Under CONTINUE the other items of a map that has failed go on: they do not depend on each other.
+    """
+    if run.state == "CANCELLING":
+        return True
+    return step.branches is not None and bool(step.branches.sealed_by) and run.failure_policy != "CONTINUE"
+
+
+def being_stopped(run: Run, step: Step) -> bool:
+    """Whether attempts of this step are being stopped: a result CANCELLED is then what was wanted."""
+    if run.state == "CANCELLING":
+        return True
+    return step.is_item and stopped(run, run.steps[step.of])
+
+
+def live_items(run: Run, step: Step) -> Iterator[Step]:
+    """The items of a map that have an attempt in flight."""
+    for step_id in run.live:
+        other = run.steps[step_id]
+        if other.of == step.id and other.is_item:
+            yield other

@@ -1,0 +1,189 @@
+"""Commands to events: `decide` is where everything that can be asked of a run is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import BlobRef, Failure, Micros
+
+from tierflow_orchestrator.core import attempts, commands, ending, events, failures
+from tierflow_orchestrator.core.navigator import settle
+from tierflow_orchestrator.core.payloads import violations
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.scope import parse, text_of
+from tierflow_orchestrator.core.turn import Decision, Reply, Turn
+
+
+def decide(run: Run, command: commands.RunCommand, now: Micros) -> Decision:
+    """Decides a command at `now` and applies what it led to. A command that does not apply leads to no events."""
+    turn = Turn(run, now)
+    run.undecided.clear()
+    reply = _BY_TYPE[type(command)](turn, command)
+    if run.backoff:
+        run.make_due(now)
+    return Decision(turn.events, reply, turn.blobs)
+
+
+def _create(turn: Turn, command: commands.CreateRun) -> Reply:
+    run = turn.run
+    if run.state:
+        return turn.refused()
+    turn.emit(
+        events.RunCreated(
+            context=command.context,
+            flow_hash=command.flow_hash,
+            flow_name=command.flow_name,
+            flow_version=command.flow_version,
+            input=command.input,
+            allocation=command.allocation,
+            options=command.options,
+        )
+    )
+    if run.options.not_before is None or run.options.not_before <= turn.now:
+        _prepare(turn)
+    return turn.applied()
+
+
+def _prepare(turn: Turn) -> None:
+    """From QUEUED to RUNNING, as far as it is possible now."""
+    run = turn.run
+    if run.state == "QUEUED":
+        turn.emit(events.RunStateChanged(from_="QUEUED", to="PREPARING"))
+    if run.flow is None:
+        return
+    failure = _input_failure(run)
+    if failure is not None:
+        ending.end(turn, "FAILED", "FAILURE", failure=failure)
+        return
+    turn.emit(events.RunStateChanged(from_="PREPARING", to="RUNNING"))
+    settle(turn)
+
+
+def _input_failure(run: Run) -> Failure | None:
+    schema = run.definition().input_schema
+    if schema is None:
+        return None
+    try:
+        found = violations(schema, parse(text_of(run, run.input)), "input")
+    except ExpressionError as error:
+        return failures.made("INPUT_INVALID", f"The input: {error}", "prepare")
+    if not found:
+        return None
+    message = "The input does not match the flow's input schema."
+    return failures.made("INPUT_INVALID", message, "prepare", violations=found)
+
+
+def _fail_prepare(turn: Turn, command: commands.FailPrepare) -> Reply:
+    if turn.run.state not in ("QUEUED", "PREPARING"):
+        return turn.refused()
+    ending.end(turn, "FAILED", "FAILURE", failure=command.failure)
+    return turn.applied()
+
+
+def _wake_up(turn: Turn, command: commands.WakeUp) -> Reply:
+    run, now = turn.run, turn.now
+    if not run.state or run.ended or run.state == "CANCELLING":
+        return turn.refused()
+    if run.deadline is not None and now >= run.deadline:
+        ending.stop(turn, "DEADLINE_EXCEEDED")
+        settle(turn)
+    elif run.state == "PREPARING" or (run.state == "QUEUED" and now >= (run.options.not_before or 0)):
+        _prepare(turn)
+    return Reply(applied=bool(turn.events), state=run.state)
+
+
+def _told(turn: Turn, command: commands.Pause | commands.Resume | commands.Cancel, name: str) -> Reply | None:
+    """Journals what somebody told the run; the answer where nothing more is to be done (rule R14)."""
+    run = turn.run
+    if command.command_id in run.commands:
+        applied, state = run.commands[command.command_id]
+        return Reply(applied=applied, state=state)
+    if not run.state or run.ended:
+        return turn.refused()
+    turn.emit(
+        events.CommandReceived(command_id=command.command_id, command=name, actor=command.actor, reason=command.reason)
+    )
+    applied, state = run.commands[command.command_id]
+    return None if applied else Reply(applied=False, state=state)
+
+
+def _pause(turn: Turn, command: commands.Pause) -> Reply:
+    answer = _told(turn, command, "pause")
+    if answer is None:
+        _change(turn, "PAUSING", command)
+        settle(turn)
+    return answer or turn.applied()
+
+
+def _resume(turn: Turn, command: commands.Resume) -> Reply:
+    answer = _told(turn, command, "resume")
+    if answer is None:
+        run = turn.run
+        again = run.state != "SUSPENDED" and bool(run.asked)
+        _change(turn, "SUSPENDED" if again else "RUNNING", command)
+        settle(turn)
+    return answer or turn.applied()
+
+
+def _cancel(turn: Turn, command: commands.Cancel) -> Reply:
+    answer = _told(turn, command, "cancel")
+    if answer is None:
+        ending.stop(turn, command.reason, command.actor)
+        settle(turn)
+    return answer or turn.applied()
+
+
+def _change(turn: Turn, to: str, command: commands.Pause | commands.Resume) -> None:
+    turn.emit(events.RunStateChanged(from_=turn.run.state, to=to, reason=command.reason, actor=command.actor))
+
+
+_BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
+    commands.CreateRun: _create,
+    commands.AssignSlot: attempts.assign,
+    commands.ReportStarted: attempts.started,
+    commands.ReportResult: attempts.result,
+    commands.ReportLost: attempts.lost,
+    commands.ReportUnconfirmed: attempts.unconfirmed,
+    commands.WakeUp: _wake_up,
+    commands.FailPrepare: _fail_prepare,
+    commands.Pause: _pause,
+    commands.Resume: _resume,
+    commands.Cancel: _cancel,
+}
+
+
+def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
+    """SHA-256 names of the stored values that must be in `run.contents` before `command` is decided (None: before anything is)."""
+    wanted: dict[str, None] = {}
+    given = command.input if isinstance(command, commands.CreateRun) else run.input
+    if isinstance(given, BlobRef):
+        wanted[given.sha256] = None
+    if run.flow is None:
+        return [sha256 for sha256 in wanted if sha256 not in run.contents]
+    if run.large:
+        wanted.update(_looked_into(run))
+    if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
+        if _is_looked_into(run, command.attempt_id):
+            wanted[command.output.sha256] = None
+    if run.large and isinstance(command, commands.AssignSlot):
+        wanted.update(dict.fromkeys(attempts.embedded(run, command.step_id)))
+    return [sha256 for sha256 in wanted if sha256 not in run.contents]
+
+
+def _looked_into(run: Run) -> dict[str, None]:
+    """Stored outputs that may be looked into and are not at hand; each is asked for once."""
+    if run.unloaded is None:
+        run.unloaded = {ref.sha256: None for step_id in run.content_steps() for ref in run.large.get(step_id, ())}
+    for sha256 in tuple(run.unloaded):
+        if sha256 in run.contents:
+            del run.unloaded[sha256]
+    return run.unloaded
+
+
+def _is_looked_into(run: Run, attempt_id: str) -> bool:
+    step = attempts.find(run, attempt_id)[0]
+    if step is None:
+        return False
+    return step.of in run.content_steps() or run.spec(step).output_schema is not None

@@ -1,0 +1,122 @@
+"""How a run comes to its end: stopping what is under way, pausing when nothing is, the one terminal event."""
+
+from __future__ import annotations
+
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import Failure, Payload
+
+from tierflow_orchestrator.core import events, failures
+from tierflow_orchestrator.core.payloads import payload_of, violations
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.scope import RunScope, output_text, parse
+from tierflow_orchestrator.core.step import Step, item_id
+from tierflow_orchestrator.core.turn import Turn
+
+
+def stop(turn: Turn, reason: str, actor: str = "") -> None:
+    """Stops the run: nothing starts any more, what has not started is cancelled. What is in flight is told by `react`."""
+    run = turn.run
+    turn.emit(events.RunStateChanged(from_=run.state, to="CANCELLING", reason=reason, actor=actor))
+    for step in tuple(run.steps.values()):
+        if not step.ended and not step.in_flight and step.branches is None:
+            turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
+
+
+def cancel_items(turn: Turn, parent: Step) -> None:
+    """Cancels the items of one map that have not started."""
+    count = parent.branches.count if parent.branches is not None else 0
+    for index in range(count):
+        item = turn.run.steps[item_id(parent.id, index)]
+        if not item.ended and not item.in_flight:
+            turn.emit(events.StepCancelled(step_id=item.id, reason=f"{parent.id} has failed"))
+
+
+def finish(turn: Turn) -> None:
+    """Ends or pauses the run where nothing is left to wait for."""
+    run = turn.run
+    if run.live:
+        return
+    if run.state == "CANCELLING":
+        _end_stopped(turn)
+    elif run.state == "RUNNING" and not run.open_steps:
+        _end_finished(turn)
+    elif run.state == "PAUSING":
+        if run.open_steps or (run.failed_step and run.failure_policy == "PAUSE"):
+            turn.emit(events.RunStateChanged(from_=run.state, to="PAUSED", reason=run.reason))
+        else:
+            _end_finished(turn)
+
+
+def _end_stopped(turn: Turn) -> None:
+    run = turn.run
+    if run.stopping == "CANCELLED":
+        end(turn, "CANCELLED", "CANCELLED", reason=run.reason)
+    elif run.stopping == "DEADLINE_EXCEEDED":
+        message = "The run's deadline passed before it was finished."
+        end(turn, "FAILED", "FAILURE", failure=failures.made("DEADLINE_EXCEEDED", message, "deadline"))
+    else:
+        end(turn, "FAILED", "FAILURE", failure=_step_failure(run))
+
+
+def _end_finished(turn: Turn) -> None:
+    run = turn.run
+    if run.failed_step:
+        end(turn, "FAILED", "FAILURE", failure=_step_failure(run))
+        return
+    try:
+        text = _output(run)
+    except ExpressionError as error:
+        failure = failures.made("EXPRESSION_FAILED", f"The run's output: {error}", "output")
+        end(turn, "FAILED", "FAILURE", failure=failure)
+        return
+    schema = run.definition().output_schema
+    found = violations(schema, parse(text), "output") if schema is not None else ()
+    if found:
+        message = "The run's output does not match the flow's output schema."
+        failure = failures.made("OUTPUT_INVALID", message, "output", violations=found)
+        end(turn, "FAILED", "FAILURE", failure=failure)
+        return
+    outcome = "PARTIAL" if run.partial else "DEGRADED" if run.degraded else "SUCCESS"
+    end(turn, "COMPLETED", outcome, output=payload_of(text, turn.blobs))
+
+
+def _output(run: Run) -> str:
+    """The flow's output; where it defines none, an object of the outputs of its leaves, null where one has none."""
+    flow = run.definition()
+    if flow.output is not None:
+        return flow.output.resolve_json(RunScope(run))
+    parts = (f'"{step_id}":{output_text(run, run.steps[step_id])}' for step_id in flow.leaves)
+    return "{" + ",".join(parts) + "}"
+
+
+def _step_failure(run: Run) -> Failure:
+    """The failure of a run in which a step failed: the step's own is the cause (F23)."""
+    step = run.steps[run.failed_step]
+    cause = step.failure
+    message = f"Step {step.id} failed: {cause.message if cause else 'no reason was given'}"
+    return failures.of_step(step, "STEP_FAILED", message, "navigate", cause=cause)
+
+
+def end(
+    turn: Turn,
+    state: str,
+    outcome: str,
+    *,
+    output: Payload | None = None,
+    failure: Failure | None = None,
+    reason: str = "",
+) -> None:
+    """The one terminal event of this generation."""
+    run = turn.run
+    turn.emit(
+        events.RunEnded(
+            from_=run.state,
+            to=state,
+            outcome=outcome,
+            output=output,
+            failure=failure,
+            usage=run.usage,
+            reason=reason,
+            unconfirmed_attempts=tuple(run.unconfirmed),
+        )
+    )

@@ -1,0 +1,293 @@
+"""How each event changes a run: the only place that changes one. The same for an event just decided and for one read from the journal."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any
+
+from tierflow_runtime.values import NO_USAGE, BlobRef, Micros, Usage
+
+from tierflow_orchestrator.core import branches, events
+from tierflow_orchestrator.core.failures import is_loss
+from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
+from tierflow_orchestrator.core.states import RUN, STEP, IllegalTransition
+from tierflow_orchestrator.core.step import Step
+
+
+def evolve(run: Run, event: events.RunEvent, time: Micros) -> None:
+    """Applies an event that happened at `time`. Raises `IllegalTransition` for a history that cannot have been."""
+    _BY_TYPE[type(event)](run, event, time)
+
+
+# The run itself.
+
+
+def _created(run: Run, event: events.RunCreated, time: Micros) -> None:
+    if run.state:
+        raise IllegalTransition(RUN.name, run.id, run.state, RUN.initial)
+    run.state = RUN.initial
+    run.context = event.context
+    run.generation = event.context.generation
+    run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
+    run.input, run.allocation, run.options = event.input, event.allocation, event.options
+    run.created_at = time
+    _set_deadline(run)
+
+
+def _set_deadline(run: Run) -> None:
+    start = max(run.created_at, run.options.not_before or 0)
+    spans = [run.options.timeout, run.allocation.wall_time, run.flow.run_timeout if run.flow else None]
+    bounds = [start + span for span in spans if span is not None]
+    if run.context.deadline is not None:
+        bounds.append(run.context.deadline)
+    run.deadline = min(bounds, default=None)
+
+
+def _state_changed(run: Run, event: events.RunStateChanged, time: Micros) -> None:
+    RUN.check(run.id, run.state, event.to)
+    before, run.state, run.reason = run.state, event.to, event.reason
+    if event.to == "CANCELLING":
+        run.stopping = "CANCELLED" if run.cancel_asked else event.reason
+    elif event.to == "RUNNING" and before == "PREPARING":
+        _open(run)
+    elif event.to == "RUNNING" and before == "SUSPENDED":
+        _release_asked(run)
+
+
+def _open(run: Run) -> None:
+    """The steps of the flow become known, those that need nothing may start."""
+    flow = run.definition()
+    _set_deadline(run)
+    for spec in flow.steps:
+        handler = spec.handler if spec.kind == "call" else ""
+        run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler, waiting=len(spec.needs))
+    run.open_steps = len(flow.steps)
+    run.counts_by_state[STEP.initial] += run.open_steps
+    for step_id in flow.roots:
+        _ready(run, run.steps[step_id])
+
+
+def _release_asked(run: Run) -> None:
+    for step_id in run.asked:
+        step = run.steps[step_id]
+        step.asked = False
+        heappush(run.backoff, (step.next_attempt_at or 0, step_id, step.epoch))
+    run.asked.clear()
+
+
+def _ended(run: Run, event: events.RunEnded, time: Micros) -> None:
+    RUN.check(run.id, run.state, event.to)
+    run.state, run.reason = event.to, event.reason
+    run.outcome, run.output, run.failure = event.outcome, event.output, event.failure
+    run.ended_at = time
+
+
+def predict(run: Run, command: str) -> tuple[bool, str]:
+    """Whether `pause`, `resume` or `cancel` applies to the run as it is, and the state to which it leads."""
+    state = run.state
+    if command == "cancel":
+        if run.ended or state == "CANCELLING":
+            return False, state
+        return True, "CANCELLING" if run.live else "CANCELLED"
+    if command == "pause":
+        if state not in ("RUNNING", "SUSPENDED"):
+            return False, state
+        return True, "PAUSING" if run.live else "PAUSED"
+    if state not in ("PAUSING", "PAUSED", "SUSPENDED"):
+        return False, state
+    if state != "SUSPENDED" and run.asked:
+        return True, "SUSPENDED"
+    return True, "RUNNING" if run.open_steps else "FAILED"
+
+
+def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
+    applied, state = predict(run, event.command)
+    run.commands[event.command_id] = (applied, state)
+    if len(run.commands) > REMEMBERED_COMMANDS:
+        del run.commands[next(iter(run.commands))]
+    if event.command == "cancel" and applied:
+        run.cancel_asked = True
+
+
+# Steps.
+
+
+def _move(run: Run, step: Step, to: str) -> None:
+    from_ = step.state
+    if to not in STEP.table[from_]:
+        raise IllegalTransition(STEP.name, step.id, from_, to)
+    run.counts_by_state[from_] -= 1
+    run.counts_by_state[to] += 1
+    step.state = to
+
+
+def _ready(run: Run, step: Step) -> None:
+    """Everything the step needs has ended. Whether it is needed itself is looked at before the decision is over."""
+    _move(run, step, "READY")
+    spec = run.spec(step)
+    if step.handler:
+        run.ready.setdefault(step.handler, deque()).append(step.id)
+    if step.blocked_by or spec.condition is not None or not step.handler:
+        run.undecided.append(step.id)
+
+
+def _end(run: Run, step: Step, state: str, time: Micros) -> None:
+    """A step ends: whatever waits for it counts it in."""
+    _move(run, step, state)
+    step.ended_at = time
+    step.next_attempt_at = None
+    run.live.pop(step.id, None)
+    if step.asked:
+        step.asked = False
+        del run.asked[step.id]
+    run.due.discard(step.id)
+    if step.index >= 0:
+        branches.count_in(run, step)
+        return
+    run.open_steps -= 1
+    run.top_ended += 1
+    good = state == "COMPLETED" or step.tolerated
+    failing = (state == "FAILED" and not good) or (state == "SKIPPED" and step.failing)
+    for other_id in run.definition().dependants.get(step.id, ()):
+        other = run.steps[other_id]
+        other.waiting -= 1
+        if not good and not other.blocked_by:
+            other.blocked_by = step.id
+        other.failing = other.failing or failing
+        if not other.waiting and other.state == "PENDING" and run.state != "CANCELLING":
+            _ready(run, other)
+
+
+def _book(run: Run, step: Step, usage: Usage) -> None:
+    if usage is NO_USAGE:
+        return
+    run.usage = run.usage.plus(usage)
+    step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
+
+
+def _expanded(run: Run, event: events.ItemsExpanded, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    _move(run, step, "RUNNING")
+    step.scheduled_at = step.started_at = time
+    branches.expand(run, step, event.count)
+
+
+def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    _move(run, step, "SCHEDULED")
+    step.attempt, step.epoch, step.attempt_id = event.attempt, event.epoch, event.attempt_id
+    step.executor_id, step.input = event.executor_id, event.input
+    step.next_attempt_at = None
+    step.started_at = None
+    if step.scheduled_at is None:
+        step.scheduled_at = time
+    if run.started_at is None:
+        run.started_at = time
+    run.live[step.id] = None
+    run.attempts += 1
+    run.due.discard(step.id)
+    queue = run.ready.get(step.handler)
+    if queue and queue[0] == step.id:
+        queue.popleft()
+
+
+def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    _move(run, step, "RUNNING")
+    step.started_at = event.started_at
+
+
+def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.output, step.outcome = event.output, event.outcome
+    _book(run, step, event.usage)
+    if isinstance(event.output, BlobRef):
+        run.large.setdefault(step.of, []).append(event.output)
+        if run.unloaded is not None and step.of in run.content_steps():
+            run.unloaded[event.output.sha256] = None
+    if event.outcome == "DEGRADED":
+        run.degraded = True
+    elif event.outcome == "PARTIAL":
+        run.partial = True
+    _end(run, step, "COMPLETED", time)
+
+
+def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    _move(run, step, "BACKOFF")
+    step.failure, step.next_attempt_at = event.failure, event.next_attempt_at
+    _book(run, step, event.usage)
+    run.live.pop(step.id, None)
+    if is_loss(event.failure):
+        step.unbooked = (*step.unbooked, step.epoch)
+        if on_lost(run, step) == "ASK":
+            step.asked = True
+            run.asked[step.id] = None
+            return
+    heappush(run.backoff, (event.next_attempt_at, step.id, step.epoch))
+
+
+def on_lost(run: Run, step: Step) -> str:
+    """RETRY, FAIL or ASK: what happens to a step whose executor is gone (rule R26)."""
+    spec = run.spec(step)
+    return spec.on_lost or run.options.on_lost or ("ASK" if spec.side_effecting else "RETRY")
+
+
+def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.failure, step.tolerated, step.outcome = event.failure, event.tolerated, "FAILURE"
+    _book(run, step, event.usage)
+    if event.attempt_id and is_loss(event.failure):
+        step.unbooked = (*step.unbooked, step.epoch)
+    if event.tolerated:
+        run.partial = True
+    elif not step.is_item and not run.failed_step:
+        run.failed_step = step.id
+    _end(run, step, "FAILED", time)
+
+
+def _skipped(run: Run, event: events.StepSkipped, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.reason = event.reason
+    _end(run, step, "SKIPPED", time)
+
+
+def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.reason, step.outcome = event.reason, "CANCELLED"
+    _book(run, step, event.usage)
+    if not event.confirmed:
+        step.unbooked = (*step.unbooked, step.epoch)
+        run.unconfirmed[event.attempt_id] = None
+    _end(run, step, "CANCELLED", time)
+
+
+def _late(run: Run, event: events.LateResult, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    epoch = int(event.attempt_id.rpartition("/")[2])
+    step.unbooked = tuple(other for other in step.unbooked if other != epoch)
+    _book(run, step, event.usage)
+
+
+def _logged(run: Run, event: events.AttemptLogged, time: Micros) -> None:
+    """What an attempt wrote is in the journal; the run does not keep it."""
+
+
+_BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
+    events.RunCreated: _created,
+    events.RunStateChanged: _state_changed,
+    events.RunEnded: _ended,
+    events.CommandReceived: _command,
+    events.ItemsExpanded: _expanded,
+    events.StepScheduled: _scheduled,
+    events.StepStarted: _started,
+    events.StepCompleted: _completed,
+    events.StepRetrying: _retrying,
+    events.StepFailed: _failed,
+    events.StepSkipped: _skipped,
+    events.StepCancelled: _cancelled,
+    events.LateResult: _late,
+    events.AttemptLogged: _logged,
+}

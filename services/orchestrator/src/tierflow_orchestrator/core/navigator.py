@@ -1,0 +1,141 @@
+"""Where a run goes next: which steps are needed, what a failure does, when it is over.
+
+Each step counts the needs that have not ended (`evolve` counts them in); what has none left is looked at here, once. Nothing is scanned, save once when a run is stopped.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import NO_USAGE, Failure, Usage
+
+from tierflow_orchestrator.core import ending, events, failures
+from tierflow_orchestrator.core.branches import stopped
+from tierflow_orchestrator.core.scope import RunScope
+from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.turn import Turn
+
+
+def settle(turn: Turn) -> None:
+    """Looks at everything that the events so far have brought up, then ends or pauses the run where it is time."""
+    undecided = turn.run.undecided
+    while undecided:
+        step = turn.run.steps[undecided.popleft()]
+        if step.state == "READY":
+            _look(turn, step)
+        elif step.state == "RUNNING" and step.branches is not None:
+            _close_map(turn, step)
+    ending.finish(turn)
+
+
+def _look(turn: Turn, step: Step) -> None:
+    """A step may start as far as its needs go: skips it, expands it, or leaves it READY."""
+    spec = turn.run.spec(step)
+    if step.blocked_by and not spec.always:
+        blocker = turn.run.steps[step.blocked_by]
+        turn.emit(events.StepSkipped(step_id=step.id, reason=f"needs {blocker.id}, which is {blocker.state}"))
+        return
+    try:
+        if spec.condition is not None:
+            wanted = spec.condition.resolve(RunScope(turn.run, step))
+            if not isinstance(wanted, bool):
+                raise ExpressionError("the condition is neither true nor false")
+            if not wanted:
+                turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
+                return
+        if step.is_map:
+            turn.emit(events.ItemsExpanded(step_id=step.id, count=len(items_of(turn, step))))
+    except ExpressionError as error:
+        fail(turn, step, failures.of_step(step, "EXPRESSION_FAILED", str(error), "decide"))
+
+
+def items_of(turn: Turn, step: Step) -> list[str]:
+    """The items of a map (or of an item's map), each as JSON text; evaluated once and kept. Raises `ExpressionError`."""
+    run = turn.run
+    items = run.items.get(step.of)
+    if items is None:
+        template = run.spec(step).items
+        if template is None:
+            raise ExpressionError("the map has no items")
+        text = template.resolve_json(RunScope(run, run.steps[step.of]))
+        try:
+            raw = msgspec.json.decode(text, type=list[msgspec.Raw])
+        except msgspec.MsgspecError:
+            raise ExpressionError("items is not an array") from None
+        items = run.items[step.of] = [bytes(item).decode() for item in raw]
+    return items
+
+
+def _close_map(turn: Turn, step: Step) -> None:
+    """The last item of a map has ended."""
+    branches = step.branches
+    if branches is None:
+        return
+    if branches.sealed_by:
+        item = turn.run.steps[branches.sealed_by]
+        tolerated = turn.run.spec(step).tolerate
+        failure = failures.of_step(
+            step,
+            "STEP_FAILED",
+            f"{branches.failed} of {branches.count} items failed, {tolerated} are tolerated; the deciding one is {item.id}.",
+            "join",
+            cause=item.failure,
+        )
+        fail(turn, step, failure)
+    elif branches.cancelled:
+        turn.emit(events.StepCancelled(step_id=step.id, reason=turn.run.reason))
+    else:
+        outcome = "PARTIAL" if branches.failed else "DEGRADED" if branches.degraded else "SUCCESS"
+        turn.emit(events.StepCompleted(step_id=step.id, outcome=outcome))
+
+
+def fail(
+    turn: Turn, step: Step, failure: Failure, *, attempt: int = 0, attempt_id: str = "", usage: Usage = NO_USAGE
+) -> None:
+    """Ends a step by a failure, and does what the policies say about it."""
+    run = turn.run
+    turn.emit(
+        events.StepFailed(
+            step_id=step.id,
+            failure=failure,
+            attempt=attempt,
+            attempt_id=attempt_id,
+            usage=usage,
+            tolerated=_tolerated(turn, step),
+        )
+    )
+    if step.is_item:
+        parent = run.steps[step.of]
+        if parent.branches is not None and parent.branches.sealed_by == step.id:
+            _sealed(turn, parent)
+    elif not step.tolerated:
+        _untolerated(turn)
+
+
+def _tolerated(turn: Turn, step: Step) -> bool:
+    spec = turn.run.spec(step)
+    if not step.is_item:
+        return spec.on_error == "continue"
+    branches = turn.run.steps[step.of].branches
+    return branches is not None and branches.failed < spec.tolerate
+
+
+def _sealed(turn: Turn, parent: Step) -> None:
+    """More items failed than are tolerated: stops the others, unless the policy lets independent work go on."""
+    run = turn.run
+    if run.state == "CANCELLING" or not stopped(run, parent):
+        return
+    if run.failure_policy == "FAIL_FAST" and run.spec(parent).on_error != "continue":
+        ending.stop(turn, "STEP_FAILED")
+    else:
+        ending.cancel_items(turn, parent)
+
+
+def _untolerated(turn: Turn) -> None:
+    run = turn.run
+    if run.state == "CANCELLING" or (run.failure_policy == "FAIL_FAST" and not run.open_steps):
+        return
+    if run.failure_policy == "FAIL_FAST":
+        ending.stop(turn, "STEP_FAILED")
+    elif run.failure_policy == "PAUSE" and run.state in ("RUNNING", "SUSPENDED"):
+        turn.emit(events.RunStateChanged(from_=run.state, to="PAUSING", reason="STEP_FAILED"))

@@ -1,0 +1,68 @@
+"""The effects that events demand, and those that a state demands after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core.branches import being_stopped, live_items, stopped
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.step import Step
+
+
+def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
+    """What a committed event demands. The run may be ahead of the event by now; effects may be repeated."""
+    if isinstance(event, events.StepScheduled):
+        return (
+            commands.DispatchAttempt(
+                step_id=event.step_id,
+                attempt=event.attempt,
+                attempt_id=event.attempt_id,
+                epoch=event.epoch,
+                executor_id=event.executor_id,
+                handler=event.handler,
+                input=event.input,
+            ),
+        )
+    if isinstance(event, events.RunStateChanged) and event.to == "CANCELLING":
+        return [_stop(run, run.steps[step_id]) for step_id in run.live]
+    if isinstance(event, events.StepFailed) and not event.tolerated:
+        return list(_stop_siblings(run, run.steps[event.step_id]))
+    if isinstance(event, events.RunEnded):
+        return (commands.ReportEnd(),)
+    return ()
+
+
+def open_effects(run: Run) -> Iterator[commands.Effect]:
+    """Everything that may not have been done, from the state alone (rule R16). An attempt that is being stopped is not dispatched again."""
+    for step_id in run.live:
+        step = run.steps[step_id]
+        if being_stopped(run, step):
+            yield _stop(run, step)
+        elif step.input is not None:
+            yield commands.DispatchAttempt(
+                step_id=step.id,
+                attempt=step.attempt,
+                attempt_id=step.attempt_id,
+                epoch=step.epoch,
+                executor_id=step.executor_id,
+                handler=step.handler,
+                input=step.input,
+            )
+    if run.ended:
+        yield commands.ReportEnd()
+
+
+def _stop_siblings(run: Run, step: Step) -> Iterator[commands.Effect]:
+    """Where an item's failure was the one too many: its siblings in flight."""
+    if not step.is_item:
+        return
+    parent = run.steps[step.of]
+    if parent.branches is not None and parent.branches.sealed_by == step.id and stopped(run, parent):
+        for other in live_items(run, parent):
+            yield _stop(run, other)
+
+
+def _stop(run: Run, step: Step) -> commands.StopAttempt:
+    reason = run.stopping or "STEP_FAILED"
+    return commands.StopAttempt(attempt_id=step.attempt_id, executor_id=step.executor_id, reason=reason)

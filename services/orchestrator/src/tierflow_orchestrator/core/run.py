@@ -1,0 +1,275 @@
+"""A run in memory: what its events have made of it, and the questions that its shell asks.
+
+Only `evolve` changes it. What is marked as derived is not part of the stored state: it is rebuilt from it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from heapq import heappop
+from typing import Any, Final
+
+from tierflow_flow.definition import Flow, StepSpec
+from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
+
+from tierflow_orchestrator.core.states import RUN, STEP
+from tierflow_orchestrator.core.step import Step
+
+REMEMBERED_COMMANDS: Final = 256
+"""Ids of commands that a run remembers; older ones are forgotten first."""
+
+
+class Run:
+    """One execution of a flow. The shell gives `flow` before any command or event, and `contents` as they are asked for."""
+
+    __slots__ = (
+        "allocation",
+        "asked",
+        "attempts",
+        "backoff",
+        "cancel_asked",
+        "commands",
+        "contents",
+        "context",
+        "counts_by_state",
+        "created_at",
+        "deadline",
+        "degraded",
+        "due",
+        "ended_at",
+        "environment",
+        "failed_step",
+        "failure",
+        "flow",
+        "flow_hash",
+        "flow_name",
+        "flow_version",
+        "generation",
+        "id",
+        "input",
+        "items",
+        "large",
+        "live",
+        "looked_into",
+        "open_steps",
+        "options",
+        "outcome",
+        "output",
+        "parsed",
+        "partial",
+        "ready",
+        "reason",
+        "started_at",
+        "state",
+        "steps",
+        "stopping",
+        "top_ended",
+        "unconfirmed",
+        "undecided",
+        "unloaded",
+        "usage",
+    )
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self.flow: Flow | None = None
+        self.state = ""
+        """Empty before the first event."""
+        self.reason = ""
+        self.outcome = ""
+        self.context = Context()
+        self.generation = 1
+        self.flow_hash = ""
+        self.flow_name = ""
+        self.flow_version = ""
+        self.allocation = Allocation()
+        self.options = Options()
+        self.input: Payload | None = None
+        self.output: Payload | None = None
+        self.failure: Failure | None = None
+        self.usage: Usage = NO_USAGE
+        self.created_at: Micros = 0
+        self.started_at: Micros | None = None
+        self.ended_at: Micros | None = None
+        self.deadline: Micros | None = None
+        """The earliest of all that bound it in time."""
+        self.steps: dict[str, Step] = {}
+        """In the order in which they became known."""
+        self.live: dict[str, None] = {}
+        """Steps with an attempt in flight, in the order in which they were scheduled."""
+        self.attempts = 0
+        """Attempts started in all."""
+        self.open_steps = 0
+        """Steps that have not ended; the items of a map count as one with it."""
+        self.top_ended = 0
+        self.failed_step = ""
+        """The first step whose failure was not tolerated."""
+        self.partial = False
+        self.degraded = False
+        self.cancel_asked = False
+        self.stopping = ""
+        """Why it is being stopped: CANCELLED, STEP_FAILED or DEADLINE_EXCEEDED."""
+        self.asked: dict[str, None] = {}
+        """Lost steps that wait for an operator."""
+        self.unconfirmed: dict[str, None] = {}
+        """Attempts that were stopped without a receipt."""
+        self.commands: dict[str, tuple[bool, str]] = {}
+        """By command id: whether it applied, and the state that it led to."""
+        self.large: dict[str, list[BlobRef]] = {}
+        """By id of the definition: outputs that are stored apart."""
+        # Derived.
+        self.counts_by_state: dict[str, int] = dict.fromkeys(STEP.table, 0)
+        self.ready: dict[str, deque[str]] = {}
+        """By handler: steps that may start, oldest first. Entries that are no longer so are dropped when they are met."""
+        self.due: set[str] = set()
+        """Steps in BACKOFF whose delay is over; they are in `ready` as well."""
+        self.backoff: list[tuple[Micros, str, int]] = []
+        """A heap of (due, step, epoch); entries of epochs past are dropped when they are met."""
+        self.undecided: deque[str] = deque()
+        """Steps to look at within the decision under way: READY ones with a condition or items, maps whose items have all ended."""
+        self.contents: dict[str, str] = {}
+        """By SHA-256: JSON texts that the shell has provided."""
+        self.unloaded: dict[str, None] | None = None
+        """Contents that expressions may look into and that are not there yet; None where not computed."""
+        self.looked_into: frozenset[str] | None = None
+        self.parsed: dict[str, Any] = {}
+        self.items: dict[str, list[str]] = {}
+        self.environment: Mapping[str, str] = {}
+        """Values of the environment variables that the flow may read; given by the shell."""
+
+    @classmethod
+    def fresh(cls, run_id: str) -> Run:
+        """A run before its first event."""
+        return cls(run_id)
+
+    # What it is.
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is in a final state."""
+        return self.state in RUN.final
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts scheduled or running, those included that are being stopped."""
+        return len(self.live)
+
+    def definition(self) -> Flow:
+        """Its flow; the shell gives it before anything else."""
+        if self.flow is None:
+            raise ValueError(f"run {self.id} was used without its flow")
+        return self.flow
+
+    def spec(self, step: Step) -> StepSpec:
+        """The definition of a step; for an item, of its map."""
+        return self.definition().by_id[step.of]
+
+    def content_steps(self) -> frozenset[str]:
+        """Steps whose outputs it may have to look into: for expressions, or to put its own output together."""
+        if self.looked_into is None:
+            flow = self.definition()
+            more = frozenset(flow.leaves) if flow.output is None else flow.output.steps
+            self.looked_into = flow.content_steps | more
+        return self.looked_into
+
+    @property
+    def failure_policy(self) -> str:
+        """FAIL_FAST, CONTINUE or PAUSE: what this run was asked to do, else what the flow says."""
+        return self.options.failure_policy or self.definition().failure_policy or "FAIL_FAST"
+
+    # What may start.
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the limits allow one more step at once."""
+        under_way = len(self.live)
+        limit = self.allocation.concurrent_steps
+        if limit is not None and under_way >= limit:
+            return False
+        limit = self.definition().concurrency
+        return limit is None or under_way < limit
+
+    def may_start(self, step: Step) -> bool:
+        """Whether a slot may be assigned to the step, the run's own state and limits aside."""
+        if not step.handler:
+            return False
+        return step.state == "READY" or (step.state == "BACKOFF" and step.id in self.due)
+
+    def next_ready(self, handler: str) -> str | None:
+        """Id of the oldest step that waits for a slot of the handler, None where there is none or nothing may start now."""
+        if self.state != "RUNNING" or not self.has_room:
+            return None
+        queue = self.ready.get(handler)
+        while queue:
+            if self.may_start(self.steps[queue[0]]):
+                return queue[0]
+            queue.popleft()
+        return None
+
+    def ready_handlers(self) -> Iterator[str]:
+        """Handlers for which some step may start now."""
+        for handler in tuple(self.ready):
+            if self.next_ready(handler) is not None:
+                yield handler
+
+    def next_wake(self) -> Micros | None:
+        """When it next wants a `WakeUp` by itself: the end of a delay, its start time, its deadline. None: never."""
+        if self.state == "CANCELLING" or self.ended:
+            return None
+        moment = self.deadline
+        other: Micros | None = None
+        if self.state == "RUNNING":
+            other = self._next_due()
+        elif self.state == "QUEUED":
+            other = self.options.not_before
+        if moment is None or other is None:
+            return moment if other is None else other
+        return min(moment, other)
+
+    def _next_due(self) -> Micros | None:
+        heap = self.backoff
+        while heap:
+            due, step_id, epoch = heap[0]
+            step = self.steps[step_id]
+            if step.state == "BACKOFF" and step.epoch == epoch and step_id not in self.due:
+                return due
+            heappop(heap)
+        return None
+
+    def make_due(self, now: Micros) -> None:
+        """Puts the steps whose delay is over among those that may start."""
+        while self.backoff and self.backoff[0][0] <= now:
+            _, step_id, epoch = heappop(self.backoff)
+            step = self.steps[step_id]
+            if step.state == "BACKOFF" and step.epoch == epoch and step_id not in self.due:
+                self.due.add(step_id)
+                self.ready.setdefault(step.handler, deque()).append(step_id)
+
+    # How far it is.
+
+    def counts(self) -> dict[str, int]:
+        """Steps by state, and `total`; items of maps included."""
+        return {"total": len(self.steps), **self.counts_by_state}
+
+    def percent(self) -> float:
+        """Share of the flow's steps that have ended, 0 to 100, a map counted by its items. Never falls; 100 only when COMPLETED."""
+        if self.state == "COMPLETED":
+            return 100.0
+        total = self.top_ended + self.open_steps
+        if not total:
+            return 0.0
+        part = float(self.top_ended)
+        for step_id in self.items_under_way():
+            branches = self.steps[step_id].branches
+            if branches is not None and branches.count:
+                part += branches.ended / branches.count
+        return min(99.0, 100.0 * part / total)
+
+    def items_under_way(self) -> Iterator[str]:
+        """Ids of the maps whose items are being worked on."""
+        if self.flow is None:
+            return
+        for spec in self.flow.steps:
+            if spec.kind == "map" and spec.id in self.steps and self.steps[spec.id].state == "RUNNING":
+                yield spec.id

@@ -1,0 +1,231 @@
+"""What the expressions of a run can see, read lazily from the run itself.
+
+JSON texts are parsed when first looked into and kept; the scope of a map's item is a thin layer over the run's (E8), so that branches copy nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import BlobRef, Payload
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.step import Step, item_id
+
+Path = tuple[str | int, ...]
+
+_MARK: Final = "\\u0000blob:"
+
+
+class MissingContent(ExpressionError):
+    """An expression looks into a stored value whose content the shell has not provided."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"the content of the stored value {sha256} is not at hand")
+        self.sha256 = sha256
+
+
+def mark(ref: BlobRef) -> str:
+    """The JSON text that stands for a stored value that is handed on whole."""
+    return f'"{_MARK}{ref.sha256}"'
+
+
+def has_mark(text: str) -> bool:
+    """Whether a JSON text contains such a mark. NUL does not pass the edge, so that no value of a user looks like one."""
+    return _MARK in text
+
+
+class RunScope:
+    """The scope of everything in a run that is not an item of a map. `step` is whose expression it is; it gives success() and failure()."""
+
+    __slots__ = ("_run", "_step")
+
+    def __init__(self, run: Run, step: Step | None = None) -> None:
+        self._run = run
+        self._step = step
+
+    def lookup(self, name: str, path: Path) -> Any:
+        """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none."""
+        if name == "steps":
+            return self._of_step(path)
+        if name == "input":
+            return walk(self._input(), path, name)
+        if name == "vars":
+            return walk(self._run.definition().vars, path, name)
+        if name == "run":
+            return walk(_facts(self._run), path, name)
+        if name == "env":
+            return self._environment(path)
+        if name == "status":
+            return self._status(path)
+        raise ExpressionError(f"{name} is not known here")
+
+    def raw(self, name: str, path: Path) -> str | None:
+        """The JSON text of a value that is handed on whole, where there is one at hand; None: look it up instead."""
+        if name == "input" and not path:
+            return text_of(self._run, self._run.input)
+        if name == "steps" and len(path) == 2 and path[1] == "output":
+            return output_text(self._run, self._step_at(path), marks=True)
+        return None
+
+    def _input(self) -> Any:
+        return _parsed(self._run, "", self._run.input)
+
+    def _step_at(self, path: Path) -> Step:
+        step = self._run.steps.get(str(path[0])) if path else None
+        if step is None:
+            raise ExpressionError(f"{show('steps', path[:1])} is not a step of this flow")
+        if not step.ended:
+            raise ExpressionError(f"step {step.id} has not ended: it is {step.state}")
+        return step
+
+    def _of_step(self, path: Path) -> Any:
+        step = self._step_at(path)
+        if len(path) < 2:
+            return {field: self._field(step, field) for field in ("output", "state", "outcome", "failure")}
+        return walk(self._field(step, path[1]), path, "steps", start=2)
+
+    def _field(self, step: Step, field: str | int) -> Any:
+        if field == "output":
+            return output_value(self._run, step)
+        if field == "state":
+            return step.state
+        if field == "outcome":
+            return step.outcome
+        if field == "failure":
+            return None if step.failure is None or step.state == "COMPLETED" else msgspec.to_builtins(step.failure)
+        raise ExpressionError(f"steps.{step.id}.{field} is not there; a step has: output, state, outcome, failure")
+
+    def _environment(self, path: Path) -> Any:
+        allowed = self._run.definition().env
+        if not path:
+            return {name: self._run.environment[name] for name in allowed if name in self._run.environment}
+        name = str(path[0])
+        if name not in allowed:
+            raise ExpressionError(f"env.{name} is not in the flow's list of environment variables")
+        if name not in self._run.environment:
+            raise ExpressionError(f"env.{name} is not set")
+        return walk(self._run.environment[name], path, "env", start=1)
+
+    def _status(self, path: Path) -> bool:
+        step = self._step
+        if path == ("success",):
+            return step is None or not step.blocked_by
+        if path == ("failure",):
+            return step is not None and step.failing
+        return path == ("always",) or (path == ("cancelled",) and self._run.state == "CANCELLING")
+
+
+class ItemScope(RunScope):
+    """The scope of one item of a map: the run's, with `item` and `index` on top."""
+
+    __slots__ = ("_index", "_item")
+
+    def __init__(self, run: Run, step: Step, item: str) -> None:
+        super().__init__(run, step)
+        self._index = step.index
+        self._item = item
+
+    def lookup(self, name: str, path: Path) -> Any:
+        """As for a run, and `item` and `index`."""
+        if name == "item":
+            return walk(parse(self._item), path, name)
+        if name == "index" and not path:
+            return self._index
+        return super().lookup(name, path)
+
+    def raw(self, name: str, path: Path) -> str | None:
+        """As for a run, and `item` and `index`."""
+        if name == "item" and not path:
+            return self._item
+        if name == "index" and not path:
+            return str(self._index)
+        return super().raw(name, path)
+
+
+def output_value(run: Run, step: Step) -> Any:
+    """The plain output of an ended step; None where it has none."""
+    if step.id not in run.parsed:
+        run.parsed[step.id] = parse(output_text(run, step))
+    return run.parsed[step.id]
+
+
+def output_text(run: Run, step: Step, *, marks: bool = False) -> str:
+    """The JSON text of an ended step's output, of a map: the array of its items' outputs, null where one has none.
+
+    Args:
+        run: The run.
+        step: The step.
+        marks: Whether a stored value that is not at hand is stood for by a mark; else `MissingContent` is raised.
+    """
+    if step.branches is None or step.state != "COMPLETED":
+        return _text_or_mark(run, step.output, marks)
+    texts = (_text_or_mark(run, run.steps[item_id(step.id, i)].output, False) for i in range(step.branches.count))
+    return "[" + ",".join(texts) + "]"
+
+
+def _text_or_mark(run: Run, payload: Payload | None, marks: bool) -> str:
+    if marks and isinstance(payload, BlobRef) and payload.sha256 not in run.contents:
+        return mark(payload)
+    return text_of(run, payload)
+
+
+def text_of(run: Run, payload: Payload | None) -> str:
+    """The JSON text of a payload. Raises `MissingContent`."""
+    if payload is None:
+        return "null"
+    if isinstance(payload, str):
+        return payload
+    content = run.contents.get(payload.sha256)
+    if content is None:
+        raise MissingContent(payload.sha256)
+    return content
+
+
+def _parsed(run: Run, key: str, payload: Payload | None) -> Any:
+    if key not in run.parsed:
+        run.parsed[key] = parse(text_of(run, payload))
+    return run.parsed[key]
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    context = run.context
+    return {
+        "id": run.id,
+        "tenant": context.tenant,
+        "user_id": context.user_id,
+        "swarm_id": context.swarm_id,
+        "correlation_id": context.correlation_id,
+        "generation": run.generation,
+        "labels": context.labels,
+        "flow": run.flow_name,
+        "version": run.flow_version,
+        "created_at": run.created_at,
+    }
+
+
+def parse(text: str) -> Any:
+    """The plain value of a JSON text, integers of any length exact. Raises `ExpressionError`."""
+    try:
+        return json.loads(text) if len(text) > 4096 else msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ExpressionError(f"not JSON: {error}") from None
+
+
+def show(name: str, path: Path) -> str:
+    """A path as an expression writes it."""
+    return name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def walk(value: Any, path: Path, name: str, start: int = 0) -> Any:
+    """The value at `path[start:]` below `value`. Raises `ExpressionError` that says what is missing."""
+    for position in range(start, len(path)):
+        part = path[position]
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            raise ExpressionError(f"{show(name, path[: position + 1])} is not there") from None
+    return value

@@ -1,0 +1,100 @@
+"""A run as bytes and back. The flow is not part of it: the shell gives it by its hash."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify
+
+import msgspec
+from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micros, Options, Usage
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.states import STEP
+from tierflow_orchestrator.core.step import Step
+
+
+class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is stored of a run; everything else in memory follows from it. Fields have the names that they have in `Run`."""
+
+    id: str
+    state: str = ""
+    reason: str = ""
+    outcome: str = ""
+    context: Context = Context()
+    generation: int = 1
+    flow_hash: str = ""
+    flow_name: str = ""
+    flow_version: str = ""
+    allocation: Allocation = Allocation()
+    options: Options = Options()
+    input: str | BlobRef | None = None
+    output: str | BlobRef | None = None
+    failure: Failure | None = None
+    usage: Usage = Usage()
+    created_at: Micros = 0
+    started_at: Micros | None = None
+    ended_at: Micros | None = None
+    deadline: Micros | None = None
+    steps: list[Step] = []
+    live: list[str] = []
+    attempts: int = 0
+    open_steps: int = 0
+    top_ended: int = 0
+    failed_step: str = ""
+    partial: bool = False
+    degraded: bool = False
+    cancel_asked: bool = False
+    stopping: str = ""
+    asked: list[str] = []
+    unconfirmed: list[str] = []
+    commands: dict[str, tuple[bool, str]] = {}
+    ready: dict[str, list[str]] = {}
+    """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
+
+
+_LISTS = ("live", "asked", "unconfirmed")
+_APART = ("id", "steps", "ready", *_LISTS)
+_PLAIN = tuple(name for name in Snapshot.__struct_fields__ if name not in _APART)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def dump(run: Run) -> bytes:
+    """The stored state of a run. Equal states give equal bytes."""
+    ready = {handler: _ready_ids(run, queue) for handler, queue in sorted(run.ready.items())}
+    snapshot = Snapshot(
+        id=run.id,
+        steps=list(run.steps.values()),
+        ready={handler: ids for handler, ids in ready.items() if ids},
+        **{name: list(getattr(run, name)) for name in _LISTS},
+        **{name: getattr(run, name) for name in _PLAIN},
+    )
+    return _encoder.encode(snapshot)
+
+
+def _ready_ids(run: Run, queue: deque[str]) -> list[str]:
+    return [step_id for step_id in dict.fromkeys(queue) if run.steps[step_id].state == "READY"]
+
+
+def load(data: bytes) -> Run:
+    """A run from its stored state; the shell gives it its flow next. Raises `msgspec.DecodeError`."""
+    snapshot = _decoder.decode(data)
+    run = Run(snapshot.id)
+    for name in _PLAIN:
+        setattr(run, name, getattr(snapshot, name))
+    for name in _LISTS:
+        setattr(run, name, dict.fromkeys(getattr(snapshot, name)))
+    run.ready = {handler: deque(ids) for handler, ids in snapshot.ready.items()}
+    for step in snapshot.steps:
+        _restore(run, step)
+    heapify(run.backoff)
+    return run
+
+
+def _restore(run: Run, step: Step) -> None:
+    run.steps[step.id] = step
+    run.counts_by_state[step.state] = run.counts_by_state.get(step.state, 0) + 1
+    if step.state == "BACKOFF" and not step.asked and step.next_attempt_at is not None:
+        run.backoff.append((step.next_attempt_at, step.id, step.epoch))
+    if isinstance(step.output, BlobRef) and step.state in STEP.final:
+        run.large.setdefault(step.of, []).append(step.output)

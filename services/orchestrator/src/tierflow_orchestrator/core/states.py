@@ -1,0 +1,140 @@
+"""The state machines of runs and steps, as tables.
+
+A move that is not in its table raises `IllegalTransition`. docs/states.md is drawn from the tables; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+class IllegalTransition(Exception):
+    """A move that the table does not have. It is a defect of the core: decisions look before they move."""
+
+    def __init__(self, machine: str, subject: str, from_: str, to: str) -> None:
+        super().__init__(f"{machine} {subject!r} cannot go from {from_ or 'nothing'} to {to}")
+        self.machine = machine
+        self.subject = subject
+        self.from_ = from_
+        self.to = to
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A state machine: for each state the states that may follow, each with the reason for the move in a few words."""
+
+    name: str
+    initial: str
+    table: Mapping[str, Mapping[str, str]]
+    reserved: tuple[str, ...] = ()
+    """States that the contracts have and no move leads to yet."""
+    final: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "final", frozenset(state for state, moves in self.table.items() if not moves))
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """All states that can be reached, in the order of the table."""
+        return tuple(self.table)
+
+    def allows(self, from_: str, to: str) -> bool:
+        """Whether the table has the move."""
+        return to in self.table.get(from_, ())
+
+    def check(self, subject: str, from_: str, to: str) -> None:
+        """Raises `IllegalTransition` where the table does not have the move; `subject` is whose state it is."""
+        if from_ not in self.table or to not in self.table[from_]:
+            raise IllegalTransition(self.name, subject, from_, to)
+
+    def mermaid(self) -> str:
+        """The table as a Mermaid state diagram."""
+        lines = ["stateDiagram-v2", f"    [*] --> {self.initial}"]
+        for from_, moves in self.table.items():
+            lines += [f"    {from_} --> {to}: {why}" for to, why in moves.items()]
+        lines += [f"    {state} --> [*]" for state in self.table if state in self.final]
+        return "\n".join(lines)
+
+
+_CANCEL = {"CANCELLING": "cancel, or deadline passed"}
+
+RUN: Final = Machine(
+    name="run",
+    initial="QUEUED",
+    table={
+        "QUEUED": {"PREPARING": "its time has come", "FAILED": "cannot be prepared", **_CANCEL},
+        "PREPARING": {"RUNNING": "flow and input are good", "FAILED": "flow or input is not good", **_CANCEL},
+        "RUNNING": {
+            "SUSPENDED": "an operator must decide",
+            "PAUSING": "pause, or a step failed under PAUSE",
+            "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
+            "COMPLETED": "all steps ended",
+            "FAILED": "a step failed and nothing is alive",
+        },
+        "SUSPENDED": {
+            "RUNNING": "resume",
+            "PAUSING": "pause",
+            "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
+            "FAILED": "a step failed and nothing is alive",
+        },
+        "PAUSING": {
+            "PAUSED": "nothing is in flight",
+            "RUNNING": "resume",
+            "SUSPENDED": "resume, and an operator must decide",
+            "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
+            "COMPLETED": "all steps ended",
+            "FAILED": "a step failed and nothing is alive",
+        },
+        "PAUSED": {"RUNNING": "resume", "SUSPENDED": "resume, and an operator must decide", **_CANCEL},
+        "CANCELLING": {
+            "CANCELLED": "nothing is in flight",
+            "FAILED": "nothing is in flight; a failure or the deadline was the reason",
+        },
+        "COMPLETED": {},
+        "FAILED": {},
+        "CANCELLED": {},
+    },
+    reserved=("COMPENSATING",),
+)
+
+STEP: Final = Machine(
+    name="step",
+    initial="PENDING",
+    table={
+        "PENDING": {"READY": "everything it needs has ended", "CANCELLED": "the run is stopped"},
+        "READY": {
+            "SCHEDULED": "an executor's slot is assigned",
+            "RUNNING": "a map's items are known",
+            "SKIPPED": "its condition is false, or a need did not complete",
+            "FAILED": "an expression fails, or the budget is used up",
+            "CANCELLED": "the run is stopped",
+        },
+        "SCHEDULED": {
+            "RUNNING": "the executor has started it",
+            "BACKOFF": "failed or lost, another attempt follows",
+            "FAILED": "failed or lost for good",
+            "CANCELLED": "the run is stopped",
+        },
+        "RUNNING": {
+            "COMPLETED": "a result",
+            "BACKOFF": "failed or lost, another attempt follows",
+            "FAILED": "failed or lost for good",
+            "CANCELLED": "the run is stopped",
+        },
+        "BACKOFF": {
+            "SCHEDULED": "the delay is over and a slot is assigned",
+            "FAILED": "an expression fails, or the budget is used up",
+            "CANCELLED": "the run is stopped",
+        },
+        "COMPLETED": {},
+        "FAILED": {},
+        "SKIPPED": {},
+        "CANCELLED": {},
+    },
+    reserved=("AWAITING_APPROVAL", "COMPENSATING", "COMPENSATED"),
+)
+
+LIVE: Final = ("SCHEDULED", "RUNNING")
+"""States of a step with an attempt in flight (a map that is RUNNING has none of its own)."""
