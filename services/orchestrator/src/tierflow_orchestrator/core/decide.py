@@ -164,9 +164,8 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
         return [sha256 for sha256 in wanted if sha256 not in run.contents]
     if run.large:
         wanted.update(_looked_into(run))
-    if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
-        if _is_looked_into(run, command.attempt_id):
-            wanted[command.output.sha256] = None
+    if isinstance(command, commands.ReportResult):
+        wanted.update(_reported(run, command))
     if run.large and isinstance(command, commands.AssignSlot):
         wanted.update(dict.fromkeys(attempts.embedded(run, command.step_id)))
     return [sha256 for sha256 in wanted if sha256 not in run.contents]
@@ -182,8 +181,11 @@ def _looked_into(run: Run) -> dict[str, None]:
     return run.unloaded
 
 
-def _is_looked_into(run: Run, attempt_id: str) -> bool:
-    step = attempts.find(run, attempt_id)[0]
-    if step is None:
-        return False
-    return step.of in run.content_steps() or run.spec(step).output_schema is not None
+def _reported(run: Run, command: commands.ReportResult) -> dict[str, None]:
+    """The output that is reported, where it is stored apart and is going to be looked into."""
+    step = attempts.find(run, command.attempt_id)[0]
+    if step is None or not isinstance(command.output, BlobRef):
+        return {}
+    if step.of in run.content_steps() or run.spec(step).output_schema is not None:
+        return {command.output.sha256: None}
+    return {}

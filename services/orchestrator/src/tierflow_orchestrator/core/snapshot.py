@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify
+from typing import Any
 
 import msgspec
 from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micros, Options, Usage
@@ -62,14 +63,11 @@ _decoder = msgspec.msgpack.Decoder(Snapshot)
 def dump(run: Run) -> bytes:
     """The stored state of a run. Equal states give equal bytes."""
     ready = {handler: _ready_ids(run, queue) for handler, queue in sorted(run.ready.items())}
-    snapshot = Snapshot(
-        id=run.id,
-        steps=list(run.steps.values()),
-        ready={handler: ids for handler, ids in ready.items() if ids},
-        **{name: list(getattr(run, name)) for name in _LISTS},
-        **{name: getattr(run, name) for name in _PLAIN},
-    )
-    return _encoder.encode(snapshot)
+    fields: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
+    fields |= {name: list(getattr(run, name)) for name in _LISTS}
+    fields |= {"id": run.id, "steps": list(run.steps.values())}
+    fields["ready"] = {handler: ids for handler, ids in ready.items() if ids}
+    return _encoder.encode(Snapshot(**fields))
 
 
 def _ready_ids(run: Run, queue: deque[str]) -> list[str]:
