@@ -60,6 +60,10 @@ contracts: .tools/protos/ready ## Generate libs/contracts from proto/
 docs: setup ## Generate the parts of docs/ that are drawn from the code
 	@$(BIN)/python tools/generate_docs.py
 
+.PHONY: capabilities
+capabilities: setup ## Write into docs/capabilities.md what the tests show, and list what none shows yet
+	@$(BIN)/python tools/capabilities.py --update
+
 .PHONY: baseline
 baseline: setup ## Accept the protos as they are as what later changes must not break (at a release)
 	@$(BIN)/buf build --exclude-source-info -o $(IMAGE)

@@ -1,0 +1,84 @@
+"""What may not stand in any file of the repository."""
+
+import ast
+import pathlib
+import re
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import sources
+
+REGISTRIES = [
+    "py" + "pi.org",
+    "pythonhosted" + ".org",
+    "npm" + "js.com",
+    "npm" + "js.org",
+    "registry." + "npm",
+    "proxy.golang" + ".org",
+    "crates" + ".io",
+    "deb." + "debian",
+]
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+
+
+def test_no_registry_is_named() -> None:
+    """B4: where packages come from is the business of the machine that installs them."""
+    found = [f"{name}: {host}" for name, text in sources.texts() for host in REGISTRIES if host in text]
+    assert found == []
+
+
+def test_no_machine_is_named() -> None:
+    """B4: no path of anybody's machine is written down."""
+    own = (
+        [str(sources.ROOT) + "/", str(sources.ROOT.parent) + "/"]
+        if len(sources.ROOT.parts) > 3
+        else [str(sources.ROOT) + "/"]
+    )
+    personal = re.compile(r"(?<![\w$}.])/(?:home|Users|root)/(?!\.\.\.)[\w.-]+")
+    found = [f"{name}: {path}" for name, text in sources.texts() for path in own if path in text]
+    found += [f"{name}: {match[0]}" for name, text in sources.texts() if (match := personal.search(text))]
+    assert found == []
+
+
+def test_nothing_is_left_unfinished() -> None:
+    """B4: what remains to be done is in docs/capabilities.md, not in comments."""
+    found = [
+        f"{name}: {match[0]}"
+        for name, text in sources.texts()
+        if not name.startswith("docs/") and (match := UNFINISHED.search(text))
+    ]
+    assert found == []
+
+
+def test_tests_wait_for_facts() -> None:
+    """O2: no test sleeps by the clock."""
+    found = []
+    for path in sources.modules():
+        if not path.name.startswith(("test_", "conftest")):
+            continue
+        for node in ast.walk(sources.tree(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep":
+                seconds = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+                blocking = isinstance(node.func.value, ast.Name) and node.func.value.id == "time"
+                if blocking or (isinstance(seconds, int | float) and 0 < seconds < 60):
+                    found.append(f"{sources.name(path)}:{node.lineno}")
+    assert found == []
+
+
+def test_broad_handlers_have_reasons() -> None:
+    """F21: whoever catches everything says why, beside it."""
+    found = []
+    for path in sources.product():
+        lines = path.read_text().splitlines()
+        for node in ast.walk(sources.tree(path)):
+            if isinstance(node, ast.ExceptHandler) and _broad(node.type):
+                near = lines[node.lineno - 1 : node.lineno + 2]
+                reraises = any(isinstance(child, ast.Raise) and child.exc is None for child in ast.walk(node))
+                if not reraises and not any("#" in line for line in near):
+                    found.append(f"{sources.name(path)}:{node.lineno}")
+    assert found == []
+
+
+def _broad(kind: ast.expr | None) -> bool:
+    return kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException"))
