@@ -8,8 +8,7 @@ from typing import Any, Final, NoReturn
 import jsonschema_rs
 import orjson
 
-from tierflow_runtime.errors import failure
-from tierflow_runtime.values import FailureError, Violation
+from tierflow_runtime.values import Failure, FailureError, Violation
 
 _MOST_VIOLATIONS: Final = 100
 _LONGEST: Final = 300
@@ -83,9 +82,9 @@ def _compiled(text: str) -> Schema:
         reason = error.message if isinstance(error, jsonschema_rs.ValidationError) else str(error)
         violation = Violation(field="schema", description=_shortened(reason))
         raise FailureError(
-            failure(
-                "INVALID_REQUEST",
-                "This is not a usable JSON Schema.",
+            Failure(  # made by hand: cores use this module, and `errors` knows the wire
+                code="INVALID_REQUEST",
+                message="This is not a usable JSON Schema.",
                 component="schema",
                 operation="compile",
                 violations=(violation,),

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import BlobRef, Payload, Violation
 
 INLINE_BYTES: Final = 64 * 1024
@@ -26,6 +27,4 @@ def payload_of(text: str, blobs: dict[str, bytes]) -> Payload:
 
 def violations(schema: Mapping[str, Any], value: Any, at: str) -> tuple[Violation, ...]:
     """Where a plain value does not match a schema, with paths below `at`."""
-    from tierflow_runtime.schema import compile_schema
-
     return tuple(compile_schema(dict(schema)).violations(value, at=at))
