@@ -5,7 +5,8 @@ Each step counts the needs that have not ended (`evolve` counts them in); what h
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
+
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import NO_USAGE, Failure, Usage
 
@@ -49,20 +50,16 @@ def _look(turn: Turn, step: Step) -> None:
         fail(turn, step, failures.of_step(step, "EXPRESSION_FAILED", str(error), "decide"))
 
 
-def items_of(turn: Turn, step: Step) -> list[str]:
-    """The items of a map (or of an item's map), each as JSON text; evaluated once and kept. Raises `ExpressionError`."""
+def items_of(turn: Turn, step: Step) -> list[Any]:
+    """The items of a map (or of an item's map), plain; evaluated once and kept. Raises `ExpressionError`."""
     run = turn.run
     items = run.items.get(step.of)
     if items is None:
         template = run.spec(step).items
-        if template is None:
-            raise ExpressionError("the map has no items")
-        text = template.resolve_json(RunScope(run, run.steps[step.of]))
-        try:
-            raw = msgspec.json.decode(text, type=list[msgspec.Raw])
-        except msgspec.MsgspecError:
-            raise ExpressionError("items is not an array") from None
-        items = run.items[step.of] = [bytes(item).decode() for item in raw]
+        found = None if template is None else template.resolve(RunScope(run, run.steps[step.of]))
+        if not isinstance(found, list):
+            raise ExpressionError("the items of a map are an array")
+        items = run.items[step.of] = found
     return items
 
 

@@ -55,7 +55,7 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
 
 def _stop_siblings(run: Run, step: Step) -> Iterator[commands.Effect]:
     """Where an item's failure was the one too many: its siblings in flight."""
-    if not step.is_item:
+    if not step.is_item or run.state == "CANCELLING":
         return
     parent = run.steps[step.of]
     if parent.branches is not None and parent.branches.sealed_by == step.id and stopped(run, parent):

@@ -134,7 +134,8 @@ class Run:
         """Contents that expressions may look into and that are not there yet; None where not computed."""
         self.looked_into: frozenset[str] | None = None
         self.parsed: dict[str, Any] = {}
-        self.items: dict[str, list[str]] = {}
+        self.items: dict[str, list[Any]] = {}
+        """By id of the map: its items, plain."""
         self.environment: Mapping[str, str] = {}
         """Values of the environment variables that the flow may read; given by the shell."""
 
@@ -169,8 +170,12 @@ class Run:
         """Steps whose outputs it may have to look into: for expressions, or to put its own output together."""
         if self.looked_into is None:
             flow = self.definition()
-            more = frozenset(flow.leaves) if flow.output is None else flow.output.steps
-            self.looked_into = flow.content_steps | more
+            found = set(flow.content_steps)
+            found.update(flow.leaves if flow.output is None else flow.output.steps)
+            for spec in flow.steps:
+                for template in (spec.condition, spec.items):
+                    found.update(() if template is None else template.steps)
+            self.looked_into = frozenset(found)
         return self.looked_into
 
     @property

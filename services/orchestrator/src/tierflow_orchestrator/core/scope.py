@@ -5,11 +5,12 @@ JSON texts are parsed when first looked into and kept; the scope of a map's item
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import msgspec
 from tierflow_flow.definition import ExpressionError
+from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
+from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
 
 from tierflow_orchestrator.core.run import Run
@@ -59,7 +60,7 @@ class RunScope:
             return walk(_facts(self._run), path, name)
         if name == "env":
             return self._environment(path)
-        if name == "status":
+        if name == STATUS:
             return self._status(path)
         raise ExpressionError(f"{name} is not known here")
 
@@ -77,7 +78,7 @@ class RunScope:
     def _step_at(self, path: Path) -> Step:
         step = self._run.steps.get(str(path[0])) if path else None
         if step is None:
-            raise ExpressionError(f"{show('steps', path[:1])} is not a step of this flow")
+            raise ExpressionError(f"{show_path('steps', path[:1])} is not a step of this flow")
         if not step.ended:
             raise ExpressionError(f"step {step.id} has not ended: it is {step.state}")
         return step
@@ -85,7 +86,7 @@ class RunScope:
     def _of_step(self, path: Path) -> Any:
         step = self._step_at(path)
         if len(path) < 2:
-            return {field: self._field(step, field) for field in ("output", "state", "outcome", "failure")}
+            return {field: self._field(step, field) for field in STEP_FIELDS}
         return walk(self._field(step, path[1]), path, "steps", start=2)
 
     def _field(self, step: Step, field: str | int) -> Any:
@@ -97,7 +98,7 @@ class RunScope:
             return step.outcome
         if field == "failure":
             return None if step.failure is None or step.state == "COMPLETED" else msgspec.to_builtins(step.failure)
-        raise ExpressionError(f"steps.{step.id}.{field} is not there; a step has: output, state, outcome, failure")
+        raise ExpressionError(f"steps.{step.id}.{field} is not there; a step has: {', '.join(STEP_FIELDS)}")
 
     def _environment(self, path: Path) -> Any:
         allowed = self._run.definition().env
@@ -116,7 +117,7 @@ class RunScope:
             return step is None or not step.blocked_by
         if path == ("failure",):
             return step is not None and step.failing
-        return path == ("always",) or (path == ("cancelled",) and self._run.state == "CANCELLING")
+        return path == ("cancelled",) and self._run.state == "CANCELLING"
 
 
 class ItemScope(RunScope):
@@ -124,7 +125,7 @@ class ItemScope(RunScope):
 
     __slots__ = ("_index", "_item")
 
-    def __init__(self, run: Run, step: Step, item: str) -> None:
+    def __init__(self, run: Run, step: Step, item: Any) -> None:
         super().__init__(run, step)
         self._index = step.index
         self._item = item
@@ -132,7 +133,7 @@ class ItemScope(RunScope):
     def lookup(self, name: str, path: Path) -> Any:
         """As for a run, and `item` and `index`."""
         if name == "item":
-            return walk(parse(self._item), path, name)
+            return walk(self._item, path, name)
         if name == "index" and not path:
             return self._index
         return super().lookup(name, path)
@@ -140,7 +141,7 @@ class ItemScope(RunScope):
     def raw(self, name: str, path: Path) -> str | None:
         """As for a run, and `item` and `index`."""
         if name == "item" and not path:
-            return self._item
+            return write(self._item)
         if name == "index" and not path:
             return str(self._index)
         return super().raw(name, path)
@@ -163,7 +164,7 @@ def output_text(run: Run, step: Step, *, marks: bool = False) -> str:
     """
     if step.branches is None or step.state != "COMPLETED":
         return _text_or_mark(run, step.output, marks)
-    texts = (_text_or_mark(run, run.steps[item_id(step.id, i)].output, False) for i in range(step.branches.count))
+    texts = [_text_or_mark(run, run.steps[item_id(step.id, i)].output, marks) for i in range(step.branches.count)]
     return "[" + ",".join(texts) + "]"
 
 
@@ -210,22 +211,14 @@ def _facts(run: Run) -> dict[str, Any]:
 def parse(text: str) -> Any:
     """The plain value of a JSON text, integers of any length exact. Raises `ExpressionError`."""
     try:
-        return json.loads(text) if len(text) > 4096 else msgspec.json.decode(text)
-    except (ValueError, RecursionError) as error:
+        return loads(text)
+    except ValueError as error:
         raise ExpressionError(f"not JSON: {error}") from None
 
 
-def show(name: str, path: Path) -> str:
-    """A path as an expression writes it."""
-    return name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-
-
-def walk(value: Any, path: Path, name: str, start: int = 0) -> Any:
-    """The value at `path[start:]` below `value`. Raises `ExpressionError` that says what is missing."""
-    for position in range(start, len(path)):
-        part = path[position]
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            raise ExpressionError(f"{show(name, path[: position + 1])} is not there") from None
-    return value
+def write(value: Any) -> str:
+    """The JSON text of a plain value. Raises `ExpressionError`."""
+    try:
+        return dumps(value)
+    except ValueError as error:
+        raise ExpressionError(f"not JSON: {error}") from None

@@ -71,13 +71,12 @@ RUN: Final = Machine(
             "PAUSING": "pause, or a step failed under PAUSE",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
             "COMPLETED": "all steps ended",
-            "FAILED": "a step failed and nothing is alive",
+            "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
         "SUSPENDED": {
             "RUNNING": "resume",
             "PAUSING": "pause",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
-            "FAILED": "a step failed and nothing is alive",
         },
         "PAUSING": {
             "PAUSED": "nothing is in flight",
@@ -85,7 +84,7 @@ RUN: Final = Machine(
             "SUSPENDED": "resume, and an operator must decide",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
             "COMPLETED": "all steps ended",
-            "FAILED": "a step failed and nothing is alive",
+            "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
         "PAUSED": {"RUNNING": "resume", "SUSPENDED": "resume, and an operator must decide", **_CANCEL},
         "CANCELLING": {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 from tierflow_runtime.values import Failure, Micros
@@ -21,8 +20,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What a command led to: events in order (already applied), the answer, and large values to be stored with them, by SHA-256."""
 
     events: Sequence[RunEvent]
