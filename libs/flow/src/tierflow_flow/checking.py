@@ -39,9 +39,25 @@ class Checker:
     problems: Problems
 
     def template(
-        self, source: Any, place: Place, *, wanted: type | None = None, item: bool = False, status: bool = False
+        self,
+        source: Any,
+        place: Place,
+        *,
+        as_: type[CompiledTemplate] = CompiledTemplate,
+        whole: bool = False,
+        item: bool = False,
+        status: bool = False,
     ) -> CompiledTemplate:
-        """Compile the template at `place`; `item` and `status` say whether item and index, and success() and the like, are to be had there."""
+        """Compile the template at `place`.
+
+        Args:
+            source: The template.
+            place: Where it is.
+            as_: The class of the template.
+            whole: Whether a string must be one hole and nothing else.
+            item: Whether item and index are to be had.
+            status: Whether success() and the like are to be had.
+        """
 
         def visit(path: Place, expression: Expression) -> None:
             where = (*place, *path)
@@ -54,7 +70,10 @@ class Checker:
         def report(path: Place, description: str) -> None:
             self.problems.add((*place, *path), description)
 
-        return compile_template(source, report, visit, wanted=wanted)
+        template = compile_template(source, report, visit, as_=as_)
+        if whole and isinstance(source, str) and template.expressions and not template.whole:
+            self.problems.add(place, "expected one expression and nothing around it")
+        return template
 
     def problem(self, reference: Reference, *, item: bool) -> str:
         """What is wrong with a reference; empty where nothing is."""

@@ -18,6 +18,9 @@ class Scope(Protocol):
     def lookup(self, name: str, path: tuple[str | int, ...]) -> Any:
         """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none; `tierflow_flow.scope.walk` words it.
 
+        An error of a subclass of a scope's own (a value is there, but not loaded) passes through every expression as it is: neither default() nor has()
+        nor anything else concludes something from it that could be otherwise once the value is at hand.
+
         The functions success(), failure() and cancelled() are look-ups of the name `status`, with the function's name as path.
         """
         ...

@@ -21,6 +21,11 @@ class UnresolvedError(ExpressionError):
     """A reference leads nowhere."""
 
 
+def not_at_hand(error: ExpressionError) -> bool:
+    """Whether it is an error of the scope's own: nothing may be concluded from it, see `Scope.lookup`."""
+    return type(error) not in (ExpressionError, UnresolvedError)
+
+
 class Frame:
     """One evaluation: the scope, the variables of comprehensions, the cost so far."""
 
@@ -199,13 +204,22 @@ def either(operator: str, decisive: bool, left: Evaluator, right: Evaluator) -> 
     def evaluate(frame: Frame) -> bool:
         try:
             first = boolean(left(frame), operator)
-        except ExpressionError:
-            if boolean(right(frame), operator) is decisive:
+        except ExpressionError as error:
+            if _other_side(frame, right, operator, error) is decisive:
                 return decisive
             raise
         return first if first is decisive else boolean(right(frame), operator)
 
     return evaluate
+
+
+def _other_side(frame: Frame, right: Evaluator, operator: str, left_error: ExpressionError) -> bool:
+    try:
+        return boolean(right(frame), operator)
+    except ExpressionError as error:
+        if not_at_hand(error) and not not_at_hand(left_error):
+            raise
+        raise left_error from None
 
 
 def negate(operand: Evaluator) -> Evaluator:
@@ -277,7 +291,8 @@ def _quantifier(macro: str, decisive: bool) -> Callable[..., bool]:
                 if boolean(body(frame), macro) is decisive:
                     return decisive
             except ExpressionError as error:
-                failed = failed or error
+                if failed is None or not_at_hand(error):
+                    failed = error
         if failed is not None:
             raise failed
         return not decisive

@@ -6,17 +6,26 @@ unknown names, unknown functions, wrong numbers of arguments.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from tierflow_flow import syntax
 from tierflow_flow.definition import ExpressionError
-from tierflow_flow.evaluate import OPERATORS, Evaluator, Frame, UnresolvedError, boolean, comprehension, either, negate
+from tierflow_flow.evaluate import (
+    OPERATORS,
+    Evaluator,
+    Frame,
+    UnresolvedError,
+    boolean,
+    comprehension,
+    either,
+    negate,
+    not_at_hand,
+)
 from tierflow_flow.functions import FUNCTIONS, STATUS_FUNCTIONS
 from tierflow_flow.lexer import ExpressionSyntaxError
+from tierflow_flow.problems import nearest
 from tierflow_flow.scope import NAMES, STATUS, Path, walk
 
 _MAX_TREE_DEPTH = 150
@@ -42,12 +51,6 @@ class Expression:
     """Set where it is nothing but a reference."""
     status: frozenset[str]
     """The status functions that it calls."""
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint for a message: `; did you mean x?`, or nothing."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 @lru_cache(maxsize=16_384)
@@ -109,6 +112,8 @@ class _Compiler:
             try:
                 return frame.scope.lookup(name, path)
             except ExpressionError as error:
+                if not_at_hand(error):
+                    raise
                 raise UnresolvedError(*error.args) from None
 
         return evaluate

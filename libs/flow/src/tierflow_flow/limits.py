@@ -8,6 +8,10 @@ MAX_DEPTH = 64
 """Levels of nesting in a flow's text."""
 MAX_NODES = 400_000
 """Values in a flow's text, each alias counted with all that it stands for."""
+MAX_CHARACTERS = 4 << 20
+"""Characters of all strings and keys in a flow's text, each alias counted with all that it stands for."""
+MAX_CANONICAL = 3 << 20
+"""Bytes of a canonical definition; it fits into a gRPC message of the default size."""
 MAX_STEPS = 10_000
 MAX_PROBLEMS = 1_000
 """Problems that are listed; further ones are counted."""
@@ -38,3 +42,5 @@ MAX_RESULT_NODES = 1_000_000
 """Values in the result of an expression, each counted as often as it would be written."""
 MAX_RESULT_DEPTH = 200
 MAX_RANGE = 100_000
+MAX_RESOLVED = 32 << 20
+"""Characters of a template with its holes filled."""

@@ -11,10 +11,11 @@ from tierflow_flow.cache import FlowCache
 from tierflow_flow.checking import Checker, Surroundings
 from tierflow_flow.definition import Flow, FlowError, Problem, StepSpec
 from tierflow_flow.graph import NAVIGATORS, Needs, cycles, dependants
+from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
 from tierflow_flow.source import Document, read_document
-from tierflow_flow.templates import CompiledTemplate
+from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, ItemsTemplate
 from tierflow_flow.values import loads
 
 _cache = FlowCache(max_bytes=64 << 20)
@@ -33,7 +34,10 @@ def from_canonical(canonical: str) -> Flow:
     digest = content_hash(canonical)
     flow = _cache.get(digest)
     if flow is None:
-        flow = _compile(_plain(canonical), canonical)
+        try:
+            flow = _compile(_plain(canonical), canonical)
+        except RecursionError:
+            raise FlowError([Problem("flow", "nested too deeply")]) from None
         _cache.put(flow)
     return flow
 
@@ -63,8 +67,7 @@ class _Compilation:
         self.parts = parts
         self.problems = problems
         self.ids = [step.id for step in parts.steps]
-        self.known = frozenset(self.ids)
-        self.checker = Checker(Surroundings.of(parts.keys, self.known), problems)
+        self.checker = Checker(Surroundings.of(parts.keys, parts.ids), problems)
 
     def flow(self, canonical: str | None) -> Flow:
         templates = {step.id: self.templates(step) for step in self.parts.steps}
@@ -74,6 +77,9 @@ class _Compilation:
         needs = self.needs(templates)
         self.problems.raise_if_any()
         text = canonical_text(self.parts, needs) if canonical is None else canonical
+        if len(text.encode()) > MAX_CANONICAL:
+            self.problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
+            self.problems.raise_if_any()
         steps = tuple(self.step(step, templates[step.id], needs[step.id]) for step in self.parts.steps)
         return self.assembled(text, steps, needs, output)
 
@@ -82,30 +88,27 @@ class _Compilation:
         compiled = {}
         keys, place, check = step.keys, step.place, self.checker.template
         if "if" in keys:
-            compiled["if"] = check(keys["if"], (*place, "if"), wanted=bool, status=True)
-            if len(compiled["if"].expressions) == 1 and not compiled["if"].whole:
-                self.problems.add((*place, "if"), "expected one expression and nothing around it")
+            compiled["if"] = check(keys["if"], (*place, "if"), as_=ConditionTemplate, whole=True, status=True)
         if "map" in keys:
-            compiled["map"] = check(keys["map"], (*place, "map"), wanted=list)
-        wanted = dict if isinstance(keys.get("with", {}), str) else None
-        compiled["with"] = check(keys.get("with", {}), (*place, "with"), item=step.kind.name == "map", wanted=wanted)
+            compiled["map"] = check(keys["map"], (*place, "map"), as_=ItemsTemplate, whole=True)
+        compiled["with"] = check(keys.get("with", {}), (*place, "with"), item=step.kind.name == "map", whole=True)
         return compiled
 
     def needs(self, templates: Mapping[str, Mapping[str, CompiledTemplate]]) -> Needs:
         """What each step waits for: written, read by its expressions, or added by the navigator."""
         direct: dict[str, frozenset[str]] = {}
+        known, readable = self.parts.ids, frozenset(self.ids)
         for step in self.parts.steps:
             needed = set()
             for index, other in enumerate(step.keys.get("needs", ())):
-                if other in self.known:
-                    needed.add(other)
-                else:
+                needed.add(other)
+                if other not in known:
                     self.problems.add(
-                        (*step.place, "needs", index), f"unknown step {other!r}{self.problems.hint(other, self.known)}"
+                        (*step.place, "needs", index), f"unknown step {other!r}{self.problems.hint(other, known)}"
                     )
             for template in templates[step.id].values():
-                needed |= template.steps & self.known
-            direct[step.id] = frozenset(needed)
+                needed |= template.steps
+            direct[step.id] = readable & needed
         needs = NAVIGATORS[self.parts.keys["navigator"]](self.ids, direct)
         places = {step.id: step.place for step in self.parts.steps}
         for cycle in cycles(needs):
@@ -139,6 +142,11 @@ class _Compilation:
             line=self.problems.line(step.place),
         )
 
+    def vars(self) -> Mapping[str, Any]:
+        """The constants; `$${{` in them is `${{` as everywhere."""
+        constants: Mapping[str, Any] = self.checker.template(self.parts.keys.get("vars", {}), ("vars",)).tree
+        return constants
+
     def assembled(
         self, canonical: str, steps: tuple[StepSpec, ...], needs: Needs, output: CompiledTemplate | None
     ) -> Flow:
@@ -165,7 +173,7 @@ class _Compilation:
             run_timeout=keys.get("timeout"),
             failure_policy=keys["on_failure"].upper(),
             concurrency=keys.get("concurrency"),
-            vars=keys.get("vars", {}),
+            vars=self.vars(),
             env=tuple(keys.get("env", ())),
             canonical=canonical,
             navigator=keys["navigator"],

@@ -43,6 +43,8 @@ class FlowParts:
 
     keys: Mapping[str, Any]
     steps: tuple[StepParts, ...]
+    ids: frozenset[str]
+    """Of all steps, those that could not be read included."""
 
 
 def read_flow(value: Any, problems: Problems) -> FlowParts | None:
@@ -56,11 +58,12 @@ def read_flow(value: Any, problems: Problems) -> FlowParts | None:
     retry = {**DEFAULT_RETRY, **defaults.get("retry", {})}
     keys["defaults"] = {"timeout": parse_duration(DEFAULT_TIMEOUT), **defaults, "retry": retry}
     keys = {"version": "1", "on_failure": "fail_fast", "navigator": "graph", **keys}
-    steps = tuple(_steps(source, keys, problems)) if "steps" in value else ()
-    return FlowParts(keys, steps)
+    seen: dict[str, Place] = {}
+    steps = tuple(_steps(source, keys, seen, problems)) if "steps" in value else ()
+    return FlowParts(keys, steps, frozenset(seen))
 
 
-def _steps(source: Any, keys: Mapping[str, Any], problems: Problems) -> Iterator[StepParts]:
+def _steps(source: Any, keys: Mapping[str, Any], seen: dict[str, Place], problems: Problems) -> Iterator[StepParts]:
     if not isinstance(source, dict | list):
         problems.add(("steps",), f"expected a mapping or a list of steps, found {kind_of(source)}")
         return
@@ -69,7 +72,6 @@ def _steps(source: Any, keys: Mapping[str, Any], problems: Problems) -> Iterator
     if len(source) > MAX_STEPS:
         problems.add(("steps",), f"{len(source)} steps; at most {MAX_STEPS} are allowed")
         return
-    seen: dict[str, Place] = {}
     for id_, place, step in _with_ids(source, problems):
         if STEP_NAME.read(id_, place, problems) is INVALID:
             continue

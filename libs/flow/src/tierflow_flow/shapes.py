@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from tierflow_flow.durations import PATTERN as DURATION
 from tierflow_flow.durations import parse_duration
+from tierflow_flow.holes import ESCAPED, OPEN, normal_text
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.schemas import expand_input, schema_problem
-from tierflow_flow.templates import ESCAPED, OPEN
 from tierflow_flow.values import kind_of
 
 INVALID: Any = object()
@@ -244,7 +244,7 @@ class Anything:
             value = value.strip()
         if not self.holes:
             _refuse_holes(value, place, problems)
-        return in_order(value)
+        return in_order(value, normal_text if self.holes else None)
 
 
 def _refuse_holes(value: Any, place: Place, problems: Problems) -> None:
@@ -272,13 +272,13 @@ class AsIs:
         return value
 
 
-def in_order(value: Any) -> Any:
-    """The value with the keys of all its objects sorted, as the canonical form has them."""
+def in_order(value: Any, string: Callable[[str], str] | None = None) -> Any:
+    """The value with the keys of all its objects sorted, as the canonical form has them; `string` is applied to its strings."""
     if isinstance(value, dict):
-        return {key: in_order(value[key]) for key in sorted(value)}
+        return {key: in_order(value[key], string) for key in sorted(value)}
     if isinstance(value, list):
-        return [in_order(item) for item in value]
-    return value
+        return [in_order(item, string) for item in value]
+    return string(value) if string is not None and isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ class Condition:
             return _not("an expression", value, place, problems)
         text = value.strip()
         if text.startswith(OPEN):
-            return text
+            return normal_text(text)
         if not text or OPEN in text:
             problems.add(place, "expected one expression, such as steps.check.output.ok")
             return INVALID

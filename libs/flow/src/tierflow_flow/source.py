@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierflow_flow.definition import FlowError, Problem
-from tierflow_flow.limits import MAX_DEPTH, MAX_NODES, MAX_TEXT
+from tierflow_flow.limits import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_TEXT
 from tierflow_flow.problems import Place
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -58,10 +58,14 @@ class Builder:
         self.lines: dict[Place, int] = {}
         self.problems: list[tuple[Place, str]] = []
         self.nodes = 0
+        self.characters = 0
 
-    def count(self, nodes: int, depth: int, line: int) -> None:
-        """Raise `FlowError` where the text has too many values or nests too deeply."""
+    def count(self, nodes: int, characters: int, depth: int, line: int) -> None:
+        """Raise `FlowError` where the text has too many values or characters, or nests too deeply."""
         self.nodes += nodes
+        self.characters += characters
+        if self.characters > MAX_CHARACTERS:
+            raise fatal(f"more than {MAX_CHARACTERS} characters, each alias counted with all that it stands for", line)
         if self.nodes > MAX_NODES:
             raise fatal(f"more than {MAX_NODES} values, each alias counted with all that it stands for", line)
         if depth > MAX_DEPTH:

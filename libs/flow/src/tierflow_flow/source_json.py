@@ -45,7 +45,7 @@ class _Reader:
         return self.builder.document(value)
 
     def value(self, position: int, place: Place, depth: int) -> tuple[Any, int]:
-        self.builder.count(1, depth, self.line(position))
+        self.builder.count(1, 0, depth, self.line(position))
         first = self.text[position : position + 1]
         if first == '"':
             text, end = self.string(position)

@@ -29,6 +29,15 @@ _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _MAX_DIGITS = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How large a value is: its values, their characters, its levels."""
+
+    nodes: int
+    characters: int
+    height: int
+
+
 @dataclass(slots=True)
 class _Open:
     """A mapping or sequence whose end has not come yet."""
@@ -37,6 +46,7 @@ class _Open:
     place: Place
     anchor: str | None
     nodes: int = 1
+    characters: int = 0
     height: int = 1
     key: str | None = None
     keys: set[str] = field(default_factory=set)
@@ -64,8 +74,8 @@ class _Reader:
         self.root: Any = None
         self.documents = 0
         self.stack: list[_Open] = []
-        self.anchors: dict[str, tuple[Any, int, int] | None] = {}
-        """For each anchor its value, number of values and levels; None while it is open."""
+        self.anchors: dict[str, tuple[Any, _Size] | None] = {}
+        """For each anchor its value and size; None while it is open."""
 
     def take(self, event: yaml.Event) -> None:
         """Take the next event."""
@@ -88,8 +98,9 @@ class _Reader:
             self.key(event.value, line)
             return
         place = self.place(line)
-        self.builder.count(1, len(self.stack) + 1, line)
-        self.put(self.resolved(event, place), 1, 1, event.anchor)
+        size = _Size(1, len(event.value), 1)
+        self.count(size, line)
+        self.put(self.resolved(event, place), size, event.anchor)
 
     def key(self, text: str, line: int) -> None:
         top = self.stack[-1]
@@ -102,6 +113,8 @@ class _Reader:
             )
         top.key = text
         top.keys.add(text)
+        top.characters += len(text)
+        self.builder.count(0, len(text), 0, line)
         self.builder.lines[place] = line
 
     def place(self, line: int) -> Place:
@@ -117,16 +130,21 @@ class _Reader:
         self.builder.lines[place] = line
         return place
 
-    def put(self, value: Any, nodes: int, height: int, anchor: str | None) -> None:
+    def count(self, size: _Size, line: int) -> None:
+        """Count a value below what is open."""
+        self.builder.count(size.nodes, size.characters, len(self.stack) + size.height, line)
+
+    def put(self, value: Any, size: _Size, anchor: str | None) -> None:
         """Put a finished value into what holds it."""
         if anchor is not None:
-            self.anchors[anchor] = (value, nodes, height)
+            self.anchors[anchor] = (value, size)
         if not self.stack:
             self.root = value
             return
         top = self.stack[-1]
-        top.nodes += nodes
-        top.height = max(top.height, height + 1)
+        top.nodes += size.nodes
+        top.characters += size.characters
+        top.height = max(top.height, size.height + 1)
         if isinstance(top.value, list):
             top.value.append(value)
         elif top.key is not None:
@@ -140,22 +158,22 @@ class _Reader:
         known = self.anchors[event.anchor]
         if known is None:
             raise fatal(f"alias *{str(event.anchor)[:40]} inside what it stands for", line)
-        value, nodes, height = known
-        self.builder.count(nodes, len(self.stack) + height, line)
-        self.put(value, nodes, height, None)
+        value, size = known
+        self.count(size, line)
+        self.put(value, size, None)
 
     def open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent, line: int) -> None:
         place = self.place(line)
         if event.tag is not None and event.tag != "!":
             self.builder.problems.append((place, f"tag {event.tag[:80]} is not allowed"))
-        self.builder.count(1, len(self.stack) + 1, line)
+        self.count(_Size(1, 0, 1), line)
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         self.stack.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], place, event.anchor))
 
     def close(self, line: int) -> None:
         closed = self.stack.pop()
-        self.put(closed.value, closed.nodes, closed.height, closed.anchor)
+        self.put(closed.value, _Size(closed.nodes, closed.characters, closed.height), closed.anchor)
 
     def resolved(self, event: yaml.ScalarEvent, place: Place) -> Any:
         """The value of a scalar."""

@@ -12,89 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tierflow_flow.definition import ExpressionError, Scope
-from tierflow_flow.evaluate import Frame
-from tierflow_flow.expressions import Expression, compile_expression
-from tierflow_flow.functions import measure
+from tierflow_flow.expressions import Expression
+from tierflow_flow.holes import OPEN, Hole, Text, split_text, within_bound
 from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.syntax import parse_expression
 from tierflow_flow.values import dumps, kind_of
 
-OPEN, ESCAPED = "${{", "$${{"
-
-Report: TypeAlias = Callable[[tuple[str | int, ...], str], None]
+Path: TypeAlias = tuple[str | int, ...]
+Report: TypeAlias = Callable[[Path, str], None]
 """Takes the path below the template and what is wrong there."""
-
-
-class Hole:
-    """An expression in its place."""
-
-    __slots__ = ("expression",)
-
-    def __init__(self, expression: Expression) -> None:
-        self.expression = expression
-
-    def value(self, scope: Scope) -> Any:
-        """Its value; raises `ExpressionError` that quotes the expression."""
-        plain = self.expression.plain
-        try:
-            if plain is not None:
-                return scope.lookup(plain.name, plain.path)
-            frame = Frame(scope)
-            result = self.expression.evaluate(frame)
-            measure(frame, result)
-            return result
-        except ExpressionError as error:
-            raise self.error(str(error)) from None
-        except (ValueError, RecursionError) as error:
-            raise self.error(str(error)) from None
-
-    def json(self, scope: Scope) -> str:
-        """Its value as JSON text."""
-        plain = self.expression.plain
-        if plain is not None:
-            try:
-                raw = scope.raw(plain.name, plain.path)
-            except ExpressionError as error:
-                raise self.error(str(error)) from None
-            if raw is not None:
-                return raw
-        value = self.value(scope)
-        try:
-            return dumps(value)
-        except ValueError as error:
-            raise self.error(str(error)) from None
-
-    def error(self, message: str) -> ExpressionError:
-        """An error that quotes the expression."""
-        text = self.expression.text
-        return ExpressionError(message if text in message else f"{message}, in ${{{{ {text} }}}}")
-
-
-class Text:
-    """A string with holes in it."""
-
-    __slots__ = ("pieces",)
-
-    def __init__(self, pieces: tuple[str | Hole, ...]) -> None:
-        self.pieces = pieces
-
-    def value(self, scope: Scope) -> str:
-        """The string with its holes filled."""
-        parts = []
-        for piece in self.pieces:
-            if isinstance(piece, str):
-                parts.append(piece)
-                continue
-            filled = piece.value(scope)
-            parts.append(filled if isinstance(filled, str) else dumps(filled))
-        return "".join(parts)
-
-    def json(self, scope: Scope) -> str:
-        """The string as JSON text."""
-        return dumps(self.value(scope))
-
-
-Visit: TypeAlias = Callable[[tuple[str | int, ...], Expression], None]
+Visit: TypeAlias = Callable[[Path, Expression], None]
 """Is shown each expression and its path below the template."""
 
 Built: TypeAlias = Any
@@ -112,8 +38,6 @@ class CompiledTemplate:
     constant: bool
     steps: frozenset[str]
     whole_steps: frozenset[str]
-    wanted: type | None = None
-    """What the value must be; None for anything."""
 
     @property
     def whole(self) -> bool:
@@ -122,23 +46,63 @@ class CompiledTemplate:
 
     def resolve(self, scope: Scope) -> Any:
         """The value with its holes filled. Raises `ExpressionError`. What is constant in it is shared: treat it as read-only."""
-        value = self.tree if self.constant else _fill(self.tree, scope)
-        if self.wanted is not None and type(value) is not self.wanted:
-            quoted = f", in ${{{{ {self.expressions[0].text} }}}}" if self.expressions else ""
-            raise ExpressionError(f"expected {_WANTED[self.wanted]}, found {kind_of(value)}{quoted}")
-        return value
+        return self.tree if self.constant else _fill(self.tree, scope)
 
     def resolve_json(self, scope: Scope) -> str:
         """The same as JSON text; computed once where it is constant."""
         pieces = self.pieces
         if self.constant:
             return str(pieces[0])
-        if self.wanted is not None:
-            return dumps(self.resolve(scope))
-        return "".join([piece if isinstance(piece, str) else piece.json(scope) for piece in pieces])
+        parts, total = [], 0
+        for piece in pieces:
+            part = piece if isinstance(piece, str) else piece.json(scope)
+            total += len(part)
+            parts.append(part)
+            within_bound(total)
+        return "".join(parts)
 
 
-_WANTED: dict[type, str] = {bool: "true or false", list: "an array", dict: "an object"}
+@dataclass(frozen=True, slots=True)
+class ConditionTemplate(CompiledTemplate):
+    """A template of `if`: true or false."""
+
+    def resolve(self, scope: Scope) -> Any:
+        """Whether the condition holds. Raises `ExpressionError` where it is neither true nor false."""
+        value = self.tree.value(scope)
+        if not isinstance(value, bool):
+            raise self._refusal(value)
+        return value
+
+    def resolve_json(self, scope: Scope) -> str:
+        """The same as JSON text."""
+        return "true" if self.resolve(scope) else "false"
+
+    def _refusal(self, value: Any) -> ExpressionError:
+        return ExpressionError(
+            f"expected true or false, found {kind_of(value)}, in ${{{{ {self.expressions[0].text} }}}}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsTemplate(CompiledTemplate):
+    """A template of `map`: an array."""
+
+    def resolve(self, scope: Scope) -> Any:
+        """The items. Raises `ExpressionError` where it is no array."""
+        value = CompiledTemplate.resolve(self, scope)
+        if not isinstance(value, list):
+            raise self._refusal(kind_of(value))
+        return value
+
+    def resolve_json(self, scope: Scope) -> str:
+        """The same as JSON text, handed on where the scope has it at hand."""
+        text = CompiledTemplate.resolve_json(self, scope)
+        if not text.lstrip(" \t\r\n").startswith("["):
+            raise self._refusal("something else")
+        return text
+
+    def _refusal(self, found: str) -> ExpressionError:
+        return ExpressionError(f"expected an array, found {found}, in ${{{{ {self.expressions[0].text} }}}}")
 
 
 def _fill(tree: Built, scope: Scope) -> Any:
@@ -152,67 +116,44 @@ def _fill(tree: Built, scope: Scope) -> Any:
 
 
 def compile_template(
-    source: Any, report: Report, visit: Visit | None = None, *, wanted: type | None = None
+    source: Any, report: Report, visit: Visit | None = None, *, as_: type[CompiledTemplate] = CompiledTemplate
 ) -> CompiledTemplate:
-    """Compile a plain value with holes in its strings (never in its keys). What is wrong goes to `report`; such strings stay as they are."""
+    """Compile a plain value with holes in its strings (never in its keys).
+
+    Args:
+        source: The value.
+        report: Is told what is wrong; a string that is wrong stays as it is.
+        visit: Is shown each expression.
+        as_: The class of the template.
+    """
     holes: list[Hole] = []
     tree = _build(source, (), (report, visit), holes)
     pieces: list[str | Hole | Text] = []
     _piece(tree, pieces)
     expressions = tuple(hole.expression for hole in holes)
-    steps, whole = _steps_read(holes, tree)
-    return CompiledTemplate(tree, tuple(_joined(pieces)), expressions, not holes, steps, whole, wanted)
+    steps, looked_into = _steps_read(tree, as_ is CompiledTemplate)
+    return as_(tree, tuple(_joined(pieces)), expressions, not holes, steps, steps - looked_into)
 
 
-def _build(
-    source: Any, path: tuple[str | int, ...], listeners: tuple[Report, Visit | None], holes: list[Hole]
-) -> Built:
+def _build(source: Any, path: Path, listeners: tuple[Report, Visit | None], holes: list[Hole]) -> Built:
     if isinstance(source, dict):
         return {key: _build(value, (*path, key), listeners, holes) for key, value in source.items()}
     if isinstance(source, list):
         return [_build(value, (*path, index), listeners, holes) for index, value in enumerate(source)]
     if not isinstance(source, str) or OPEN not in source:
         return source
+    report, visit = listeners
     try:
         pieces = split_text(source)
     except ExpressionSyntaxError as error:
-        listeners[0](path, f"{error} (at character {error.position + 1} of {_shortened(source)})")
+        report(path, f"{error} (at character {error.position + 1} of {_shortened(source)})")
         return source
     for piece in pieces:
         if isinstance(piece, Hole):
             holes.append(piece)
-            if listeners[1] is not None:
-                listeners[1](path, piece.expression)
-    if len(pieces) == 1:
-        return pieces[0]
-    return Text(tuple(pieces))
-
-
-def split_text(source: str) -> list[str | Hole]:
-    """A string as its literal parts and its holes. Raises `ExpressionSyntaxError`."""
-    pieces: list[str | Hole] = []
-    literal, position = "", 0
-    while (found := source.find(OPEN, position)) >= 0:
-        if found > position and source[found - 1] == "$":
-            literal += source[position : found - 1] + OPEN
-            position = found + len(OPEN)
-            continue
-        literal += source[position:found]
-        if literal:
-            pieces.append(literal)
-            literal = ""
-        text, position = cut_hole(source, found + len(OPEN))
-        pieces.append(Hole(compile_expression(text)))
-    literal += source[position:]
-    if literal or not pieces:
-        pieces.append(literal)
-    return pieces
-
-
-def cut_hole(source: str, start: int) -> tuple[str, int]:
-    """The text of the hole whose expression begins at `start`, and the position behind its `}}`. Raises `ExpressionSyntaxError`."""
-    _, end = parse_expression(source, start, hole=True)
-    return source[start : end - 2].strip(), end
+            if visit is not None:
+                visit(path, piece.expression)
+    return pieces[0] if len(pieces) == 1 else Text(pieces)
 
 
 def _shortened(text: str) -> str:
@@ -254,25 +195,30 @@ def _joined(pieces: Iterable[str | Hole | Text]) -> Iterator[str | Hole | Text]:
         yield "".join(constant)
 
 
-def _steps_read(holes: Iterable[Hole], tree: Built) -> tuple[frozenset[str], frozenset[str]]:
-    inside_texts = {id(piece) for text in _texts(tree) for piece in text.pieces}
+def _steps_read(tree: Built, hands_on: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """The steps that a tree reads, and those of them whose outputs it looks into."""
     steps: set[str] = set()
     looked_into: set[str] = set()
-    for hole in holes:
-        for reference in hole.expression.references:
+    for expression, whole in _expressions(tree):
+        for reference in expression.references:
             if reference.name != "steps" or not reference.path:
                 continue
             step = str(reference.path[0])
             steps.add(step)
-            handed_on = len(reference.path) == 2 and hole.expression.plain is not None and id(hole) not in inside_texts
+            handed_on = hands_on and whole and expression.plain is not None and len(reference.path) == 2
             if reference.path[1:2] == ("output",) and not handed_on:
                 looked_into.add(step)
-    return frozenset(steps), frozenset(steps - looked_into)
+    return frozenset(steps), frozenset(looked_into)
 
 
-def _texts(tree: Built) -> Iterator[Text]:
-    if isinstance(tree, Text):
-        yield tree
+def _expressions(tree: Built) -> Iterator[tuple[Expression, bool]]:
+    """Each expression in a tree, and whether it is a whole value."""
+    if isinstance(tree, Hole):
+        yield tree.expression, True
+    elif isinstance(tree, Text):
+        for piece in tree.pieces:
+            if isinstance(piece, Hole):
+                yield piece.expression, False
     elif isinstance(tree, dict | list):
         for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from _texts(value)
+            yield from _expressions(value)
