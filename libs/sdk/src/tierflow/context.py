@@ -39,7 +39,7 @@ class Port(Protocol):
         """Keeps a log line."""
 
     def book(
-        self, *, credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]
+        self, *, micro_credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]
     ) -> None:
         """Books what was spent.
 
@@ -218,15 +218,15 @@ class Context:
         self._port.report_heartbeat(None if details is None else orjson.dumps(details).decode())
 
     def spend(
-        self, credits: int = 0, *, input_tokens: int = 0, output_tokens: int = 0, tool_calls: int = 0, **metrics: float
+        self, micro_credits: int = 0, *, input_tokens: int = 0, output_tokens: int = 0, tool_calls: int = 0, **metrics: float
     ) -> None:
-        """Books what was spent, in whole micro-credits. Booked even if the attempt fails.
+        """Books what was spent; 1,000,000 micro-credits are 1 USD. Booked even if the attempt fails.
 
         Raises:
             BudgetExhausted: More was spent than the attempt was granted.
         """
         self._port.book(
-            credits=credits,
+            micro_credits=micro_credits,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             tool_calls=tool_calls,

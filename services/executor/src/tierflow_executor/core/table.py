@@ -14,7 +14,8 @@ from tierflow_executor.core.memory import Memory
 from tierflow_executor.core.states import Move, State
 from tierflow_executor.core.succession import Succession
 
-HOUR = 3_600_000_000
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
 UNARY = ""
 """The owner of attempts that were asked for by the unary form."""
 
@@ -43,12 +44,14 @@ class Attempts:
 
     Args:
         held_bytes: Bytes of held results beyond which no slots are granted.
-        ttl: How long a result is held and an id is remembered, microseconds.
+        ttl: How long a result is held and an id is remembered, microseconds. A result that nobody can acknowledge, since it was asked for by the unary
+            form, is held for a minute, for a call that is repeated.
         remembered: How many ids of each kind are remembered at most.
     """
 
     def __init__(self, *, held_bytes: int = 256 << 20, ttl: int = HOUR, remembered: int = 200_000) -> None:
         self.holding = Holding(held_bytes, ttl)
+        self._brief = Holding(held_bytes, min(ttl, MINUTE))
         self.succession = Succession()
         self._known: dict[str, Attempt] = {}
         self._graves: Memory[tuple[Grave, str]] = Memory(remembered, ttl)
@@ -67,6 +70,8 @@ class Attempts:
             return Verdict.DROP, None
         known = self._known.get(attempt_id)
         if known is not None:
+            if instance != UNARY:
+                self._hand_over(known, instance)
             return (Verdict.REPEAT if known.has_result else Verdict.KNOWN), known
         if self._forgotten.get(attempt_id) is not None:
             return Verdict.GONE, None
@@ -93,7 +98,16 @@ class Attempts:
         attempt.ended_at = now
         if not alive:
             attempt.work = None
-        self.holding.keep(attempt)
+        self._shelf(attempt).keep(attempt)
+
+    def _shelf(self, attempt: Attempt) -> Holding:
+        return self._brief if attempt.owner == UNARY else self.holding
+
+    def _hand_over(self, attempt: Attempt, instance: str) -> None:
+        if attempt.has_result and attempt.owner == UNARY:
+            self._brief.drop(attempt)
+            self.holding.keep(attempt)
+        attempt.owner = instance
 
     def vanish(self, attempt: Attempt) -> None:
         """What could not be stopped has stopped after all."""
@@ -111,13 +125,13 @@ class Attempts:
 
     def expire(self, now: int) -> list[Attempt]:
         """Forgets results that nobody acknowledged in time, and returns them."""
-        expired = self.holding.expired(now)
+        expired = self.holding.expired(now) + self._brief.expired(now)
         for attempt in expired:
             self._forget(attempt, now)
         return expired
 
     def _forget(self, attempt: Attempt, now: int) -> None:
-        self.holding.drop(attempt)
+        self._shelf(attempt).drop(attempt)
         attempt.move(Move.FORGET)
         del self._known[attempt.attempt_id]
         self._forgotten.add(attempt.attempt_id, Grave.FORGOTTEN, now)
@@ -132,12 +146,16 @@ class Attempts:
             if grave is None or grave[0] is Grave.ASKED:
                 self._graves.add(attempt_id, (Grave.ASKED, instance), now)
             return None
-        attempt.owner = instance
+        self._hand_over(attempt, instance)
         return attempt
 
     def bury(self, attempt_id: str, now: int) -> None:
         """An unknown attempt was cancelled: it is refused should it come later."""
         self._graves.add(attempt_id, (Grave.CANCELLED, ""), now)
+
+    def under_way(self) -> list[Attempt]:
+        """Attempts without a result."""
+        return [attempt for attempt in self._known.values() if not attempt.has_result]
 
     def of(self, owners: Iterable[str]) -> list[Attempt]:
         """Attempts that belong to these instances."""

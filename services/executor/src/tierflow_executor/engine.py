@@ -1,0 +1,325 @@
+"""The engine: the only one that changes what this executor knows of attempts. Everything that arrives ends here, and everything that leaves comes from here.
+
+It decides nothing by itself: `core` says what a request, a cancel, an adoption or an acknowledgement comes to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from tierflow.registry import Registry
+from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_runtime.contract import check_step_request
+from tierflow_runtime.contract import refusal as as_refusal
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import Failure, FailureError
+
+from tierflow_executor import wire
+from tierflow_executor.blobs import Blobs
+from tierflow_executor.core.attempt import Attempt
+from tierflow_executor.core.states import State
+from tierflow_executor.core.table import UNARY, Attempts, Verdict
+from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
+from tierflow_executor.runner import Runner
+from tierflow_executor.running import Running
+from tierflow_executor.settings import ExecutorSettings
+from tierflow_executor.streams import Stream, Streams
+
+log = logging.getLogger(__name__)
+_SWEEP = 10.0  # seconds between two looks for results that have expired
+
+
+class Engine:
+    """The attempts of this process. To be made on the loop's thread and used there only.
+
+    Args:
+        registry: The handlers on offer.
+        settings: The process's settings.
+        executor_id: Id of this process.
+    """
+
+    def __init__(self, registry: Registry, settings: ExecutorSettings, executor_id: str) -> None:
+        self.executor_id = executor_id
+        self.registry = registry
+        self.settings = settings
+        self.started_ns = time.time_ns()
+        self.last_failure: Failure | None = None
+        self.draining = False
+        self.streams = Streams()
+        self.attempts = Attempts(held_bytes=settings.held_bytes, ttl=settings.held_seconds * 1_000_000)
+        self._loop = asyncio.get_running_loop()
+        self._handlers = [wire.describe_handler(each) for each in registry]
+        self._blobs = Blobs(self.streams.address_of, patience=settings.held_seconds)
+        self.runner = Runner(
+            self,
+            self._blobs,
+            slots=settings.slots,
+            threads=settings.threads,
+            grace=settings.grace_seconds,
+            default_timeout=settings.default_timeout_seconds,
+        )
+        self.waiting: dict[str, list[asyncio.Future[step_pb2.StepExecutionResult]]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._was_full = False
+        self._idle: asyncio.Event | None = None
+
+    # Streams
+
+    def connect(self, hello: pb.OrchestratorHello) -> Stream:
+        """A stream opens with its hello.
+
+        Raises:
+            FailureError: FENCED, the caller was itself replaced.
+        """
+        instance = hello.instance_id
+        if self.attempts.succession.is_replaced(instance):
+            text = f"instance {instance} was replaced; nothing of it is taken any more"
+            raise FailureError(failure("FENCED", text, tier=3, component="executor", operation="hello"))
+        stream = Stream(instance)
+        self.streams.add(stream)
+        replaced = self._note(hello)
+        owners = {instance, *hello.replaces}
+        known = [wire.status_of(each.attempt_id, each) for each in self.attempts.of(owners)]
+        stream.slots = -1
+        self._share()
+        slots = max(0, stream.slots)
+        answer = self.hello(slots, known)
+        stream.outbox.put_hello(wire.frame(hello=answer, replaced=replaced, draining=self.draining))
+        for attempt in self.attempts.of((instance,)):
+            if attempt.has_result:
+                stream.outbox.put(wire.RESULTS, attempt.result)
+        return stream
+
+    def disconnect(self, stream: Stream) -> None:
+        """A stream has ended: its attempts go on, its results wait."""
+        stream.close()
+        if self.streams.remove(stream):
+            self._share()
+
+    def _note(self, hello: pb.OrchestratorHello) -> list[str]:
+        self.streams.heard(hello)
+        for instance in self.attempts.succession.replace(hello.instance_id, hello.replaces):
+            self.streams.forget(instance)
+        return [each for each in hello.replaces if self.attempts.succession.is_replaced(each)]
+
+    def hello(self, slots: int, attempts: Iterable[pb.AttemptStatus]) -> pb.ExecutorHello:
+        """Who this is and what it offers."""
+        return pb.ExecutorHello(
+            executor_id=self.executor_id,
+            name=self.settings.name,
+            handlers=self._handlers,
+            labels=self.settings.labels,
+            slots=slots,
+            attempts=attempts,
+            version=self.settings.version,
+        )
+
+    def receive(self, stream: Stream, message: pb.ExecuteStepsRequest) -> None:
+        """A frame has come; acknowledgements and cancels are looked at before new work."""
+        instance = stream.instance
+        if message.HasField("hello") and message.hello.instance_id == instance and not stream.refused:
+            stream.outbox.put_first(wire.frame(replaced=self._note(message.hello)))
+            self._share()
+        if stream.refused or self.attempts.succession.is_replaced(instance):
+            return
+        now = time.time_ns() // 1000
+        for attempt_id in message.acknowledge:
+            self.attempts.acknowledge(attempt_id, instance, now)
+        for cancel in message.cancel:
+            self._cancel_for(instance, cancel, now)
+        for attempt_id in message.adopt:
+            attempt = self.attempts.adopt(attempt_id, instance, now)
+            stream.outbox.put_first(wire.frame(statuses=[wire.status_of(attempt_id, attempt)]))
+            if attempt is not None and attempt.has_result:
+                stream.outbox.put(wire.RESULTS, attempt.result)
+        for request in message.execute:
+            self._execute_for(stream, request)
+        self.runner.pump()
+        self._after()
+
+    def _execute_for(self, stream: Stream, request: step_pb2.StepExecutionRequest) -> None:
+        context = request.context
+        if self.draining and self.attempts.get(context.attempt_id) is None:
+            stream.outbox.put_first(wire.frame(statuses=[wire.status_of(context.attempt_id, None)]))
+            return
+        verdict, attempt = self.attempts.request(context.attempt_id, context.run_id, stream.instance)
+        if verdict is Verdict.START and attempt is not None:
+            self.start(attempt, request)
+        elif verdict is Verdict.REPEAT and attempt is not None:
+            stream.outbox.put(wire.RESULTS, attempt.result)
+        elif verdict is Verdict.CANCELLED and attempt is not None:
+            self.end_unstarted(attempt, request, CANCELLED, attempt_failure(request, CANCELLED, "the attempt was cancelled before it came"))
+        elif verdict is Verdict.GONE:
+            gone = attempt_failure(request, "EXECUTOR_LOST", "the attempt was run here before, and its result was acknowledged or has expired")
+            message = wire.result(request, Ending(FAILED, failure=gone), time.time_ns(), 0)
+            stream.outbox.put(wire.RESULTS, message.SerializeToString())
+
+    def start(self, attempt: Attempt, request: step_pb2.StepExecutionRequest) -> None:
+        """A new attempt: it runs when there is room, or ends at once where it must not or cannot run here."""
+        refused = self.refusal(request)
+        if refused is not None:
+            self.end_unstarted(attempt, request, FAILED, refused)
+            return
+        handler = self.registry.get(request.input.handler)
+        assert handler is not None  # refusal has looked
+        running = Running(attempt, request, handler, self.runner, self._loop.time())
+        attempt.work = running
+        self.runner.accept(running)
+
+    def refusal(self, request: step_pb2.StepExecutionRequest) -> Failure | None:
+        """Why an attempt must not or cannot run here; None where it can."""
+        violations = check_step_request(request)
+        if violations:
+            found = as_refusal(violations)
+            return attempt_failure(request, found.code, found.message, violations=found.violations, retryable=found.retryable)
+        handler = self.registry.get(request.input.handler)
+        if handler is None:
+            return attempt_failure(request, "HANDLER_NOT_FOUND", f"this executor has no handler {request.input.handler!r}")
+        if handler.side_effecting and not request.input.grant_token:
+            text = f"{handler.name} changes the world outside and runs only with a grant of Tier 2's permission gate"
+            return attempt_failure(request, "PERMISSION_DENIED", text)
+        return None
+
+    def end_unstarted(self, attempt: Attempt, request: step_pb2.StepExecutionRequest, state: str, why: Failure) -> None:
+        """An attempt ends without having started."""
+        message = wire.result(request, Ending(state, failure=why), time.time_ns(), 0)
+        self.finish(attempt, message)
+
+    def _cancel_for(self, instance: str, cancel: pb.CancelStepRequest, now: int) -> None:
+        run_id = cancel.run_id
+
+        def answer(receipt: pb.CancelReceipt) -> None:
+            stream = self.streams.get(instance)
+            if stream is not None:
+                one = pb.CancelStepResponse(attempt_id=cancel.attempt_id, receipt=receipt, run_id=run_id)
+                stream.outbox.put_first(wire.frame(cancelled=[one]))
+
+        self.cancel(cancel, now, answer)
+
+    def cancel(self, cancel: pb.CancelStepRequest, now: int, answer: Callable[[pb.CancelReceipt], None]) -> None:
+        """Stops an attempt; `answer` gets the receipt, at once or when it is known."""
+        attempt = self.attempts.get(cancel.attempt_id)
+        if attempt is None:
+            self.attempts.bury(cancel.attempt_id, now)
+            answer(pb.CANCEL_RECEIPT_UNKNOWN)
+        elif attempt.state is State.LINGERING:
+            answer(pb.CANCEL_RECEIPT_UNCONFIRMED)
+        elif attempt.has_result or attempt.work is None:
+            answer(pb.CANCEL_RECEIPT_ENDED)
+        else:
+            self.runner.stop(attempt.work, CANCELLED, cancel.reason or "cancelled", answer)
+
+    # What the runner reports
+
+    def started(self, running: Running) -> None:
+        """An attempt has been running for a while."""
+        stream = self.streams.get(running.attempt.owner)
+        if stream is not None:
+            message = pb.AttemptStarted(attempt_id=running.attempt.attempt_id, run_id=running.attempt.run_id)
+            message.started_at.seconds, message.started_at.nanos = divmod(running.started_ns, 1_000_000_000)
+            stream.outbox.put(wire.STARTED, message.SerializeToString())
+
+    def progressed(self, running: Running, item: bytes) -> None:
+        """An attempt has reported something."""
+        stream = self.streams.get(running.attempt.owner)
+        if stream is not None:
+            stream.outbox.put(wire.PROGRESS, item)
+
+    def ended(self, running: Running, result: step_pb2.StepExecutionResult, *, alive: bool) -> None:
+        """An attempt has a result: it is held, and sent to its owner."""
+        self.finish(running.attempt, result, alive=alive)
+        if alive:
+            self._share()
+
+    def vanished(self, running: Running) -> None:
+        """An attempt that could not be stopped has stopped after all."""
+        self.attempts.vanish(running.attempt)
+        self._share()
+
+    def finish(self, attempt: Attempt, message: step_pb2.StepExecutionResult, *, alive: bool = False) -> None:
+        """An attempt has a result."""
+        coded = message.SerializeToString()
+        self.attempts.end(attempt, coded, message.state, time.time_ns() // 1000, alive=alive)
+        stream = self.streams.get(attempt.owner)
+        if stream is not None:
+            stream.outbox.put(wire.RESULTS, coded)
+        for waiting in self.waiting.pop(attempt.attempt_id, ()):
+            if not waiting.done():
+                waiting.set_result(message)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_SWEEP, self._expire)
+        if self.attempts.holding.full is not self._was_full:
+            self._share()
+
+    # Slots, expiry, drain
+
+    def _share(self) -> None:
+        self._was_full = self.attempts.holding.full
+        usable = 0 if self.draining or self._was_full else self.settings.slots - self.runner.lingering
+        self.streams.share(usable)
+
+    def _after(self) -> None:
+        """A frame was looked at: slots may be granted again, or nothing may be left to wait for."""
+        if self.attempts.holding.full is not self._was_full:
+            self._share()
+        if self._idle is not None and self.is_idle:
+            self._idle.set()
+
+    def _expire(self) -> None:
+        self._sweep = None
+        for attempt in self.attempts.expire(time.time_ns() // 1000):
+            if attempt.owner:
+                log.warning("result expired", extra={"attempt_id": attempt.attempt_id, "run_id": attempt.run_id})
+        if len(self.attempts):
+            self._sweep = self._loop.call_later(_SWEEP, self._expire)
+        self._after()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, waits, or is held for an orchestrator."""
+        return not (self.runner.busy or self.runner.waiting or len(self.attempts.holding))
+
+    async def drain(self, timeout: float) -> bool:
+        """Takes nothing new, finishes what there is and waits until its results are acknowledged; says whether all of it was done in time.
+
+        What still runs when the time is over is stopped, with EXECUTOR_LOST as its result.
+        """
+        self.draining = True
+        for stream in self.streams:
+            stream.outbox.put_first(wire.frame(draining=True))
+        self._share()
+        if await self._settled(timeout):
+            return True
+        for attempt in self.attempts.under_way():
+            self.runner.stop(attempt.work, "EXECUTOR_LOST", "the executor had to end before the attempt had")
+        await self._settled(self.settings.grace_seconds + 2.0)
+        return False
+
+    async def _settled(self, timeout: float) -> bool:
+        self._idle = asyncio.Event()
+        if self.is_idle:
+            return True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def note_defect(self, error: BaseException) -> None:
+        """Something in the executor itself went wrong: it is logged and shown by DescribeExecutor."""
+        log.error("defect", exc_info=error)
+        text = f"{type(error).__name__}: {error}"
+        self.last_failure = failure("INTERNAL", text, tier=3, component="executor", operation="engine")
+
+    async def close(self) -> None:
+        """Ends all streams and connections; to be called last."""
+        for stream in self.streams:
+            stream.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self.runner.close()
+        await self._blobs.close()

@@ -1,0 +1,215 @@
+"""One attempt under way: its limits, what it has reported, and the port through which its handler speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Protocol
+
+from tierflow.context import Blob
+from tierflow.handler import Handler
+from tierflow.outcomes import BudgetExhausted
+from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepExecutionResult
+
+from tierflow_executor.core.attempt import Attempt
+from tierflow_executor.logs import LogTail
+from tierflow_executor.progress import Box
+from tierflow_executor.wire import fill_returned, seconds, stamp
+
+_NEVER = float("inf")
+_BOOKS = threading.Lock()
+
+
+class Surroundings(Protocol):
+    """What an attempt under way needs of the runner."""
+
+    default_timeout: float
+
+    def offer(self, running: Running, kind: str, percent: float | None, message: str, metrics: dict[str, float]) -> None:
+        """Takes progress, from any thread."""
+
+    def read_blob(self, running: Running, blob: Blob) -> AsyncIterator[bytes]:
+        """Streams a stored value."""
+
+    async def write_blob(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
+        """Stores a value."""
+
+
+class Spent:
+    """What an attempt has booked."""
+
+    __slots__ = ("credits", "input_tokens", "metrics", "output_tokens", "tool_calls")
+
+    def __init__(self) -> None:
+        self.credits = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.tool_calls = 0
+        self.metrics: dict[str, float] = {}
+
+
+class Running:
+    """An attempt from the moment it is accepted until it has ended. Moments are of the loop's clock, seconds; infinite where there is no limit.
+
+    Attributes:
+        place: Where it is on the wheel.
+        cancelled: Whether it is to stop.
+        stop_code: Why it is to stop; empty while it is not.
+        begun: Whether its coroutine has run its first line, so that cancelling it will be noticed.
+        returned: Whether its handler is done; it is then not stopped any more, only its output is being stored.
+        unconfirmed: Whether it did not stop within the grace time.
+    """
+
+    __slots__ = (
+        "attempt", "begun", "box", "cancelled", "cpu_nanos", "deadline_at", "grace_at", "handler", "heartbeat", "heartbeat_timeout", "kill", "last_sign",
+        "limit_at", "limit_code", "logs", "memory_bytes", "more_steps", "place", "receipts", "request", "returned", "spent", "started_at", "started_ns",
+        "stop_code", "stop_note", "surroundings", "task", "told_started", "traceparent", "unconfirmed",
+    )  # fmt: skip
+
+    def __init__(
+        self, attempt: Attempt, request: StepExecutionRequest, handler: Handler, surroundings: Surroundings, now: float
+    ) -> None:
+        self.attempt = attempt
+        self.request = request
+        self.handler = handler
+        self.surroundings = surroundings
+        context = request.context
+        self.place = 0
+        self.cancelled = False
+        self.begun = False
+        self.returned = False
+        self.unconfirmed = False
+        self.told_started = False
+        self.stop_code = ""
+        self.stop_note = ""
+        self.started_at = 0.0
+        self.started_ns = 0
+        self.limit_at = _NEVER
+        self.limit_code = ""
+        self.grace_at = _NEVER
+        self.last_sign = 0.0
+        self.heartbeat_timeout = 0.0
+        self.deadline_at = _NEVER
+        if context.HasField("time_remaining"):
+            self.deadline_at = now + seconds(context.time_remaining)
+        elif context.HasField("deadline"):
+            deadline = context.deadline
+            self.deadline_at = now + deadline.seconds + deadline.nanos / 1e9 - time.time()
+        self.traceparent = context.traceparent
+        self.task: asyncio.Task[None] | None = None
+        self.kill: Callable[[], None] | None = None
+        self.receipts: list[Callable[[pb.CancelReceipt], None]] = []
+        self.logs: LogTail | None = None
+        self.spent: Spent | None = None
+        self.heartbeat: str | None = None
+        self.box: Box | None = None
+        self.more_steps = ""
+        self.cpu_nanos = 0
+        self.memory_bytes = 0
+
+    def start_clock(self, now: float) -> None:
+        """The handler is called now: works out when it must have ended, and why."""
+        self.started_at = self.last_sign = now
+        self.started_ns = time.time_ns()
+        options = self.request.options
+        if options.HasField("timeout"):
+            timeout = seconds(options.timeout)
+        elif self.handler.timeout is not None:
+            timeout = self.handler.timeout / 1e6
+        else:
+            timeout = self.surroundings.default_timeout
+        self.limit_at, self.limit_code = now + timeout, "TIMEOUT"
+        allocation = self.request.allocation
+        if allocation.HasField("wall_time") and now + seconds(allocation.wall_time) < self.limit_at:
+            self.limit_at, self.limit_code = now + seconds(allocation.wall_time), "BUDGET_EXHAUSTED"
+        if self.deadline_at < self.limit_at:
+            self.limit_at, self.limit_code = self.deadline_at, "DEADLINE_EXCEEDED"
+        if options.HasField("heartbeat_timeout"):
+            self.heartbeat_timeout = seconds(options.heartbeat_timeout)
+
+    def next_look(self) -> float:
+        """When its limits must be looked at next."""
+        if self.heartbeat_timeout:
+            return min(self.limit_at, self.last_sign + self.heartbeat_timeout)
+        return self.limit_at
+
+    # What its handler says, from any thread.
+
+    def report_progress(self, kind: str, percent: float, message: str, metrics: dict[str, float]) -> None:
+        """Takes progress; a sign of life."""
+        self.last_sign = time.monotonic()
+        self.surroundings.offer(self, kind, percent, message, metrics)
+
+    def report_heartbeat(self, details: str | None) -> None:
+        """Takes a sign of life."""
+        self.last_sign = time.monotonic()
+        if details is not None:
+            self.heartbeat = details
+            self.surroundings.offer(self, "", None, "", {})
+
+    def alive(self) -> None:
+        """The work itself has shown that it goes on."""
+        self.last_sign = time.monotonic()
+
+    def write_log(self, stream: str, text: str) -> None:
+        """Keeps a log line."""
+        if self.logs is None:
+            self.logs = LogTail()
+        self.logs.add(stream, text)
+
+    def book(
+        self, *, micro_credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]
+    ) -> None:
+        """Books what was spent; raises BudgetExhausted where that is more than was granted."""
+        if min(micro_credits, input_tokens, output_tokens, tool_calls) < 0:
+            raise ValueError("what was spent cannot be negative")
+        with _BOOKS:
+            spent = self.spent = self.spent or Spent()
+            spent.credits += micro_credits
+            spent.input_tokens += input_tokens
+            spent.output_tokens += output_tokens
+            spent.tool_calls += tool_calls
+            for name, number in metrics.items():
+                spent.metrics[name] = spent.metrics.get(name, 0.0) + number
+        granted = self.request.allocation
+        for name, used in (
+            ("credits", spent.credits),
+            ("tokens", spent.input_tokens + spent.output_tokens),
+            ("tool_calls", spent.tool_calls),
+        ):
+            if granted.HasField(name) and used > getattr(granted, name):  # type: ignore[arg-type]
+                raise BudgetExhausted(f"the attempt has used {used} {name} of {getattr(granted, name)} granted")
+
+    def read_blob(self, blob: Blob) -> AsyncIterator[bytes]:
+        """Streams a stored value."""
+        return self.surroundings.read_blob(self, blob)
+
+    async def write_blob(self, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
+        """Stores a value."""
+        return await self.surroundings.write_blob(self, content, media_type)
+
+    def fill(self, message: StepExecutionResult) -> None:
+        """Puts what was reported on the way into the result."""
+        if self.logs is not None:
+            for at, stream, text in self.logs.lines():
+                message.logs.add(time=stamp(at), stream=stream, text=text)
+        if self.heartbeat is not None:
+            message.last_heartbeat.json = self.heartbeat
+        usage = message.usage
+        if self.cpu_nanos:
+            usage.cpu_time.seconds, usage.cpu_time.nanos = divmod(self.cpu_nanos, 1_000_000_000)
+        if self.memory_bytes:
+            usage.memory_bytes = self.memory_bytes
+        spent = self.spent
+        if spent is not None:
+            usage.credits = spent.credits
+            usage.input_tokens = spent.input_tokens
+            usage.output_tokens = spent.output_tokens
+            usage.tool_calls = spent.tool_calls
+            for name, number in spent.metrics.items():
+                usage.metrics[name] = number
+        if self.request.allocation.ByteSize():
+            fill_returned(message, self.request)
