@@ -218,7 +218,13 @@ class Context:
         self._port.report_heartbeat(None if details is None else orjson.dumps(details).decode())
 
     def spend(
-        self, micro_credits: int = 0, *, input_tokens: int = 0, output_tokens: int = 0, tool_calls: int = 0, **metrics: float
+        self,
+        micro_credits: int = 0,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        tool_calls: int = 0,
+        **metrics: float,
     ) -> None:
         """Books what was spent; 1,000,000 micro-credits are 1 USD. Booked even if the attempt fails.
 

@@ -7,18 +7,22 @@ import hashlib
 import itertools
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import grpc
 import msgspec
 from tierflow.context import Blob
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2_grpc import BlobServiceStub
+from tierflow_runtime.channels import open_channel
 from tierflow_runtime.errors import failure, failure_of
 from tierflow_runtime.values import BlobRef, FailureError
 
 from tierflow_executor.endings import LARGEST_OUTPUT, Ending, size_of
 from tierflow_executor.running import Running
+
+if TYPE_CHECKING:  # the types exist in the stubs only
+    from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2_grpc import BlobServiceAsyncStub
 
 CHUNK = 256 * 1024
 LARGEST_UNARY = 1 << 20
@@ -39,18 +43,22 @@ class Blobs:
     """
 
     def __init__(
-        self, address_of: Callable[[str], str], *, patience: float, connect: Callable[[str], grpc.aio.Channel] | None = None
+        self,
+        address_of: Callable[[str], str],
+        *,
+        patience: float,
+        connect: Callable[[str], grpc.aio.Channel] | None = None,
     ) -> None:
         self._address_of = address_of
         self._patience = patience
-        self._connect = connect or grpc.aio.insecure_channel
+        self._connect = connect or open_channel
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def close(self) -> None:
         """Closes all connections."""
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
-            await channel.close()
+            await channel.close(None)
 
     async def fetch(self, running: Running, blob: Blob) -> str:
         """A stored JSON text.
@@ -65,10 +73,14 @@ class Blobs:
             try:
                 return b"".join([chunk async for chunk in self.read(running, blob)]).decode()
             except FailureError as error:
-                if error.failure.code != "UNAVAILABLE" or asyncio.get_running_loop().time() - started > min(30.0, self._patience):
+                if error.failure.code != "UNAVAILABLE" or asyncio.get_running_loop().time() - started > min(
+                    30.0, self._patience
+                ):
                     raise
             except UnicodeDecodeError as error:
-                raise FailureError(failure("INPUT_INVALID", f"blob {blob.sha256} is not UTF-8 text", component="blobs")) from error
+                raise FailureError(
+                    failure("INPUT_INVALID", f"blob {blob.sha256} is not UTF-8 text", component="blobs")
+                ) from error
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the pauses have no end")
 
@@ -116,7 +128,9 @@ class Blobs:
                 if not error.failure.retryable or loop.time() - started > self._patience:
                     raise
             await asyncio.sleep(pause)
-        return Ending(ending.state, BlobRef(sha256=sha256, size=size), outcome=ending.outcome, more_steps=ending.more_steps)
+        return Ending(
+            ending.state, BlobRef(sha256=sha256, size=size), outcome=ending.outcome, more_steps=ending.more_steps
+        )
 
     async def write(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value that a handler hands over, whole or in pieces.
@@ -146,9 +160,11 @@ class Blobs:
         try:
             await self._stub(running).PutBlob(messages(), metadata=_identity(running))
         except grpc.aio.AioRpcError as error:
-            raise FailureError(msgspec.structs.replace(failure_of(error), component="blobs", operation="write")) from error
+            raise FailureError(
+                msgspec.structs.replace(failure_of(error), component="blobs", operation="write")
+            ) from error
 
-    def _stub(self, running: Running) -> BlobServiceStub:
+    def _stub(self, running: Running) -> BlobServiceAsyncStub:
         address = self._address_of(running.attempt.owner)
         if not address:
             text = "nobody who keeps large values is connected"

@@ -78,7 +78,9 @@ def attempt_failure(request: StepExecutionRequest, code: str, message: str, **mo
 
 def raised(request: StepExecutionRequest, error: BaseException) -> Ending:
     """The ending of a handler that raised something, or of a call that could not be made."""
-    return Ending(FAILED, failure=_failure_of(request, error), bare=isinstance(error, asyncio.CancelledError | Cancelled))
+    return Ending(
+        FAILED, failure=_failure_of(request, error), bare=isinstance(error, asyncio.CancelledError | Cancelled)
+    )
 
 
 def _failure_of(request: StepExecutionRequest, error: BaseException) -> Failure:
@@ -111,7 +113,12 @@ def _handler_failed(request: StepExecutionRequest, error: BaseException) -> Fail
 def _carried(request: StepExecutionRequest, error: BaseException) -> Failure:
     assert isinstance(error, FailureError)
     carried = error.failure
-    more = {"retryable": carried.retryable, "retry_after": carried.retry_after, "detail": carried.detail, "violations": carried.violations}
+    more = {
+        "retryable": carried.retryable,
+        "retry_after": carried.retry_after,
+        "detail": carried.detail,
+        "violations": carried.violations,
+    }
     return attempt_failure(request, carried.code, carried.message, cause=carried.cause, **more)
 
 
@@ -119,7 +126,8 @@ def _input_invalid(request: StepExecutionRequest, error: BaseException) -> Failu
     assert isinstance(error, ValidationError)
     found = error.errors(include_url=False, include_context=False, include_input=False)
     violations = tuple(
-        Violation(field=".".join(["input", *map(str, item["loc"])]), description=item["msg"]) for item in found[:_MOST_VIOLATIONS]
+        Violation(field=".".join(["input", *map(str, item["loc"])]), description=item["msg"])
+        for item in found[:_MOST_VIOLATIONS]
     )
     listed = "; ".join(f"{each.field}: {each.description}" for each in violations[:5])
     return attempt_failure(
@@ -137,7 +145,11 @@ def _memory(request: StepExecutionRequest, error: BaseException) -> Failure:
 
 def _self_cancelled(request: StepExecutionRequest, error: BaseException) -> Failure:
     return attempt_failure(
-        request, "HANDLER_FAILED", "the handler cancelled itself without being told to stop", retryable=True, detail=_trace(error)
+        request,
+        "HANDLER_FAILED",
+        "the handler cancelled itself without being told to stop",
+        retryable=True,
+        detail=_trace(error),
     )
 
 
@@ -168,7 +180,9 @@ def stopped(request: StepExecutionRequest, code: str, note: str, ending: Ending)
     if code == CANCELLED:
         if ending.state == COMPLETED:
             return ending  # it was done before it heard of it: the work is not thrown away
-        return Ending(CANCELLED, failure=attempt_failure(request, CANCELLED, note, cause=None if ending.bare else ending.failure))
+        return Ending(
+            CANCELLED, failure=attempt_failure(request, CANCELLED, note, cause=None if ending.bare else ending.failure)
+        )
     return Ending(FAILED, failure=attempt_failure(request, code, note, cause=None if ending.bare else ending.failure))
 
 

@@ -6,7 +6,6 @@ It decides nothing by itself: `core` says what a request, a cancel, an adoption 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -16,20 +15,21 @@ from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime.contract import check_step_request
 from tierflow_runtime.contract import refusal as as_refusal
 from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_executor import wire
 from tierflow_executor.blobs import Blobs
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
-from tierflow_executor.core.table import UNARY, Attempts, Verdict
+from tierflow_executor.core.table import Attempts, Verdict
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
 from tierflow_executor.runner import Runner
 from tierflow_executor.running import Running
 from tierflow_executor.settings import ExecutorSettings
 from tierflow_executor.streams import Stream, Streams
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 _SWEEP = 10.0  # seconds between two looks for results that have expired
 
 
@@ -40,10 +40,12 @@ class Engine:
         registry: The handlers on offer.
         settings: The process's settings.
         executor_id: Id of this process.
+        version: Version of the software.
     """
 
-    def __init__(self, registry: Registry, settings: ExecutorSettings, executor_id: str) -> None:
+    def __init__(self, registry: Registry, settings: ExecutorSettings, executor_id: str, version: str) -> None:
         self.executor_id = executor_id
+        self.version = version
         self.registry = registry
         self.settings = settings
         self.started_ns = time.time_ns()
@@ -59,8 +61,8 @@ class Engine:
             self._blobs,
             slots=settings.slots,
             threads=settings.threads,
-            grace=settings.grace_seconds,
-            default_timeout=settings.default_timeout_seconds,
+            grace=settings.grace,
+            default_timeout=settings.default_timeout,
         )
         self.waiting: dict[str, list[asyncio.Future[step_pb2.StepExecutionResult]]] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -110,12 +112,12 @@ class Engine:
         """Who this is and what it offers."""
         return pb.ExecutorHello(
             executor_id=self.executor_id,
-            name=self.settings.name,
+            name=self.settings.instance_name,
             handlers=self._handlers,
             labels=self.settings.labels,
             slots=slots,
             attempts=attempts,
-            version=self.settings.version,
+            version=self.version,
         )
 
     def receive(self, stream: Stream, message: pb.ExecuteStepsRequest) -> None:
@@ -152,9 +154,18 @@ class Engine:
         elif verdict is Verdict.REPEAT and attempt is not None:
             stream.outbox.put(wire.RESULTS, attempt.result)
         elif verdict is Verdict.CANCELLED and attempt is not None:
-            self.end_unstarted(attempt, request, CANCELLED, attempt_failure(request, CANCELLED, "the attempt was cancelled before it came"))
+            self.end_unstarted(
+                attempt,
+                request,
+                CANCELLED,
+                attempt_failure(request, CANCELLED, "the attempt was cancelled before it came"),
+            )
         elif verdict is Verdict.GONE:
-            gone = attempt_failure(request, "EXECUTOR_LOST", "the attempt was run here before, and its result was acknowledged or has expired")
+            gone = attempt_failure(
+                request,
+                "EXECUTOR_LOST",
+                "the attempt was run here before, and its result was acknowledged or has expired",
+            )
             message = wire.result(request, Ending(FAILED, failure=gone), time.time_ns(), 0)
             stream.outbox.put(wire.RESULTS, message.SerializeToString())
 
@@ -175,10 +186,14 @@ class Engine:
         violations = check_step_request(request)
         if violations:
             found = as_refusal(violations)
-            return attempt_failure(request, found.code, found.message, violations=found.violations, retryable=found.retryable)
+            return attempt_failure(
+                request, found.code, found.message, violations=found.violations, retryable=found.retryable
+            )
         handler = self.registry.get(request.input.handler)
         if handler is None:
-            return attempt_failure(request, "HANDLER_NOT_FOUND", f"this executor has no handler {request.input.handler!r}")
+            return attempt_failure(
+                request, "HANDLER_NOT_FOUND", f"this executor has no handler {request.input.handler!r}"
+            )
         if handler.side_effecting and not request.input.grant_token:
             text = f"{handler.name} changes the world outside and runs only with a grant of Tier 2's permission gate"
             return attempt_failure(request, "PERMISSION_DENIED", text)
@@ -192,7 +207,7 @@ class Engine:
     def _cancel_for(self, instance: str, cancel: pb.CancelStepRequest, now: int) -> None:
         run_id = cancel.run_id
 
-        def answer(receipt: pb.CancelReceipt) -> None:
+        def answer(receipt: pb.CancelReceipt.ValueType) -> None:
             stream = self.streams.get(instance)
             if stream is not None:
                 one = pb.CancelStepResponse(attempt_id=cancel.attempt_id, receipt=receipt, run_id=run_id)
@@ -200,7 +215,9 @@ class Engine:
 
         self.cancel(cancel, now, answer)
 
-    def cancel(self, cancel: pb.CancelStepRequest, now: int, answer: Callable[[pb.CancelReceipt], None]) -> None:
+    def cancel(
+        self, cancel: pb.CancelStepRequest, now: int, answer: Callable[[pb.CancelReceipt.ValueType], None]
+    ) -> None:
         """Stops an attempt; `answer` gets the receipt, at once or when it is known."""
         attempt = self.attempts.get(cancel.attempt_id)
         if attempt is None:
@@ -273,7 +290,7 @@ class Engine:
         self._sweep = None
         for attempt in self.attempts.expire(time.time_ns() // 1000):
             if attempt.owner:
-                log.warning("result expired", extra={"attempt_id": attempt.attempt_id, "run_id": attempt.run_id})
+                log.warning("result expired", attempt_id=attempt.attempt_id, run_id=attempt.run_id)
         if len(self.attempts):
             self._sweep = self._loop.call_later(_SWEEP, self._expire)
         self._after()
@@ -296,7 +313,7 @@ class Engine:
             return True
         for attempt in self.attempts.under_way():
             self.runner.stop(attempt.work, "EXECUTOR_LOST", "the executor had to end before the attempt had")
-        await self._settled(self.settings.grace_seconds + 2.0)
+        await self._settled(self.settings.grace + 2.0)
         return False
 
     async def _settled(self, timeout: float) -> bool:
@@ -311,7 +328,7 @@ class Engine:
 
     def note_defect(self, error: BaseException) -> None:
         """Something in the executor itself went wrong: it is logged and shown by DescribeExecutor."""
-        log.error("defect", exc_info=error)
+        log.error("defect", error=error)
         text = f"{type(error).__name__}: {error}"
         self.last_failure = failure("INTERNAL", text, tier=3, component="executor", operation="engine")
 

@@ -55,7 +55,9 @@ class LogTail:
         with self._lock:
             kept = [(at, stream, text) for at, stream, text, _ in self._lines]
             if self._cut and kept:
-                kept.insert(0, (kept[0][0], "warning", f"[{self._cut} earlier lines were cut: the last 32 KiB are kept]"))
+                kept.insert(
+                    0, (kept[0][0], "warning", f"[{self._cut} earlier lines were cut: the last 32 KiB are kept]")
+                )
             return kept
 
 

@@ -19,7 +19,18 @@ from tierflow_runtime.wire import payload_from_proto
 
 from tierflow_executor import wire
 from tierflow_executor.core.states import Move, State
-from tierflow_executor.endings import CANCELLED, FAILED, LARGEST_INLINE, Ending, attempt_failure, raised, returned, size_of, stopped, unbound
+from tierflow_executor.endings import (
+    CANCELLED,
+    FAILED,
+    LARGEST_INLINE,
+    Ending,
+    attempt_failure,
+    raised,
+    returned,
+    size_of,
+    stopped,
+    unbound,
+)
 from tierflow_executor.logs import CURRENT, finish_lines
 from tierflow_executor.progress import Progress
 from tierflow_executor.running import Running
@@ -29,7 +40,6 @@ from tierflow_executor.wheel import Wheel
 TELL_STARTED = 0.05
 """Seconds that an attempt must have run before it is worth a message that it has started."""
 _NEVER = float("inf")
-Receipt = pb.CancelReceipt
 
 
 class Reports(Protocol):
@@ -150,7 +160,9 @@ class Runner:
             running.task = self._loop.create_task(self._perform(running))
 
     def _refuse_late(self, running: Running) -> None:
-        failure = attempt_failure(running.request, "DEADLINE_EXCEEDED", "the deadline had passed before the attempt could start")
+        failure = attempt_failure(
+            running.request, "DEADLINE_EXCEEDED", "the deadline had passed before the attempt could start"
+        )
         self._end(running, Ending(FAILED, failure=failure))
 
     # Calling
@@ -231,7 +243,13 @@ class Runner:
 
     # Stopping
 
-    def stop(self, running: Running, code: str, note: str, receipt: Callable[[Receipt], None] | None = None) -> None:
+    def stop(
+        self,
+        running: Running,
+        code: str,
+        note: str,
+        receipt: Callable[[pb.CancelReceipt.ValueType], None] | None = None,
+    ) -> None:
         """Tells an attempt to stop; the receipt is given when it is known to have stopped, or has not within the grace time."""
         attempt = running.attempt
         if attempt.state is State.QUEUED:
@@ -280,9 +298,15 @@ class Runner:
     def _look(self, running: Running, now: float) -> None:
         if now >= running.limit_at:
             taken = now - running.started_at
-            self.stop(running, running.limit_code, f"the attempt was stopped after {taken:.1f} s: {_LIMITS[running.limit_code]}")
+            self.stop(
+                running,
+                running.limit_code,
+                f"the attempt was stopped after {taken:.1f} s: {_LIMITS[running.limit_code]}",
+            )
         elif running.heartbeat_timeout and now >= running.last_sign + running.heartbeat_timeout:
-            self.stop(running, "HEARTBEAT_TIMEOUT", f"the handler gave no sign of life for {running.heartbeat_timeout:g} s")
+            self.stop(
+                running, "HEARTBEAT_TIMEOUT", f"the handler gave no sign of life for {running.heartbeat_timeout:g} s"
+            )
         else:
             if not running.told_started:
                 running.told_started = True
@@ -332,7 +356,9 @@ class Runner:
 
     # What attempts need on the way
 
-    def offer(self, running: Running, kind: str, percent: float | None, message: str, metrics: dict[str, float]) -> None:
+    def offer(
+        self, running: Running, kind: str, percent: float | None, message: str, metrics: dict[str, float]
+    ) -> None:
         """Takes progress, from any thread."""
         if not running.attempt.has_result:
             self._progress.offer(running, kind, percent, message, metrics)
@@ -369,5 +395,3 @@ def _inline_text(running: Running) -> str:
         return payload.json
     text = payload_from_proto(payload)
     return text if isinstance(text, str) else "null"
-
-

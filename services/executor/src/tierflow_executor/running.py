@@ -28,7 +28,9 @@ class Surroundings(Protocol):
 
     default_timeout: float
 
-    def offer(self, running: Running, kind: str, percent: float | None, message: str, metrics: dict[str, float]) -> None:
+    def offer(
+        self, running: Running, kind: str, percent: float | None, message: str, metrics: dict[str, float]
+    ) -> None:
         """Takes progress, from any thread."""
 
     def read_blob(self, running: Running, blob: Blob) -> AsyncIterator[bytes]:
@@ -101,7 +103,7 @@ class Running:
         self.traceparent = context.traceparent
         self.task: asyncio.Task[None] | None = None
         self.kill: Callable[[], None] | None = None
-        self.receipts: list[Callable[[pb.CancelReceipt], None]] = []
+        self.receipts: list[Callable[[pb.CancelReceipt.ValueType], None]] = []
         self.logs: LogTail | None = None
         self.spent: Spent | None = None
         self.heartbeat: str | None = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_runtime.errors import abort, failure
+from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
 from tierflow_executor import unary
@@ -18,7 +18,7 @@ from tierflow_executor.engine import Engine
 from tierflow_executor.streams import Stream
 
 NAME = "tierflow.executor.v1.ExecutorService"
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 Call = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -28,16 +28,13 @@ class ExecutorService:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def execute_steps(self, requests: AsyncIterator[pb.ExecuteStepsRequest], context: Call) -> AsyncIterator[bytes]:
+    async def execute_steps(self, requests: AsyncIterator[pb.ExecuteStepsRequest], _: Call) -> AsyncIterator[bytes]:
         """One orchestrator's stream."""
         first = await anext(aiter(requests), None)
         if first is None or not first.hello.instance_id:
             text = "the first frame has no hello with an instance_id"
-            await abort(context, failure("INVALID_REQUEST", text, tier=3, component="executor", operation="ExecuteSteps"))
-        try:
-            stream = self._engine.connect(first.hello)
-        except FailureError as error:
-            await abort(context, error.failure)
+            raise FailureError(failure("INVALID_REQUEST", text, tier=3, component="executor", operation="ExecuteSteps"))
+        stream = self._engine.connect(first.hello)
         first.ClearField("hello")
         reader = asyncio.create_task(self._read(stream, first, requests))
         try:
@@ -48,7 +45,7 @@ class ExecutorService:
             reader.cancel()
         if stream.refused:
             text = f"instance {stream.instance} was replaced; nothing of it is taken any more"
-            await abort(context, failure("FENCED", text, tier=3, component="executor", operation="ExecuteSteps"))
+            raise FailureError(failure("FENCED", text, tier=3, component="executor", operation="ExecuteSteps"))
 
     async def _read(
         self, stream: Stream, first: pb.ExecuteStepsRequest, requests: AsyncIterator[pb.ExecuteStepsRequest]
@@ -58,26 +55,20 @@ class ExecutorService:
             async for frame in requests:
                 self._engine.receive(stream, frame)
         except grpc.RpcError as error:
-            log.info("stream lost", extra={"instance": stream.instance, "error": str(error)})
+            log.info("stream lost", instance_id=stream.instance, detail=str(error))
         except Exception as error:  # a defect ends this stream, visibly, and not the process (F27)
             self._engine.note_defect(error)
             raise
         finally:
             stream.close()
 
-    async def execute_step(self, request: step_pb2.StepExecutionRequest, context: Call) -> step_pb2.StepExecutionResult:
+    async def execute_step(self, request: step_pb2.StepExecutionRequest, _: Call) -> step_pb2.StepExecutionResult:
         """One attempt."""
-        try:
-            return await unary.execute(self._engine, request)
-        except FailureError as error:
-            await abort(context, error.failure)
+        return await unary.execute(self._engine, request)
 
-    async def cancel_step(self, request: pb.CancelStepRequest, context: Call) -> pb.CancelStepResponse:
+    async def cancel_step(self, request: pb.CancelStepRequest, _: Call) -> pb.CancelStepResponse:
         """Stops an attempt."""
-        try:
-            return await unary.cancel(self._engine, request)
-        except FailureError as error:
-            await abort(context, error.failure)
+        return await unary.cancel(self._engine, request)
 
     async def describe_executor(self, _: pb.DescribeExecutorRequest, __: Call) -> pb.DescribeExecutorResponse:
         """Says who this is."""
@@ -88,7 +79,7 @@ def _as_it_is(frame: bytes) -> bytes:
     return frame
 
 
-def add_to_server(service: ExecutorService, server: grpc.aio.Server) -> None:
+def add_to_server(service: Any, server: Any) -> None:
     """Registers the service. By hand, since the frames of the stream are coded already."""
     handlers = {
         "ExecuteSteps": grpc.stream_stream_rpc_method_handler(

@@ -9,12 +9,13 @@ from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
+from tierflow_runtime.wire import failure_to_proto
 
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.table import UNARY, Verdict
 from tierflow_executor.endings import CANCELLED, attempt_failure
 from tierflow_executor.engine import Engine
-from tierflow_executor.wire import failure_to_proto, stamp
+from tierflow_executor.wire import stamp
 
 
 async def execute(engine: Engine, request: step_pb2.StepExecutionRequest) -> step_pb2.StepExecutionResult:
@@ -37,7 +38,9 @@ async def execute(engine: Engine, request: step_pb2.StepExecutionRequest) -> ste
         engine.start(attempt, request)
         engine.runner.pump()
     elif verdict is Verdict.CANCELLED:
-        engine.end_unstarted(attempt, request, CANCELLED, attempt_failure(request, CANCELLED, "the attempt was cancelled before it came"))
+        engine.end_unstarted(
+            attempt, request, CANCELLED, attempt_failure(request, CANCELLED, "the attempt was cancelled before it came")
+        )
     try:
         return await done
     except asyncio.CancelledError:
@@ -68,9 +71,9 @@ async def cancel(engine: Engine, request: pb.CancelStepRequest) -> pb.CancelStep
     Raises:
         FailureError: NOT_FOUND; it will be refused should it come later.
     """
-    receipt: asyncio.Future[pb.CancelReceipt] = asyncio.get_running_loop().create_future()
+    receipt: asyncio.Future[pb.CancelReceipt.ValueType] = asyncio.get_running_loop().create_future()
 
-    def answer(given: pb.CancelReceipt) -> None:
+    def answer(given: pb.CancelReceipt.ValueType) -> None:
         if not receipt.done():
             receipt.set_result(given)
 

@@ -43,7 +43,9 @@ def stamp(nanos: int) -> Timestamp:
     return Timestamp(seconds=nanos // _BILLION, nanos=nanos % _BILLION)
 
 
-def result(request: step_pb2.StepExecutionRequest, ending: Ending, ended: int, started: int) -> step_pb2.StepExecutionResult:
+def result(
+    request: step_pb2.StepExecutionRequest, ending: Ending, ended: int, started: int
+) -> step_pb2.StepExecutionResult:
     """A result without what was spent on the way and without logs. Moments in nanoseconds; `started` 0 means never."""
     outcome = state_pb2.OUTCOME_DEGRADED if ending.outcome == DEGRADED else _OUTCOMES[ending.state]
     message = step_pb2.StepExecutionResult(state=_STATES[ending.state], outcome=outcome)

@@ -1,0 +1,11 @@
+"""`python -m tierflow_executor`."""
+
+import sys
+
+from tierflow_runtime.serving import run_service
+
+from tierflow_executor.app import main
+from tierflow_executor.settings import ExecutorSettings
+
+if __name__ == "__main__":
+    sys.exit(run_service(main, ExecutorSettings, service="executor"))

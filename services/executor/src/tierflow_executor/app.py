@@ -1,0 +1,70 @@
+"""Puts the executor together: handlers, engine, server; and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import uuid
+
+from tierflow.registry import DuplicateHandler, Registry
+from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.serving import Server
+from tierflow_runtime.values import FailureError
+
+from tierflow_executor import logs
+from tierflow_executor.engine import Engine
+from tierflow_executor.handlers import MODULES
+from tierflow_executor.service import NAME, ExecutorService, add_to_server
+from tierflow_executor.settings import ExecutorSettings
+
+log = get_log(__name__)
+_LAST_FRAMES = 0.2  # seconds in which streams write what is left after the drain
+
+
+def load_handlers(modules: tuple[str, ...]) -> Registry:
+    """The handlers on offer: those that are built in and those of the modules.
+
+    Raises:
+        FailureError: CONFIGURATION: a module cannot be imported, has no handlers, or gives a name twice.
+    """
+    registry = Registry()
+    for module in (*MODULES, *modules):
+        try:
+            found = registry.load(module)
+        except DuplicateHandler as error:
+            raise _wrong(f"{module}: {error}") from error
+        except (
+            BaseException
+        ) as error:  # whatever importing somebody's module raises, SystemExit included, is a wrong setting
+            raise _wrong(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        if not found:
+            raise _wrong(f"{module} declares no handlers; decorate functions with @tierflow.handler")
+    return registry
+
+
+def _wrong(text: str) -> FailureError:
+    message = f"TIERFLOW_HANDLERS: {text}"
+    return FailureError(failure("CONFIGURATION", message, tier=3, component="executor", operation="start"))
+
+
+def version() -> str:
+    """The version of this package."""
+    return importlib.metadata.version("tierflow-executor")
+
+
+async def main(settings: ExecutorSettings, stop: asyncio.Event) -> None:
+    """Serves until told to stop, then drains."""
+    registry = load_handlers(settings.handlers)
+    logs.capture()
+    engine = Engine(registry, settings, executor_id=str(uuid.uuid4()), version=version())
+    server = Server(settings, tier=3, component="executor")
+    server.add(NAME, add_to_server, ExecutorService(engine))
+    await server.start()
+    await server.announce_ready(handlers=len(registry), slots=settings.slots, executor_id=engine.executor_id)
+    await stop.wait()
+    await server.set_all_serving(False)
+    done = await engine.drain(settings.drain_timeout)
+    log.info("drained", in_time=done)
+    await engine.close()
+    await server.drain(_LAST_FRAMES)
