@@ -34,6 +34,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parent_id: str | None = None
     """The swarm of a run."""
     trace_id: str = ""
+    correlation_id: str = ""
     labels: Mapping[str, str] = {}
     outcome: str = ""
     generation: int = 1
@@ -56,6 +57,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     run_id: str
     trace_id: str
     correlation_id: str
+    traceparent: str = ""
 
 
 class Decision(Protocol):
@@ -104,6 +106,10 @@ class Machine(Protocol[S, C, E]):
         """The events in a serialised `tierflow.events.v1.EventBatch`, with sequence number and time."""
         ...
 
+    def wake_command(self) -> C:
+        """The command that says that a moment the entity waited for has come."""
+        ...
+
     def dump(self, state: S) -> bytes:
         """The state as a snapshot."""
         ...
@@ -132,12 +138,16 @@ class Machine(Protocol[S, C, E]):
 class Hooks(Protocol[S, C, E]):
     """The shell of a tier. None of these may block; all run on the event loop."""
 
-    async def prepare(self, state: S, first: E | None, command: C | None) -> None:
-        """Before a state is built from its events, and before the first command: give it what it needs from outside (a run's flow).
+    def prepare_now(self, state: S, first: E | None, command: C | None) -> bool:
+        """Gives a state what it needs from outside (a run's flow) before it is built from its events or takes its first command.
 
-        `first` is its first stored event, None for a new entity; `command` is the one about to be applied, None while loading for reading.
-        May raise `FailureError`: then the command is refused.
+        `first` is its first stored event (None for a new entity, or one that comes from a snapshot), `command` the first command of a new one. Returns False
+        where that takes waiting: then `prepare` is called. Both may raise `FailureError`: then the command is refused.
         """
+        ...
+
+    async def prepare(self, state: S, first: E | None, command: C | None) -> None:
+        """As `prepare_now`, where it takes waiting."""
         ...
 
     def missing(self, state: S, command: C | None) -> Sequence[str]:
@@ -154,6 +164,10 @@ class Hooks(Protocol[S, C, E]):
 
     def committed(self, entity: Entity[S], events: Sequence[E]) -> None:
         """The events are committed: carry out what they demand."""
+        ...
+
+    def replaces(self, instance_id: str) -> None:
+        """This instance takes over entities of a fenced one: tell the tier below before anything is sent for them (rule R25)."""
         ...
 
     def opened(self, entity: Entity[S]) -> None:

@@ -1,0 +1,113 @@
+"""Connections to Postgres: the pool for reads, the dedicated sessions of the writer and of the lease."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from tierflow_durable.sqlfile import Statement, statement
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError
+
+WEATHER = ("08", "40", "53", "57", "55")
+"""SQLSTATE classes that pass by themselves: connection, rollback, resources, operator, lock not available (rule R5)."""
+
+BAD_ROW = ("22", "23", "54")
+"""SQLSTATE classes that one row is to blame for: data, constraint, program limit (rule R5)."""
+
+DISCONNECTED = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncio.TimeoutError, ConnectionError)
+"""The connection broke or could not be made; the outcome of what was sent is not known."""
+
+APPLICATION = "tierflow"
+
+WRITER_SETTINGS = {
+    # Tested: generic plans win at every batch size, and by far over many partitions. Index plans only: unnest() is mis-estimated otherwise.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of an error, or an empty string where it has none."""
+    return getattr(error, "sqlstate", None) or ""
+
+
+def is_weather(error: BaseException) -> bool:
+    """Whether waiting and trying again is right: the database is away, busy, restarting or read-only for the moment."""
+    state = sqlstate(error)
+    return isinstance(error, DISCONNECTED) or state[:2] in WEATHER or state == "25006"
+
+
+def is_bad_row(error: BaseException) -> bool:
+    """Whether one row of a batch is to blame."""
+    return sqlstate(error)[:2] in BAD_ROW or isinstance(error, asyncpg.DataError)
+
+
+class Database:
+    """One tier's schema in one database: a small pool for reads, and sessions of their own on demand. `connect` raises at once when it cannot."""
+
+    def __init__(self, url: str, schema: str, *, pool_size: int = 6) -> None:
+        self.url = url
+        self.schema = schema
+        self._size = pool_size
+        self._pool: asyncpg.Pool[Any] | None = None
+
+    def _settings(self, extra: dict[str, str] | None = None) -> dict[str, str]:
+        return {"search_path": self.schema, "jit": "off", "application_name": APPLICATION, **(extra or {})}
+
+    async def session(self, *, writer: bool = False, transaction_timeout: float | None = None) -> asyncpg.Connection[Any]:
+        """A new connection of its own. Raises what asyncpg raises."""
+        settings = self._settings(WRITER_SETTINGS if writer else None)
+        if transaction_timeout is not None:
+            settings["transaction_timeout"] = str(int(transaction_timeout * 1000))
+        return await asyncpg.connect(self.url, server_settings=settings, timeout=10, command_timeout=None, statement_cache_size=100)
+
+    async def pool(self) -> asyncpg.Pool[Any]:
+        """The pool, made on first use."""
+        if self._pool is None:
+            self._pool = await asyncpg.create_pool(
+                self.url, min_size=0, max_size=self._size, server_settings=self._settings(), timeout=5, command_timeout=30
+            )
+        return self._pool
+
+    async def fetch(self, name: str | Statement, **values: Any) -> list[Any]:
+        """The rows of a named statement. Raises FailureError DATABASE_UNAVAILABLE while the database is away."""
+        wanted = statement(name) if isinstance(name, str) else name
+        try:
+            pool = await self.pool()
+            async with pool.acquire(timeout=10) as connection:
+                return await connection.fetch(wanted.text, *wanted.arguments(**values))
+        except Exception as error:
+            if is_weather(error):
+                raise unavailable(wanted.name) from error
+            raise
+
+    async def fetchrow(self, name: str | Statement, **values: Any) -> Any | None:
+        """The first row of a named statement, or None."""
+        rows = await self.fetch(name, **values)
+        return rows[0] if rows else None
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except DISCONNECTED:
+                pool.terminate()
+
+
+def unavailable(operation: str) -> FailureError:
+    """The error of a call that found the database away."""
+    return FailureError(
+        failure(
+            "DATABASE_UNAVAILABLE",
+            "the database is not reachable now; the call changed nothing and may be repeated",
+            component="database",
+            operation=operation,
+        )
+    )

@@ -1,0 +1,130 @@
+"""Puts the parts together: one object per process of a stateful tier."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from tierflow_durable.clock import DatabaseClock
+from tierflow_durable.database import Database
+from tierflow_durable.host import Host
+from tierflow_durable.ids import uuid7
+from tierflow_durable.instance import Instance
+from tierflow_durable.machine import Hooks, Machine, Source
+from tierflow_durable.reading import Reader
+from tierflow_durable.relay import Publisher, Relay
+from tierflow_durable.retention import Retention
+from tierflow_durable.routing import PeerServicer, Router
+from tierflow_durable.writer import Fenced, Writer
+
+log = logging.getLogger(__name__)
+
+
+class Durable:
+    """The durable entities of one tier in this process: `host` decides, `reader` reads, `router` brings commands to their owner."""
+
+    def __init__(
+        self, *, machine: Machine[Any, Any, Any], hooks: Hooks[Any, Any, Any], schema: str, database_url: str, name: str, address: str,
+        publisher: Publisher | None, subject: Callable[[Source, str], str], on_fenced: Callable[[str], None], lease: float = 10.0, heartbeat: float = 2.0,
+        keep_days: int = 30,
+    ) -> None:  # fmt: skip
+        self.instance_id = uuid7()
+        self._on_fenced = on_fenced
+        self.database = Database(database_url, schema)
+        self.clock = DatabaseClock()
+        # Positions start at the moment: they grow slower than microseconds pass, so that they are about in order over all instances (for the BRIN index).
+        self._first_position = self.clock.now()
+        self.instance = Instance(
+            self.database, self.clock, instance_id=self.instance_id, name=name, address=address, lease=lease, heartbeat=heartbeat
+        )
+        self.relay = Relay(
+            self.database, publisher, kind=machine.kind, instance_id=self.instance_id, first_position=self._first_position, subject=subject,
+            held=lambda: self.instance.alive,
+        )  # fmt: skip
+
+        def writer_of(**callbacks: Any) -> Writer:
+            return Writer(
+                self.database, self.clock, self.instance_id, first_position=self._first_position, transaction_timeout=lease * 0.8, **callbacks
+            )
+
+        self.host: Host[Any, Any, Any] = Host(
+            machine=machine, hooks=hooks, database=self.database, clock=self.clock, instance=self.instance, writer_of=writer_of, relay=self.relay
+        )
+        self.reader: Reader[Any] = Reader(self.host)
+        self.router: Router[Any, Any] = Router(self.host, self.reader)
+        self.peer_servicer = PeerServicer(self.host, self.router)
+        self.retention = Retention(self.database, self.clock, keep_days=keep_days)
+        self.instance.backend_pid = lambda: self.host.writer.backend_pid
+        self.instance.on_fenced_peer = self.host.owning.poke
+        self._loops: list[asyncio.Task[None]] = []
+        self._fenced = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether this instance may take work: the database is there, the lease is good, it is not draining."""
+        return self.host.writer.healthy and self.instance.alive and not self.host.draining and not self._fenced
+
+    async def start(self) -> None:
+        """Registers the instance, fences an older incarnation of its name, and starts the loops. Raises what asyncpg raises when the database is away."""
+        await self.host.writer.open()
+        await self.instance.register(self._first_position)
+        for replaced in self.instance.replaced:
+            self.host.hooks.replaces(replaced)
+        for loop in (
+            self.host.writer.run, self.instance.run, self.host.owning.run_adoption, self.host.owning.run_due, self.host.run_timers, self.relay.run,
+            self._tend,
+        ):  # fmt: skip
+            task = asyncio.get_running_loop().create_task(self._guard(loop), name=f"durable.{loop.__qualname__}")
+            self._loops.append(task)
+        self.host.owning.poke()
+
+    async def _guard(self, loop: Callable[[], Any]) -> None:
+        """A loop that ends takes the process with it: half an engine must not go on (rule R12)."""
+        try:
+            await loop()
+        except Fenced as fenced:
+            self._fence(str(fenced))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # whatever it was, this process may not go on as if nothing had happened
+            log.critical("a loop of the durable library failed", exc_info=error)
+            self._fence(f"{type(error).__name__}: {error}")
+
+    def _fence(self, why: str) -> None:
+        if not self._fenced:
+            self._fenced = True
+            self._on_fenced(why)
+
+    async def _tend(self) -> None:
+        while True:
+            await self.retention.tend()
+            await asyncio.sleep(3600)
+
+    def stream_recreated(self) -> None:
+        """The event stream was lost and made anew: fill it from the journal (rule R20)."""
+        self.host.spawn(self.relay.refill())
+
+    async def drain(self, timeout: float) -> None:
+        """Hands every entity over, publishes what is committed, and leaves. What cannot be done in time is left to the peers."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.host.hand_over()
+                relayed = await self.relay.flush(min(5.0, timeout / 2))
+                await self.instance.leave()
+                if relayed:
+                    await self.database.fetch("drop_watermark", id=self.instance_id)
+        except Exception as error:  # the lease runs out and a peer takes over: nothing is lost, only slower
+            log.warning("drain was cut short", extra={"error": f"{type(error).__name__}: {error}"})
+
+    async def close(self) -> None:
+        """Stops the loops and closes the sessions."""
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.host.close()
+        await self.router.close()
+        await self.host.writer.close()
+        await self.instance.close()
+        await self.database.close()

@@ -1,0 +1,394 @@
+"""Holds the entities that this instance owns, decides for them, and answers when what was decided is committed.
+
+The order of duties, for one command: decide and apply in memory; let the shell settle in the same slice; commit with whatever else was decided meanwhile; then, and
+only then, answer the caller, carry out the effects, publish the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from tierflow_durable.batch import Write, rows_of
+from tierflow_durable.clock import DatabaseClock
+from tierflow_durable.database import Database
+from tierflow_durable.entity import Birth, Created, Entity, Pending
+from tierflow_durable.instance import Instance
+from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
+from tierflow_durable.owning import Loader, Owning
+from tierflow_durable.relay import Relay, event_part, source_bytes
+from tierflow_durable.writer import Writer
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError, Micros
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S")
+C = TypeVar("C")
+E = TypeVar("E")
+
+PARK_AFTER: Micros = 5_000_000
+"""An entity that waits for a moment nearer than this stays in memory."""
+
+SNAPSHOT_AFTER = 64 * 1024
+"""Journal bytes below which no snapshot is worth it."""
+
+
+class Host(Generic[S, C, E]):
+    """The entities of one tier in one process."""
+
+    def __init__(
+        self, *, machine: Machine[S, C, E], hooks: Hooks[S, C, E], database: Database, clock: DatabaseClock, instance: Instance,
+        writer_of: Callable[..., Writer], relay: Relay,
+    ) -> None:  # fmt: skip
+        self.machine = machine
+        self.hooks = hooks
+        self.database = database
+        self.clock = clock
+        self.instance = instance
+        self.relay = relay
+        self.entities: dict[str, Entity[S]] = {}
+        self.writer = writer_of(take=self._take, committed=self._committed, refused=self._refused)
+        self.loader = Loader(self)
+        self.owning = Owning(self)
+        self._timers: list[tuple[Micros, str]] = []
+        self._timer_set = asyncio.Event()
+        self._background: set[asyncio.Task[Any]] = set()
+        self.draining = False
+
+    # --- deciding ---
+
+    def apply(self, entity: Entity[S], command: C) -> Any:
+        """Decides a command for an entity that is owned here, and queues the commit. Returns the reply, which holds once it is committed.
+
+        Raises FailureError when the machine refuses, or STALE while the entity is being let go (use `tell` or `command` where that can be).
+        """
+        if entity.closing:
+            raise FailureError(failure("STALE", f"{self.machine.kind} {entity.id} is being let go", component="durable", operation="apply"))
+        now = max(self.clock.now(), entity.last_time)
+        decision = self.machine.decide(entity.state, command, now)
+        if decision.events:
+            self._record(entity, decision, now)
+        if not entity.busy:
+            entity.busy = True
+            try:
+                self.hooks.settle(entity)
+            finally:
+                entity.busy = False
+        return decision.reply
+
+    def _record(self, entity: Entity[S], decision: Any, now: Micros) -> None:
+        pending = entity.pending
+        if pending is None:
+            pending = entity.pending = Pending(entity.seq + 1)
+        encode, classify = self.machine.encode, self.machine.classify
+        seq = entity.seq
+        for event in decision.events:
+            seq += 1
+            part = event_part(encode(event, seq, now))
+            pending.parts.append(part)
+            pending.size += len(part)
+            pending.classes.append(classify(event))
+        pending.events += decision.events
+        if decision.blobs:
+            pending.blobs.update(decision.blobs)
+        entity.seq = seq
+        entity.last_time = now
+        self.writer.touch(entity)
+
+    def touch(self, entity: Entity[S]) -> None:
+        """Lets the writer look at an entity of which nothing was decided: it may be ready to be let go, or need a timer."""
+        self.writer.touch(entity)
+
+    def when_committed(self, entity: Entity[S], callback: Callable[[], None]) -> None:
+        """Calls back once everything decided so far is committed; never, where the entity is lost."""
+        if entity.seq == entity.committed_seq:
+            asyncio.get_running_loop().call_soon(callback)
+            return
+        if entity.pending is None:
+            entity.pending = Pending(entity.seq + 1)
+        entity.pending.callbacks.append(callback)
+        self.writer.touch(entity)
+
+    def tell(self, entity_id: str, command: C, callback: Callable[[Any], None] | None = None) -> bool:
+        """Applies a command if the entity is owned here, and calls back with the reply after the commit. False where it is not owned here."""
+        entity = self.entities.get(entity_id)
+        if entity is None or entity.closing:
+            return False
+        reply = self.apply(entity, command)
+        if callback is not None:
+            self.when_committed(entity, lambda: callback(reply))
+        return True
+
+    # --- creating ---
+
+    def create_now(self, entity_id: str, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]) -> None:
+        """Makes an entity; `on_done` hears after the commit whether this call made it, or why it was refused. The loser of a race attaches to the winner."""
+        known = self.entities.get(entity_id)
+        if known is not None:
+            self.when_committed(known, lambda: on_done(Created(entity_id, created=False)))
+            return
+        state = self.machine.fresh(entity_id)
+        try:
+            if self.hooks.prepare_now(state, None, command):
+                self._birth(entity_id, state, command, request, on_done)
+                return
+        except FailureError as error:
+            on_done(error)
+            return
+        self.spawn(self._prepare_and_create(entity_id, state, command, request, on_done))
+
+    async def _prepare_and_create(
+        self, entity_id: str, state: S, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]
+    ) -> None:
+        try:
+            await self.hooks.prepare(state, None, command)
+            await self.provide_missing(state, command)
+            if entity_id in self.entities:
+                self.create_now(entity_id, command, request, on_done)
+            else:
+                self._birth(entity_id, state, command, request, on_done)
+        except FailureError as error:
+            on_done(error)
+
+    def _birth(self, entity_id: str, state: S, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]) -> None:
+        entity: Entity[S] = Entity(entity_id, state)
+        birth = entity.birth = Birth(request, on_done, None)
+        try:
+            entity.busy = True
+            birth.reply = self.apply(entity, command)
+        finally:
+            entity.busy = False
+        self.register(entity)
+        entity.busy = True
+        try:
+            self.hooks.settle(entity)
+        finally:
+            entity.busy = False
+
+    async def create(self, entity_id: str, command: C, request: RequestKey | None = None) -> Created:
+        """`create_now` as a coroutine. Raises FailureError."""
+        future: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
+
+        def done(result: Created | FailureError) -> None:
+            if not future.done():
+                if isinstance(result, FailureError):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+        self.create_now(entity_id, command, request, done)
+        return await future
+
+    def register(self, entity: Entity[S]) -> None:
+        """Takes an entity into memory."""
+        entity.source = self.machine.source(entity.state)
+        entity.source_bytes = source_bytes(self.machine.kind, entity.source)
+        self.entities[entity.id] = entity
+
+    async def provide_missing(self, state: S, command: C | None) -> None:
+        """Loads the large values that the machine must look into. Raises FailureError."""
+        for name in self.hooks.missing(state, command):
+            rows = await self.database.fetch("blob_chunks", sha256=bytes.fromhex(name))
+            if not rows:
+                raise FailureError(failure("NOT_FOUND", f"the stored value {name} does not exist", component="blobs", operation="get"))
+            self.hooks.provide(state, name, b"".join(row["data"] for row in rows))
+
+    # --- committing ---
+
+    def _take(self, entity: Entity[S]) -> Write | None:
+        """What an entity brings to the batch that is being made."""
+        pending, entity.pending = entity.pending, None
+        header = self.machine.header(entity.state)
+        write = Write(entity, pending, header)
+        if pending is not None:
+            write.rows = rows_of(pending)
+        write.release = self._lets_go(entity, header)
+        write.update = entity.birth is None and (write.release or (entity.adopted and bool(write.rows)) or differs(header, entity.header))
+        if not (write.rows or write.update or write.create):
+            self._set_timer(entity, header)
+            if pending is not None:
+                for callback in pending.callbacks:
+                    callback()
+            return None
+        if write.release:
+            entity.closing = True
+        self._take_snapshot(entity, write)
+        return write
+
+    def _lets_go(self, entity: Entity[S], header: Header) -> bool:
+        if header.ended_at is not None:
+            return True
+        if not header.parked:
+            return False
+        return self.draining or header.wake_at is None or header.wake_at - self.clock.now() > PARK_AFTER
+
+    def _take_snapshot(self, entity: Entity[S], write: Write) -> None:
+        entity.journal_bytes += write.pending.size if write.pending else 0
+        if entity.journal_bytes > max(SNAPSHOT_AFTER, 2 * entity.snapshot_bytes) and write.header.ended_at is None and not write.create:
+            write.snapshot = self.machine.dump(entity.state)
+            entity.snapshot_bytes = len(write.snapshot)
+            entity.journal_bytes = 0
+
+    def _committed(self, writes: list[Write], created: frozenset[str] | None) -> None:
+        """The batch is stored: answer, act, publish."""
+        for write in writes:
+            entity = write.entity
+            if write.create:
+                if created is not None and entity.id not in created:
+                    self._lost(entity)
+                    continue
+                birth, entity.birth = entity.birth, None
+                if birth is not None:
+                    birth.on_done(Created(entity.id, created=True, reply=birth.reply))
+            if write.rows:
+                entity.committed_seq = write.rows[-1].seq
+                for row in write.rows:
+                    self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity)
+                if entity.adopted:
+                    entity.adopted = False
+            if write.update or write.create:
+                entity.header = write.header
+            if write.pending is not None:
+                for callback in write.pending.callbacks:
+                    callback()
+                if write.pending.events:
+                    self.hooks.committed(entity, write.pending.events)
+            entity.notify()
+            if write.release:
+                self._forget(entity, "ended" if write.header.ended_at is not None else "parked")
+            else:
+                self._set_timer(entity, write.header)
+
+    def _forget(self, entity: Entity[S], reason: str) -> None:
+        if self.entities.get(entity.id) is entity:
+            del self.entities[entity.id]
+        entity.closing = True
+        entity.notify()
+        if entity.released is not None and not entity.released.done():
+            entity.released.set_result(None)
+        self.hooks.closed(entity, reason)
+
+    def _lost(self, entity: Entity[S]) -> None:
+        """Another create was faster (rule R3): drop this copy and attach to the winner."""
+        birth = entity.birth
+        self._forget(entity, "lost")
+        if birth is not None:
+            self.spawn(self._attach(entity.id, birth))
+
+    async def _attach(self, entity_id: str, birth: Birth) -> None:
+        try:
+            if birth.request is None:
+                birth.on_done(Created(entity_id, created=False))
+                return
+            row = await self.database.fetchrow("request_winner", tenant=birth.request.tenant, request_id=birth.request.request_id)
+            if row is None:
+                birth.on_done(Created(entity_id, created=False))
+            elif bytes(row["body_hash"]) != birth.request.body_hash:
+                birth.on_done(FailureError(reused(birth.request.request_id)))
+            else:
+                birth.on_done(Created(str(row["entity_id"]), created=False))
+        except FailureError as error:
+            birth.on_done(error)
+
+    def _refused(self, write: Write, error: BaseException) -> None:
+        """The database refuses a row of this entity for good (rule R5): the entity is set aside, its caller hears why."""
+        entity = write.entity
+        birth = entity.birth
+        self._forget(entity, "refused")
+        refusal = FailureError(
+            failure("INTERNAL", "what was decided cannot be stored", component="durable", operation="commit", detail=f"{type(error).__name__}: {error}")
+        )
+        if birth is not None:
+            birth.on_done(refusal)
+        else:
+            self.spawn(self.owning.quarantine(entity.id, str(error)))
+
+    # --- time ---
+
+    def _set_timer(self, entity: Entity[S], header: Header) -> None:
+        if header.wake_at is None:
+            entity.timer = None
+        elif entity.timer != header.wake_at:
+            entity.timer = header.wake_at
+            heapq.heappush(self._timers, (header.wake_at, entity.id))
+            if self._timers[0][1] == entity.id:
+                self._timer_set.set()
+
+    async def run_timers(self) -> None:
+        """Wakes entities in memory at their moment."""
+        while True:
+            self._timer_set.clear()
+            wait = None if not self._timers else max(0.0, (self._timers[0][0] - self.clock.now()) / 1_000_000)
+            if wait is None or wait > 0:
+                try:
+                    await asyncio.wait_for(self._timer_set.wait(), wait)
+                except TimeoutError:
+                    pass
+            now = self.clock.now()
+            while self._timers and self._timers[0][0] <= now:
+                due, entity_id = heapq.heappop(self._timers)
+                entity = self.entities.get(entity_id)
+                if entity is None or entity.timer != due or entity.closing:
+                    continue
+                entity.timer = None
+                self.apply(entity, self.machine.wake_command())
+                self.touch(entity)
+
+    # --- background ---
+
+    def spawn(self, coroutine: Any) -> None:
+        """Runs something short in the background; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._spawned_done)
+
+    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background call failed", exc_info=error)
+
+    async def hand_over(self) -> None:
+        """Lets every entity go, so that a peer takes it at once (rule R12)."""
+        self.draining = True
+        self.owning.stopped = True
+        await self.writer.flushed()
+        ids = [entity_id for entity_id, entity in self.entities.items() if entity.birth is None]
+        for entity in list(self.entities.values()):
+            entity.closing = True
+        await self.writer.flushed()
+        for start in range(0, len(ids), 1000):
+            await self.database.fetch("release", me=self.instance.id, now=self.clock.now(), ids=ids[start : start + 1000])
+        for entity in list(self.entities.values()):
+            self._forget(entity, "released")
+
+    async def close(self) -> None:
+        """Cancels what runs in the background."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def differs(new: Header, old: Header | None) -> bool:
+    """Whether the row must be written: anything but the wake time, which only counts once nobody owns the entity."""
+    return old is None or (
+        new.state != old.state
+        or new.reason != old.reason
+        or new.outcome != old.outcome
+        or new.ended_at != old.ended_at
+        or new.generation != old.generation
+        or new.unacknowledged != old.unacknowledged
+    )
+
+
+def reused(request_id: str) -> Any:
+    """The failure of a request id that came again with another body."""
+    return failure(
+        "REQUEST_ID_REUSED",
+        f"request_id {request_id!r} was used before with another body: send the same body, or choose a new request_id",
+        component="durable",
+        operation="create",
+    )

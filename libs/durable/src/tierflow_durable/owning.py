@@ -1,0 +1,160 @@
+"""Taking entities into memory: loading from the journal, adoption from fenced instances, those that are due, and claims (rules R11 to R16)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tierflow_durable.entity import Entity
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError
+
+if TYPE_CHECKING:
+    from tierflow_durable.host import Host
+
+log = logging.getLogger(__name__)
+
+PAGE = 1000
+ADOPT_AT_ONCE = 100
+DUE_AT_ONCE = 500
+MOST_ADOPTIONS = 3
+"""An entity adopted more often without progress is set aside (rule R13)."""
+
+
+class Loader:
+    """Builds states from what is stored."""
+
+    def __init__(self, host: Host[Any, Any, Any]) -> None:
+        self._host = host
+
+    async def load(self, entity_id: str) -> Entity[Any] | None:
+        """The entity as it is stored, in memory but not registered; None where there is none. Raises FailureError while the database is away."""
+        host = self._host
+        entity: Entity[Any] = Entity(entity_id, host.machine.fresh(entity_id))
+        snapshots = await host.database.fetch("snapshots_of", ids=[entity_id])
+        fresh = True
+        if snapshots:
+            entity.state = host.machine.load(snapshots[0]["data"])
+            entity.seq = snapshots[0]["seq"]
+            entity.snapshot_bytes = len(snapshots[0]["data"])
+            await self._prepare(entity, None)
+            fresh = False
+        while True:
+            rows = await host.database.fetch("journal_of", id=entity_id, after=entity.seq, limit=PAGE)
+            for row in rows:
+                entity.journal_bytes += len(row["data"])
+                for seq, time, event in host.machine.decode(row["data"]):
+                    if fresh:
+                        await self._prepare(entity, event)
+                        fresh = False
+                    host.machine.evolve(entity.state, event, time)
+                    entity.seq, entity.last_time = seq, time
+            if len(rows) < PAGE:
+                break
+        if fresh:
+            return None
+        entity.committed_seq = entity.seq
+        await host.provide_missing(entity.state, None)
+        return entity
+
+    async def _prepare(self, entity: Entity[Any], first: Any) -> None:
+        if not self._host.hooks.prepare_now(entity.state, first, None):
+            await self._host.hooks.prepare(entity.state, first, None)
+
+
+class Owning:
+    """The loops that bring entities to this instance."""
+
+    def __init__(self, host: Host[Any, Any, Any]) -> None:
+        self._host = host
+        self._poke = asyncio.Event()
+        self.stopped = False
+        self.adopted = 0
+
+    def poke(self) -> None:
+        """Looks for fenced owners at once."""
+        self._poke.set()
+
+    async def run_adoption(self) -> None:
+        """Adopts what fenced instances owned, until no entity names a fenced owner (rule R11), and relays what they left."""
+        while True:
+            try:
+                await asyncio.wait_for(self._poke.wait(), 2.0)
+            except TimeoutError:
+                pass
+            self._poke.clear()
+            if self.stopped:
+                continue
+            try:
+                for row in await self._host.database.fetch("fenced_owners"):
+                    await self._adopt_all(str(row["id"]))
+                await self._host.relay.relay_departed()
+            except FailureError as error:
+                log.info("adoption waits", extra={"error": str(error)})
+
+    async def _adopt_all(self, fenced: str) -> None:
+        host = self._host
+        while not self.stopped:
+            rows = await host.database.fetch("adopt", me=host.instance.id, limit=ADOPT_AT_ONCE, **{"from": fenced})
+            if not rows:
+                return
+            log.warning("adopting entities of a fenced instance", extra={"count": len(rows), "fenced_instance_id": fenced})
+            host.hooks.replaces(fenced)
+            for row in rows:
+                await self.take(str(row["id"]), row["adoptions"], adopted=True)
+            self.adopted += len(rows)
+
+    async def run_due(self) -> None:
+        """Claims parked entities whose time has come (rule R15)."""
+        host = self._host
+        while True:
+            await asyncio.sleep(0.5)
+            if self.stopped or not host.instance.alive:
+                continue
+            try:
+                rows = await host.database.fetch("due", me=host.instance.id, now=host.clock.now(), limit=DUE_AT_ONCE)
+                for row in rows:
+                    await self.take(str(row["id"]), row["adoptions"], adopted=False)
+            except FailureError as error:
+                log.info("waking waits", extra={"error": str(error)})
+
+    async def take(self, entity_id: str, adoptions: int, *, adopted: bool) -> Entity[Any] | None:
+        """Loads an entity that this instance has just become the owner of, and carries out what may not have been done (rule R16)."""
+        host = self._host
+        if entity_id in host.entities:
+            return host.entities[entity_id]
+        if adoptions > MOST_ADOPTIONS:
+            await self.quarantine(entity_id, f"adopted {adoptions} times without progress")
+            return None
+        entity = await host.loader.load(entity_id)
+        if entity is None:
+            await self.quarantine(entity_id, "its journal is empty")
+            return None
+        entity.adopted = adopted
+        host.register(entity)
+        entity.header = host.machine.header(entity.state)
+        host.hooks.opened(entity)
+        host.touch(entity)
+        return entity
+
+    async def quarantine(self, entity_id: str, why: str) -> None:
+        """Sets an entity aside for an operator: only its header is kept in view (rule R13)."""
+        log.error("an entity is quarantined", extra={"entity_id": entity_id, "reason": why})
+        state = "SUSPENDED" if self._host.machine.kind == "run" else "PAUSED"
+        await self._host.database.fetch("quarantine", me=self._host.instance.id, id=entity_id, state=state)
+
+    async def claim(self, entity_id: str, owner: str | None) -> Entity[Any] | None:
+        """Takes an entity that nobody, or a fenced instance, owns (rule R14). None where somebody else was faster. Raises FailureError QUARANTINED."""
+        host = self._host
+        rows = await host.database.fetch("claim", me=host.instance.id, id=entity_id, **{"from": owner})
+        if not rows:
+            return None
+        if owner is not None:
+            host.hooks.replaces(owner)
+        entity = await self.take(entity_id, 0 if owner is None else rows[0]["adoptions"], adopted=owner is not None)
+        if entity is None:
+            raise FailureError(
+                failure("QUARANTINED", f"{host.machine.kind} {entity_id} was set aside; an operator decides", component="durable", operation="claim")
+            )
+        return entity

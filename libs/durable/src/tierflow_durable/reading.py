@@ -1,0 +1,250 @@
+"""Reading: entities, their events, lists of them. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import orjson
+
+from tierflow_durable.entity import Entity
+from tierflow_durable.host import Host
+from tierflow_durable.ids import floor_of
+from tierflow_durable.sqlfile import statement
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError, Micros
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class JournalRow(msgspec.Struct, frozen=True, gc=False):
+    """Events first_seq … seq of an entity; `data` is a serialised EventBatch with only its events set."""
+
+    first_seq: int
+    seq: int
+    data: bytes
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """Nothing happened since `seq`."""
+
+    seq: int
+
+
+class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored row of an entity. Moments in microseconds."""
+
+    id: str
+    tenant: str
+    user_id: str
+    state: str
+    reason: str
+    name: str
+    version: str
+    parent_id: str | None
+    trace_id: str
+    correlation_id: str
+    labels: dict[str, str]
+    outcome: str
+    generation: int
+    created_at: Micros
+    ended_at: Micros | None
+    seq: int
+    owner: str | None
+    wake_at: Micros | None
+
+
+class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What to list; an unset field does not filter. `before_id` continues a page: only ids below it."""
+
+    tenant: str | None = None
+    user_id: str | None = None
+    parent_id: str | None = None
+    states: tuple[str, ...] = ()
+    name: str | None = None
+    labels: dict[str, str] = {}
+    created_after: Micros | None = None
+    created_before: Micros | None = None
+    trace_id: str | None = None
+    before_id: str | None = None
+    limit: int = 100
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page, newest first; `next_id` continues it, None on the last."""
+
+    rows: list[EntityRow]
+    next_id: str | None
+
+
+class Reader(Generic[S]):
+    """Reads of one tier. From memory where the entity is owned here (rule R7), else from what is stored."""
+
+    def __init__(self, host: Host[S, Any, Any]) -> None:
+        self._host = host
+
+    async def view(self, entity_id: str, look: Callable[[S], T]) -> T:
+        """What `look` sees in the state, once that is committed. Raises FailureError NOT_FOUND, UNAVAILABLE past the lease, DATABASE_UNAVAILABLE."""
+        host = self._host
+        entity = host.entities.get(entity_id)
+        if entity is not None and entity.birth is None and host.instance.alive:
+            seen = look(entity.state)
+            if entity.seq != entity.committed_seq:
+                await self._commit_of(entity)
+            return seen
+        if entity is not None and entity.birth is not None:
+            await self._commit_of(entity)
+            return await self.view(entity_id, look)
+        loaded = await host.loader.load(entity_id)
+        if loaded is None:
+            raise self.not_found(entity_id)
+        return look(loaded.state)
+
+    async def _commit_of(self, entity: Entity[S]) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._host.when_committed(entity, lambda: None if future.done() else future.set_result(None))
+        lost = entity.wait_released()
+        await asyncio.wait({future, lost}, return_when=asyncio.FIRST_COMPLETED)
+
+    def not_found(self, entity_id: str) -> FailureError:
+        """The error for an id that nothing has."""
+        kind = self._host.machine.kind
+        return FailureError(failure("NOT_FOUND", f"there is no {kind} {entity_id}", component="durable", operation="read"))
+
+    async def row(self, entity_id: str) -> EntityRow | None:
+        """The stored row, or None."""
+        found = await self._host.database.fetchrow("row", id=entity_id)
+        return None if found is None else _row(found)
+
+    async def list(self, wanted: ListFilter) -> Page:
+        """One page of rows. Raises FailureError while the database is away."""
+        conditions, values = _conditions(wanted)
+        query = statement("list", conditions=" AND ".join(conditions) or "true")
+        rows = [_row(found) for found in await self._host.database.fetch(query, limit=wanted.limit + 1, **values)]
+        more = len(rows) > wanted.limit
+        rows = rows[: wanted.limit]
+        return Page(rows=rows, next_id=rows[-1].id if more else None)
+
+    async def count_states(self) -> dict[str, int]:
+        """How many entities that have not ended are in each state, over all instances."""
+        return {row["state"]: row["n"] for row in await self._host.database.fetch("count_states")}
+
+    async def events(self, entity_id: str, after_seq: int, limit: int = 1000) -> list[JournalRow]:
+        """Journal rows of an entity that hold events after `after_seq`, in order."""
+        rows = await self._host.database.fetch("journal_of", id=entity_id, after=after_seq, limit=limit)
+        return [JournalRow(row["first_seq"], row["seq"], row["data"]) for row in rows]
+
+    async def watch(self, entity_id: str, after_seq: int, *, idle_after: float = 5.0, poll: float = 0.25) -> AsyncIterator[JournalRow | Idle]:
+        """Journal rows as they are committed, from a place on; a notice when nothing happened for `idle_after` seconds. Ends after the terminal event.
+
+        Woken at once by commits of this instance; those of others are found by looking every `poll` seconds. Raises FailureError NOT_FOUND.
+        """
+        if await self._host.database.fetchrow("entity_end", id=entity_id) is None and entity_id not in self._host.entities:
+            raise self.not_found(entity_id)
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while True:
+            news = self._news(entity_id)
+            end = await self._host.database.fetchrow("entity_end", id=entity_id)
+            rows = await self.events(entity_id, after_seq, 200)
+            for row in rows:
+                yield row
+                after_seq = row.seq
+            if rows:
+                heard = loop.time()
+                continue
+            if end is not None and end["ended_at"] is not None and after_seq >= end["seq"]:
+                return
+            if loop.time() - heard >= idle_after:
+                heard = loop.time()
+                yield Idle(after_seq)
+            await asyncio.wait({news}, timeout=min(idle_after, 5.0) if entity_id in self._host.entities else poll)
+
+    def _news(self, entity_id: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entity = self._host.entities.get(entity_id)
+        if entity is not None:
+            if entity.watchers is None:
+                entity.watchers = []
+            entity.watchers.append(future)
+        return future
+
+    async def wait_ended(self, entity_id: str, timeout: float | None) -> bool:
+        """Whether the entity has ended, after waiting for that as long as `timeout` seconds (None: for ever). Raises FailureError NOT_FOUND."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        pause = 0.02
+        while True:
+            entity = self._host.entities.get(entity_id)
+            left = None if until is None else until - loop.time()
+            if entity is None:
+                row = await self._host.database.fetchrow("entity_end", id=entity_id)
+                if row is None:
+                    raise self.not_found(entity_id)
+                if row["ended_at"] is not None:
+                    return True
+                if left is not None and left <= 0:
+                    return False
+                await asyncio.sleep(pause if left is None else min(pause, left))
+                pause = min(pause * 1.5, 0.5)
+                continue
+            if left is not None and left <= 0:
+                return False
+            await asyncio.wait({entity.wait_released()}, timeout=left)
+
+    async def blob(self, sha256: str) -> bytes:
+        """A stored value. Raises FailureError NOT_FOUND."""
+        rows = await self._host.database.fetch("blob_chunks", sha256=bytes.fromhex(sha256))
+        if not rows:
+            raise FailureError(failure("NOT_FOUND", f"there is no stored value {sha256}", component="blobs", operation="get"))
+        return b"".join(row["data"] for row in rows)
+
+
+def _row(found: Any) -> EntityRow:
+    return EntityRow(
+        id=str(found["id"]), tenant=found["tenant"], user_id=found["user_id"], state=found["state"], reason=found["reason"], name=found["name"],
+        version=found["version"], parent_id=None if found["parent_id"] is None else str(found["parent_id"]), trace_id=found["trace_id"],
+        correlation_id=found["correlation_id"], labels=orjson.loads(found["labels"]), outcome=found["outcome"], generation=found["generation"],
+        created_at=found["created_at"], ended_at=found["ended_at"], seq=found["seq"],
+        owner=None if found["owner"] is None else str(found["owner"]), wake_at=found["wake_at"],
+    )  # fmt: skip
+
+
+_SIMPLE = {
+    "tenant": "tenant = :tenant",
+    "user_id": "user_id = :user_id",
+    "parent_id": "parent_id = :parent_id",
+    "name": "name = :name",
+    "trace_id": "trace_id = :trace_id",
+    "before_id": "id < :before_id",
+}
+
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "STOPPED", "TERMINATED"}
+
+
+def _conditions(wanted: ListFilter) -> tuple[list[str], dict[str, Any]]:
+    conditions: list[str] = []
+    values: dict[str, Any] = {}
+    for name, condition in _SIMPLE.items():
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(condition)
+            values[name] = value
+    if wanted.states:
+        conditions.append("state = ANY(:states::text[])")
+        values["states"] = list(wanted.states)
+        if not ENDED & set(wanted.states):
+            conditions.append("ended_at IS NULL")
+    if wanted.labels:
+        conditions.append("labels @> :labels::jsonb")
+        values["labels"] = orjson.dumps(wanted.labels).decode()
+    if wanted.created_after is not None:
+        conditions.append("created_at >= :created_after AND id >= :least")
+        values["created_after"], values["least"] = wanted.created_after, floor_of(max(0, wanted.created_after - 3_600_000_000))
+    if wanted.created_before is not None:
+        conditions.append("created_at < :created_before")
+        values["created_before"] = wanted.created_before
+    return conditions, values

@@ -1,0 +1,84 @@
+-- The parts of the group commit (rule R1): one statement, made of those parts that a batch needs. Every insert and update selects from `held`.
+
+-- name: held
+held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+
+-- name: requests
+requested AS (
+    INSERT INTO request (tenant, request_id, body_hash, entity_id, created_at)
+    SELECT r.tenant, r.request_id, r.body_hash, r.entity_id, r.created_at
+    FROM unnest(:r_tenant::text[], :r_request_id::text[], :r_body_hash::bytea[], :r_entity_id::uuid[], :r_created_at::bigint[])
+        AS r(tenant, request_id, body_hash, entity_id, created_at), held
+    ON CONFLICT DO NOTHING
+    RETURNING entity_id
+)
+
+-- name: creates
+created AS (
+    INSERT INTO entity (id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels, outcome, generation,
+                        created_at, ended_at, seq, owner, wake_at, unacknowledged)
+    SELECT c.id, c.tenant, c.user_id, c.state, c.reason, c.name, c.version, c.parent_id, c.trace_id, c.correlation_id, c.labels::jsonb, c.outcome,
+           c.generation, c.created_at, c.ended_at, c.seq, CASE WHEN c.release THEN NULL ELSE held.id END, c.wake_at, c.unacknowledged
+    FROM unnest(:c_id::uuid[], :c_tenant::text[], :c_user_id::text[], :c_state::text[], :c_reason::text[], :c_name::text[], :c_version::text[],
+                :c_parent_id::uuid[], :c_trace_id::text[], :c_correlation_id::text[], :c_labels::text[], :c_outcome::text[], :c_generation::int[],
+                :c_created_at::bigint[], :c_ended_at::bigint[], :c_seq::bigint[], :c_release::bool[], :c_wake_at::bigint[],
+                :c_unacknowledged::bool[], :c_keyed::bool[])
+        AS c(id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels, outcome, generation, created_at,
+             ended_at, seq, release, wake_at, unacknowledged, keyed), held
+    WHERE {keyed}
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+
+-- name: updates
+updated AS (
+    UPDATE entity SET state = u.state, reason = u.reason, outcome = u.outcome, generation = u.generation, ended_at = u.ended_at, seq = u.seq,
+                      owner = CASE WHEN u.release THEN NULL ELSE entity.owner END, wake_at = u.wake_at, unacknowledged = u.unacknowledged,
+                      adoptions = 0
+    FROM unnest(:u_id::uuid[], :u_state::text[], :u_reason::text[], :u_outcome::text[], :u_generation::int[], :u_ended_at::bigint[],
+                :u_seq::bigint[], :u_release::bool[], :u_wake_at::bigint[], :u_unacknowledged::bool[])
+        AS u(id, state, reason, outcome, generation, ended_at, seq, release, wake_at, unacknowledged), held
+    WHERE entity.id = u.id AND entity.owner = held.id
+    RETURNING entity.id
+)
+
+-- name: acknowledgements
+acknowledged AS (
+    UPDATE entity SET unacknowledged = false
+    FROM unnest(:a_id::uuid[], :a_generation::int[]) AS a(id, generation), held
+    WHERE entity.id = a.id AND entity.generation = a.generation AND entity.unacknowledged
+    RETURNING entity.id
+)
+
+-- name: journal
+journaled AS (
+    INSERT INTO journal (entity_id, seq, first_seq, instance, position, data)
+    SELECT j.entity_id, j.seq, j.first_seq, held.id, j.position, j.data
+    FROM unnest(:j_entity_id::uuid[], :j_seq::bigint[], :j_first_seq::bigint[], :j_position::bigint[], :j_data::bytea[], :j_new::bool[])
+        AS j(entity_id, seq, first_seq, position, data, is_new), held
+    WHERE {won}
+    RETURNING 1
+)
+
+-- name: snapshots
+snapped AS (
+    INSERT INTO snapshot (entity_id, seq, data)
+    SELECT s.entity_id, s.seq, s.data
+    FROM unnest(:s_entity_id::uuid[], :s_seq::bigint[], :s_data::bytea[]) AS s(entity_id, seq, data), held
+    ON CONFLICT (entity_id) DO UPDATE SET seq = excluded.seq, data = excluded.data WHERE snapshot.seq < excluded.seq
+    RETURNING 1
+)
+
+-- name: blobs
+stored AS (
+    INSERT INTO blob (sha256, chunk, chunks, data)
+    SELECT b.sha256, b.chunk, b.chunks, b.data
+    FROM unnest(:b_sha256::bytea[], :b_chunk::int[], :b_chunks::int[], :b_data::bytea[]) AS b(sha256, chunk, chunks, data), held
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+
+-- name: verdict
+SELECT (SELECT count(*) FROM held) AS held, {created} AS created, {updated} AS updated

@@ -1,0 +1,207 @@
+-- name: now
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server_start
+
+-- name: register
+WITH old AS (
+    UPDATE fence SET fenced = true, fenced_by = :id, fenced_at = (extract(epoch FROM now()) * 1000000)::bigint
+    WHERE name = :name AND NOT fenced AND id <> :id
+    RETURNING id
+), beaten AS (
+    INSERT INTO instance (id, name, address, started_at, lease_until, backend_pid)
+    VALUES (:id, :name, :address, (extract(epoch FROM now()) * 1000000)::bigint, (extract(epoch FROM now()) * 1000000)::bigint + :lease, :pid)
+), fenced AS (
+    INSERT INTO fence (id, name) VALUES (:id, :name)
+), marked AS (
+    INSERT INTO watermark (id, position) VALUES (:id, :position)
+)
+SELECT id FROM old
+
+-- name: old_backends
+SELECT backend_pid FROM instance WHERE id = ANY(:ids::uuid[])
+
+-- name: heartbeat
+UPDATE instance SET lease_until = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + :lease, backend_pid = :pid, address = :address
+FROM fence
+WHERE instance.id = :id AND fence.id = instance.id AND NOT fence.fenced
+RETURNING (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server_start
+
+-- name: expired
+SELECT instance.id, instance.name, instance.backend_pid
+FROM instance JOIN fence USING (id)
+WHERE NOT fence.fenced AND instance.lease_until < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AND instance.id <> :me
+
+-- name: fence
+UPDATE fence SET fenced = true, fenced_by = :me, fenced_at = (extract(epoch FROM now()) * 1000000)::bigint
+FROM instance
+WHERE fence.id = :id AND instance.id = fence.id AND NOT fence.fenced
+  AND instance.lease_until < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+RETURNING fence.id
+
+-- name: terminate
+SELECT pg_terminate_backend(:pid::int) FROM pg_stat_activity WHERE pid = :pid::int AND application_name = :application
+
+-- name: fenced_owners
+SELECT fence.id FROM fence WHERE fence.fenced AND EXISTS (SELECT 1 FROM entity WHERE entity.owner = fence.id)
+
+-- name: fenced_of
+SELECT id FROM fence WHERE fenced AND id = ANY(:ids::uuid[])
+
+-- name: living
+SELECT count(*) FROM instance JOIN fence USING (id) WHERE NOT fence.fenced
+
+-- name: adopt
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+), chosen AS (
+    SELECT id FROM entity WHERE owner = :from AND EXISTS (SELECT 1 FROM held) LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE entity SET owner = held.id, adoptions = least(entity.adoptions + 1, 1000)
+FROM chosen, held WHERE entity.id = chosen.id
+RETURNING entity.id, entity.adoptions
+
+-- name: due
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+), chosen AS (
+    SELECT id FROM entity WHERE owner IS NULL AND wake_at <= :now AND EXISTS (SELECT 1 FROM held)
+    ORDER BY wake_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE entity SET owner = held.id
+FROM chosen, held WHERE entity.id = chosen.id
+RETURNING entity.id, entity.adoptions
+
+-- name: claim
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+UPDATE entity SET owner = held.id
+FROM held WHERE entity.id = :id AND entity.owner IS NOT DISTINCT FROM :from
+RETURNING entity.id, entity.adoptions
+
+-- name: release
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+UPDATE entity SET owner = NULL, wake_at = :now
+FROM held WHERE entity.owner = held.id AND entity.id = ANY(:ids::uuid[])
+
+-- name: quarantine
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+UPDATE entity SET owner = NULL, wake_at = NULL, reason = 'QUARANTINED', state = :state, adoptions = 1000
+FROM held WHERE entity.id = :id AND entity.owner = held.id
+
+-- name: owner
+SELECT entity.owner, entity.ended_at, entity.adoptions, instance.address, coalesce(fence.fenced, true) AS fenced
+FROM entity LEFT JOIN instance ON instance.id = entity.owner LEFT JOIN fence ON fence.id = entity.owner
+WHERE entity.id = :id
+
+-- name: snapshots_of
+SELECT entity_id, seq, data FROM snapshot WHERE entity_id = ANY(:ids::uuid[])
+
+-- name: journal_of
+SELECT seq, first_seq, data FROM journal WHERE entity_id = :id AND seq > :after ORDER BY seq LIMIT :limit
+
+-- name: journal_written
+SELECT entity_id, seq FROM journal
+WHERE instance = :me AND (entity_id, seq) IN (SELECT * FROM unnest(:ids::uuid[], :seqs::bigint[]))
+
+-- name: entity_end
+SELECT ended_at, seq FROM entity WHERE id = :id
+
+-- name: journal_after
+SELECT j.entity_id, j.seq, j.first_seq, j.position, j.data, e.tenant, e.user_id, e.parent_id, e.trace_id, e.correlation_id
+FROM journal j JOIN entity e ON e.id = j.entity_id
+WHERE j.instance = :instance AND j.position > :after
+ORDER BY j.position LIMIT :limit
+
+-- name: save_watermark
+UPDATE watermark SET position = :position WHERE id = :id AND position < :position
+
+-- name: orphaned_watermarks
+UPDATE watermark SET relayer = :me
+WHERE (id IN (SELECT id FROM fence WHERE fenced) OR NOT EXISTS (SELECT 1 FROM fence WHERE fence.id = watermark.id))
+  AND (relayer IS NULL OR relayer = :me OR relayer IN (SELECT id FROM fence WHERE fenced)
+       OR NOT EXISTS (SELECT 1 FROM fence WHERE fence.id = watermark.relayer))
+RETURNING id, position
+
+-- name: drop_watermark
+DELETE FROM watermark WHERE id = :id
+
+-- name: rewind_watermark
+UPDATE watermark SET position = 0 WHERE id = :id
+
+-- name: leave
+WITH beaten AS (DELETE FROM instance WHERE id = :id)
+UPDATE fence SET fenced = true, fenced_by = :id, fenced_at = (extract(epoch FROM now()) * 1000000)::bigint WHERE id = :id
+
+-- name: forget_instances
+WITH gone AS (
+    SELECT fence.id FROM fence
+    WHERE fence.fenced AND fence.fenced_at < :before
+      AND NOT EXISTS (SELECT 1 FROM entity WHERE entity.owner = fence.id) AND NOT EXISTS (SELECT 1 FROM watermark WHERE watermark.id = fence.id)
+), beaten AS (
+    DELETE FROM instance USING gone WHERE instance.id = gone.id
+)
+DELETE FROM fence USING gone WHERE fence.id = gone.id
+
+-- name: request_winner
+SELECT entity_id, body_hash FROM request WHERE tenant = :tenant AND request_id = :request_id
+
+-- name: forget_requests
+DELETE FROM request WHERE ctid IN (SELECT ctid FROM request WHERE created_at < :before LIMIT 5000)
+
+-- name: count_states
+SELECT state, count(*) AS n FROM entity WHERE ended_at IS NULL GROUP BY state
+
+-- name: unacknowledged
+SELECT id FROM entity WHERE unacknowledged AND ended_at < :before LIMIT :limit
+
+-- name: blob_chunks
+SELECT data FROM blob WHERE sha256 = :sha256 ORDER BY chunk
+
+-- name: blob_exists
+SELECT EXISTS (SELECT 1 FROM blob WHERE sha256 = :sha256)
+
+-- name: row
+SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
+       ended_at, seq, owner, wake_at, unacknowledged, adoptions
+FROM entity WHERE id = :id
+
+-- name: list
+SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
+       ended_at, seq, owner, wake_at, unacknowledged, adoptions
+FROM entity
+WHERE {conditions}
+ORDER BY id DESC LIMIT :limit
+
+-- name: partitions
+SELECT child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS bound
+FROM pg_inherits JOIN pg_class child ON child.oid = pg_inherits.inhrelid JOIN pg_class parent ON parent.oid = pg_inherits.inhparent
+WHERE parent.relname = 'journal' AND parent.relnamespace = current_schema()::regnamespace
+
+-- name: partition_busy
+SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_at IS NULL OR ended_at > :horizon OR unacknowledged OR owner IS NOT NULL))
+    OR EXISTS (SELECT 1 FROM watermark w WHERE w.position < :relayed)
+
+-- name: put_blob
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+INSERT INTO blob (sha256, chunk, chunks, data)
+SELECT b.sha256, b.chunk, b.chunks, b.data
+FROM unnest(:b_sha256::bytea[], :b_chunk::int[], :b_chunks::int[], :b_data::bytea[]) AS b(sha256, chunk, chunks, data), held
+ON CONFLICT DO NOTHING
+
+-- name: journal_page
+SELECT j.entity_id, j.seq, j.first_seq, j.instance, j.position, j.data, e.tenant, e.user_id, e.parent_id, e.trace_id, e.correlation_id
+FROM journal j JOIN entity e ON e.id = j.entity_id
+WHERE (j.entity_id, j.seq) > (:after_id, :after_seq)
+ORDER BY j.entity_id, j.seq LIMIT :limit
+
+-- name: try_lock
+SELECT pg_try_advisory_lock(:key::bigint) AS locked
+
+-- name: unlock
+SELECT pg_advisory_unlock(:key::bigint)

@@ -1,0 +1,247 @@
+"""The one writer of an instance: group commit (rules R1 to R5).
+
+While a statement is in flight, everything decided meanwhile gathers for the next one. Nothing is acknowledged, dispatched or published before the statement that
+holds it has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from tierflow_durable.batch import Batch, Write, blob_rows
+from tierflow_durable.clock import DatabaseClock
+from tierflow_durable.database import DISCONNECTED, Database, is_bad_row, is_weather
+from tierflow_durable.entity import Entity
+from tierflow_durable.sqlfile import statement
+
+log = logging.getLogger(__name__)
+
+MOST_ENTITIES = 2000
+MOST_BYTES = 8 * 1024 * 1024
+
+
+class Fenced(Exception):
+    """This instance may not write any more: its process must exit (rule R12)."""
+
+
+class Writer:
+    """Commits what entities have pending, one batch at a time, on a session of its own (rule R2)."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: DatabaseClock,
+        instance_id: str,
+        *,
+        first_position: int,
+        transaction_timeout: float,
+        take: Callable[[Entity[Any]], Write | None],
+        committed: Callable[[list[Write], frozenset[str] | None], None],
+        refused: Callable[[Write, BaseException], None],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._me = instance_id
+        self._position = first_position
+        self._timeout = transaction_timeout
+        self._take = take
+        self._committed = committed
+        self._refused = refused
+        self._dirty: list[Entity[Any]] = []
+        self._acknowledgements: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._prepared: dict[str, Any] = {}
+        self._last_row: tuple[str, int] | None = None
+        self.backend_pid = 0
+        self.healthy = False
+        self.batches = 0
+        self.rows = 0
+
+    def touch(self, entity: Entity[Any]) -> None:
+        """Puts an entity with something pending into the next batch."""
+        if not entity.dirty:
+            entity.dirty = True
+            self._dirty.append(entity)
+            self._idle.clear()
+            self._wake.set()
+
+    def acknowledge(self, entity_id: str, generation: int) -> None:
+        """Stores that the tier above has the result of an ended entity (rule R28). May be repeated."""
+        self._acknowledgements[entity_id] = max(generation, self._acknowledgements.get(entity_id, 0))
+        self._idle.clear()
+        self._wake.set()
+
+    @property
+    def backlog(self) -> int:
+        """Entities that wait for a commit."""
+        return len(self._dirty)
+
+    async def flushed(self) -> None:
+        """Returns when nothing waits to be committed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commits for ever. Raises Fenced."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(0)
+            while self._dirty or self._acknowledgements:
+                batch = self._gather()
+                if batch is not None:
+                    await self._commit(batch)
+            self._idle.set()
+
+    def _gather(self) -> Batch | None:
+        writes: list[Write] = []
+        size = 0
+        taken = 0
+        for entity in self._dirty:
+            taken += 1
+            entity.dirty = False
+            write = self._take(entity)
+            if write is None:
+                continue
+            writes.append(write)
+            size += write.pending.size if write.pending else 0
+            if len(writes) >= MOST_ENTITIES or size >= MOST_BYTES:
+                break
+        del self._dirty[:taken]
+        acknowledgements = list(self._acknowledgements.items())
+        self._acknowledgements.clear()
+        if not writes and not acknowledgements:
+            return None
+        for write in writes:
+            for row in write.rows:
+                self._position += 1
+                row.position = self._position
+        return Batch(writes, acknowledgements, self._me, self._clock.now())
+
+    async def _commit(self, batch: Batch) -> None:
+        """Commits a batch, however long the weather lasts (rule R4), or bisects it where a row is to blame (rule R5)."""
+        unknown = False
+        delay = 0.02
+        while True:
+            try:
+                connection = await self._session()
+                if unknown and (found := await self._find(connection, batch)) is not None:
+                    self._done(batch, found)
+                    return
+                verdict = await (await self._prepare(connection, batch)).fetchrow(*batch.arguments)
+            except Exception as error:  # classified below; anything that is neither weather nor a bad row is raised
+                if is_bad_row(error):
+                    await self._bisect(batch, error)
+                    return
+                if not is_weather(error):
+                    raise
+                unknown = True
+                await self._lose(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+                continue
+            if verdict["held"] == 0:
+                raise Fenced("the fence row of this instance is gone or closed")
+            if verdict["updated"] != batch.updated:
+                raise Fenced(f"{batch.updated - verdict['updated']} entities of this instance have another owner")
+            created = verdict["created"]
+            self._done(batch, None if created is None else frozenset(map(str, created)))
+            return
+
+    def _done(self, batch: Batch, created: frozenset[str] | None) -> None:
+        self.healthy = True
+        self.batches += 1
+        for write in batch.writes:
+            if write.rows and (not write.create or created is None or write.entity.id in created):
+                self._last_row = (write.entity.id, write.rows[-1].seq)
+                self.rows += len(write.rows)
+        self._committed(batch.writes, created)
+
+    async def _bisect(self, batch: Batch, error: BaseException) -> None:
+        if len(batch.writes) <= 1:
+            log.error("a row cannot be stored", extra={"entity_id": batch.writes[0].entity.id if batch.writes else "", "error": str(error)})
+            for write in batch.writes:
+                self._refused(write, error)
+            if batch.writes and batch.acknowledgements:
+                await self._commit(Batch([], batch.acknowledgements, self._me, self._clock.now()))
+            return
+        middle = len(batch.writes) // 2
+        await self._commit(Batch(batch.writes[:middle], batch.acknowledgements, self._me, self._clock.now()))
+        await self._commit(Batch(batch.writes[middle:], [], self._me, self._clock.now()))
+
+    async def _find(self, connection: asyncpg.Connection[Any], batch: Batch) -> frozenset[str] | None:
+        """Whether a batch whose reply was lost had committed (rule R4): the new entities it made, or None where it had not."""
+        rows = [(write.entity.id, row.seq) for write in batch.writes for row in write.rows]
+        if not rows:
+            return None
+        query = statement("journal_written")
+        values = query.arguments(me=self._me, ids=[entity_id for entity_id, _ in rows], seqs=[seq for _, seq in rows])
+        found = await connection.fetch(query.text, *values)
+        return frozenset(str(row["entity_id"]) for row in found) if found else None
+
+    async def _prepare(self, connection: asyncpg.Connection[Any], batch: Batch) -> Any:
+        prepared = self._prepared.get(batch.statement.name)
+        if prepared is None:
+            prepared = self._prepared[batch.statement.name] = await connection.prepare(batch.statement.text)
+        return prepared
+
+    async def _session(self) -> asyncpg.Connection[Any]:
+        if self._connection is not None and not self._connection.is_closed():
+            return self._connection
+        self._prepared.clear()
+        connection = await self._database.session(writer=True, transaction_timeout=self._timeout)
+        if self._last_row is not None:
+            query = statement("journal_written")
+            values = query.arguments(me=self._me, ids=[self._last_row[0]], seqs=[self._last_row[1]])
+            if not await connection.fetch(query.text, *values):
+                # Rule R18: a failover to a replica that lacks what was acknowledged.
+                raise Fenced("the database has lost a commit that this instance has acknowledged")
+        self.backend_pid = connection.get_server_pid()
+        self._connection = connection
+        return connection
+
+    async def _lose(self, error: BaseException) -> None:
+        if self.healthy:
+            log.warning("the database is away; commits wait", extra={"error": f"{type(error).__name__}: {error}"})
+        self.healthy = False
+        connection, self._connection = self._connection, None
+        self._prepared.clear()
+        if connection is not None:
+            connection.terminate()
+
+    async def put_blob(self, sha256: str, content: bytes) -> bool:
+        """Stores a value apart from any entity; returns False where it was there. Raises FailureError while the database is away."""
+        rows = blob_rows(sha256, content)
+        row = await self._database.fetchrow("blob_exists", sha256=bytes.fromhex(sha256))
+        if row is not None and row["exists"]:
+            return False
+        await self._database.fetch(
+            "put_blob",
+            me=self._me,
+            b_sha256=[part[0] for part in rows],
+            b_chunk=[part[1] for part in rows],
+            b_chunks=[part[2] for part in rows],
+            b_data=[part[3] for part in rows],
+        )
+        return True
+
+    async def open(self) -> None:
+        """Connects. Raises what asyncpg raises: at its start a service does not wait for the weather."""
+        await self._session()
+        self.healthy = True
+
+    async def close(self) -> None:
+        """Closes the session."""
+        if self._connection is not None:
+            try:
+                await self._connection.close(timeout=2)
+            except DISCONNECTED:
+                self._connection.terminate()
+            self._connection = None
