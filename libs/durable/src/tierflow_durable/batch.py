@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 import orjson
+from tierflow_runtime.values import Micros
 
 from tierflow_durable.entity import Entity, Pending
 from tierflow_durable.machine import Header
 from tierflow_durable.sqlfile import Statement, blocks, compiled
-from tierflow_runtime.values import Micros
 
 CHUNK = 256 * 1024
 """Bytes to a row of a blob."""
@@ -104,7 +104,11 @@ class Batch:
 
 
 def _add_requests(writes: list[Write], now: Micros, parts: list[str], values: dict[str, Any]) -> None:
-    keyed = [(write.entity.id, write.entity.birth.request) for write in writes if write.entity.birth and write.entity.birth.request]
+    keyed = [
+        (write.entity.id, write.entity.birth.request)
+        for write in writes
+        if write.entity.birth and write.entity.birth.request
+    ]
     if not keyed:
         return
     keyed.sort(key=lambda pair: (pair[1].tenant, pair[1].request_id) if pair[1] else ("", ""))
@@ -123,7 +127,10 @@ def _add_creates(writes: list[Write], values: dict[str, Any]) -> None:
     values["c_labels"] = [orjson.dumps(header.labels).decode() if header.labels else "{}" for header in headers]
     values["c_seq"] = [write.entity.seq for write in writes]
     values["c_release"] = [write.release for write in writes]
-    values["c_wake_at"] = [header.wake_at if write.release and header.ended_at is None else None for write, header in zip(writes, headers, strict=True)]
+    values["c_wake_at"] = [
+        header.wake_at if write.release and header.ended_at is None else None
+        for write, header in zip(writes, headers, strict=True)
+    ]
     for name in (
         "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id", "correlation_id", "outcome", "generation", "created_at",
         "ended_at", "unacknowledged",
@@ -136,7 +143,10 @@ def _add_updates(writes: list[Write], values: dict[str, Any]) -> None:
     values["u_id"] = [write.entity.id for write in writes]
     values["u_seq"] = [write.entity.seq for write in writes]
     values["u_release"] = [write.release for write in writes]
-    values["u_wake_at"] = [header.wake_at if write.release and header.ended_at is None else None for write, header in zip(writes, headers, strict=True)]
+    values["u_wake_at"] = [
+        header.wake_at if write.release and header.ended_at is None else None
+        for write, header in zip(writes, headers, strict=True)
+    ]
     for name in ("state", "reason", "outcome", "generation", "ended_at", "unacknowledged"):
         values[f"u_{name}"] = [getattr(header, name) for header in headers]
 

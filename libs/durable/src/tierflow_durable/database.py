@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import asyncpg
-
-from tierflow_durable.sqlfile import Statement, statement
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
+
+from tierflow_durable.sqlfile import Statement, statement
 
 WEATHER = ("08", "40", "53", "57", "55")
 """SQLSTATE classes that pass by themselves: connection, rollback, resources, operator, lock not available (rule R5)."""
@@ -59,24 +59,33 @@ class Database:
     def _settings(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         return {"search_path": self.schema, "jit": "off", "application_name": APPLICATION, **(extra or {})}
 
-    async def session(self, *, writer: bool = False, transaction_timeout: float | None = None) -> asyncpg.Connection[Any]:
+    async def session(
+        self, *, writer: bool = False, transaction_timeout: float | None = None
+    ) -> asyncpg.Connection[Any]:
         """A new connection of its own. Raises what asyncpg raises."""
         settings = self._settings(WRITER_SETTINGS if writer else None)
         if transaction_timeout is not None:
             settings["transaction_timeout"] = str(int(transaction_timeout * 1000))
-        return await asyncpg.connect(self.url, server_settings=settings, timeout=10, command_timeout=None, statement_cache_size=100)
+        return await asyncpg.connect(
+            self.url, server_settings=settings, timeout=10, command_timeout=None, statement_cache_size=100
+        )
 
     async def pool(self) -> asyncpg.Pool[Any]:
         """The pool, made on first use."""
         if self._pool is None:
             self._pool = await asyncpg.create_pool(
-                self.url, min_size=0, max_size=self._size, server_settings=self._settings(), timeout=5, command_timeout=30
+                self.url,
+                min_size=0,
+                max_size=self._size,
+                server_settings=self._settings(),
+                timeout=5,
+                command_timeout=30,
             )
         return self._pool
 
-    async def fetch(self, name: str | Statement, **values: Any) -> list[Any]:
+    async def fetch(self, query: str | Statement, /, **values: Any) -> list[Any]:
         """The rows of a named statement. Raises FailureError DATABASE_UNAVAILABLE while the database is away."""
-        wanted = statement(name) if isinstance(name, str) else name
+        wanted = statement(query) if isinstance(query, str) else query
         try:
             pool = await self.pool()
             async with pool.acquire(timeout=10) as connection:
@@ -86,9 +95,9 @@ class Database:
                 raise unavailable(wanted.name) from error
             raise
 
-    async def fetchrow(self, name: str | Statement, **values: Any) -> Any | None:
+    async def fetchrow(self, query: str | Statement, /, **values: Any) -> Any | None:
         """The first row of a named statement, or None."""
-        rows = await self.fetch(name, **values)
+        rows = await self.fetch(query, **values)
         return rows[0] if rows else None
 
     async def close(self) -> None:

@@ -37,7 +37,13 @@ class Durable:
         # Positions start at the moment: they grow slower than microseconds pass, so that they are about in order over all instances (for the BRIN index).
         self._first_position = self.clock.now()
         self.instance = Instance(
-            self.database, self.clock, instance_id=self.instance_id, name=name, address=address, lease=lease, heartbeat=heartbeat
+            self.database,
+            self.clock,
+            instance_id=self.instance_id,
+            name=name,
+            address=address,
+            lease=lease,
+            heartbeat=heartbeat,
         )
         self.relay = Relay(
             self.database, publisher, kind=machine.kind, instance_id=self.instance_id, first_position=self._first_position, subject=subject,
@@ -46,11 +52,22 @@ class Durable:
 
         def writer_of(**callbacks: Any) -> Writer:
             return Writer(
-                self.database, self.clock, self.instance_id, first_position=self._first_position, transaction_timeout=lease * 0.8, **callbacks
+                self.database,
+                self.clock,
+                self.instance_id,
+                first_position=self._first_position,
+                transaction_timeout=lease * 0.8,
+                **callbacks,
             )
 
         self.host: Host[Any, Any, Any] = Host(
-            machine=machine, hooks=hooks, database=self.database, clock=self.clock, instance=self.instance, writer_of=writer_of, relay=self.relay
+            machine=machine,
+            hooks=hooks,
+            database=self.database,
+            clock=self.clock,
+            instance=self.instance,
+            writer_of=writer_of,
+            relay=self.relay,
         )
         self.reader: Reader[Any] = Reader(self.host)
         self.router: Router[Any, Any] = Router(self.host, self.reader)
@@ -115,7 +132,7 @@ class Durable:
                 await self.instance.leave()
                 if relayed:
                     await self.database.fetch("drop_watermark", id=self.instance_id)
-        except Exception as error:  # the lease runs out and a peer takes over: nothing is lost, only slower
+        except Exception as error:  # noqa: BLE001 - the lease runs out and a peer takes over: nothing is lost, only slower
             log.warning("drain was cut short", extra={"error": f"{type(error).__name__}: {error}"})
 
     async def close(self) -> None:

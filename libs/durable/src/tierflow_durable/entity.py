@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from tierflow_durable.machine import Header, RequestKey, Source
 from tierflow_runtime.values import FailureError, Micros
+
+from tierflow_durable.machine import Header, RequestKey, Source
 
 S = TypeVar("S")
 
@@ -44,7 +45,9 @@ class Birth:
 
     __slots__ = ("on_done", "reply", "request")
 
-    def __init__(self, request: RequestKey | None, on_done: Callable[[Created | FailureError], None], reply: Any) -> None:
+    def __init__(
+        self, request: RequestKey | None, on_done: Callable[[Created | FailureError], None], reply: Any
+    ) -> None:
         self.request = request
         self.on_done = on_done
         self.reply = reply

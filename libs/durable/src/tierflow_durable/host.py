@@ -7,10 +7,14 @@ only then, answer the caller, carry out the effects, publish the events.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.batch import Write, rows_of
 from tierflow_durable.clock import DatabaseClock
@@ -21,8 +25,6 @@ from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
 from tierflow_durable.owning import Loader, Owning
 from tierflow_durable.relay import Relay, event_part, source_bytes
 from tierflow_durable.writer import Writer
-from tierflow_runtime.errors import failure
-from tierflow_runtime.values import FailureError, Micros
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,11 @@ class Host(Generic[S, C, E]):
         Raises FailureError when the machine refuses, or STALE while the entity is being let go (use `tell` or `command` where that can be).
         """
         if entity.closing:
-            raise FailureError(failure("STALE", f"{self.machine.kind} {entity.id} is being let go", component="durable", operation="apply"))
+            raise FailureError(
+                failure(
+                    "STALE", f"{self.machine.kind} {entity.id} is being let go", component="durable", operation="apply"
+                )
+            )
         now = max(self.clock.now(), entity.last_time)
         decision = self.machine.decide(entity.state, command, now)
         if decision.events:
@@ -125,7 +131,9 @@ class Host(Generic[S, C, E]):
 
     # --- creating ---
 
-    def create_now(self, entity_id: str, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]) -> None:
+    def create_now(
+        self, entity_id: str, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]
+    ) -> None:
         """Makes an entity; `on_done` hears after the commit whether this call made it, or why it was refused. The loser of a race attaches to the winner."""
         known = self.entities.get(entity_id)
         if known is not None:
@@ -142,7 +150,12 @@ class Host(Generic[S, C, E]):
         self.spawn(self._prepare_and_create(entity_id, state, command, request, on_done))
 
     async def _prepare_and_create(
-        self, entity_id: str, state: S, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]
+        self,
+        entity_id: str,
+        state: S,
+        command: C,
+        request: RequestKey | None,
+        on_done: Callable[[Created | FailureError], None],
     ) -> None:
         try:
             await self.hooks.prepare(state, None, command)
@@ -154,7 +167,14 @@ class Host(Generic[S, C, E]):
         except FailureError as error:
             on_done(error)
 
-    def _birth(self, entity_id: str, state: S, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]) -> None:
+    def _birth(
+        self,
+        entity_id: str,
+        state: S,
+        command: C,
+        request: RequestKey | None,
+        on_done: Callable[[Created | FailureError], None],
+    ) -> None:
         entity: Entity[S] = Entity(entity_id, state)
         birth = entity.birth = Birth(request, on_done, None)
         try:
@@ -194,7 +214,9 @@ class Host(Generic[S, C, E]):
         for name in self.hooks.missing(state, command):
             rows = await self.database.fetch("blob_chunks", sha256=bytes.fromhex(name))
             if not rows:
-                raise FailureError(failure("NOT_FOUND", f"the stored value {name} does not exist", component="blobs", operation="get"))
+                raise FailureError(
+                    failure("NOT_FOUND", f"the stored value {name} does not exist", component="blobs", operation="get")
+                )
             self.hooks.provide(state, name, b"".join(row["data"] for row in rows))
 
     # --- committing ---
@@ -207,7 +229,9 @@ class Host(Generic[S, C, E]):
         if pending is not None:
             write.rows = rows_of(pending)
         write.release = self._lets_go(entity, header)
-        write.update = entity.birth is None and (write.release or (entity.adopted and bool(write.rows)) or differs(header, entity.header))
+        write.update = entity.birth is None and (
+            write.release or (entity.adopted and bool(write.rows)) or differs(header, entity.header)
+        )
         if not (write.rows or write.update or write.create):
             self._set_timer(entity, header)
             if pending is not None:
@@ -228,7 +252,11 @@ class Host(Generic[S, C, E]):
 
     def _take_snapshot(self, entity: Entity[S], write: Write) -> None:
         entity.journal_bytes += write.pending.size if write.pending else 0
-        if entity.journal_bytes > max(SNAPSHOT_AFTER, 2 * entity.snapshot_bytes) and write.header.ended_at is None and not write.create:
+        if (
+            entity.journal_bytes > max(SNAPSHOT_AFTER, 2 * entity.snapshot_bytes)
+            and write.header.ended_at is None
+            and not write.create
+        ):
             write.snapshot = self.machine.dump(entity.state)
             entity.snapshot_bytes = len(write.snapshot)
             entity.journal_bytes = 0
@@ -236,32 +264,33 @@ class Host(Generic[S, C, E]):
     def _committed(self, writes: list[Write], created: frozenset[str] | None) -> None:
         """The batch is stored: answer, act, publish."""
         for write in writes:
-            entity = write.entity
-            if write.create:
-                if created is not None and entity.id not in created:
-                    self._lost(entity)
-                    continue
-                birth, entity.birth = entity.birth, None
-                if birth is not None:
-                    birth.on_done(Created(entity.id, created=True, reply=birth.reply))
-            if write.rows:
-                entity.committed_seq = write.rows[-1].seq
-                for row in write.rows:
-                    self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity)
-                if entity.adopted:
-                    entity.adopted = False
-            if write.update or write.create:
-                entity.header = write.header
-            if write.pending is not None:
-                for callback in write.pending.callbacks:
-                    callback()
-                if write.pending.events:
-                    self.hooks.committed(entity, write.pending.events)
-            entity.notify()
-            if write.release:
-                self._forget(entity, "ended" if write.header.ended_at is not None else "parked")
+            if write.create and created is not None and write.entity.id not in created:
+                self._lost(write.entity)
             else:
-                self._set_timer(entity, write.header)
+                self._stored(write)
+
+    def _stored(self, write: Write) -> None:
+        entity = write.entity
+        birth, entity.birth = entity.birth, None
+        if write.rows:
+            entity.committed_seq = write.rows[-1].seq
+            entity.adopted = False
+            for row in write.rows:
+                self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity)
+        if write.update or write.create:
+            entity.header = write.header
+        if birth is not None:
+            birth.on_done(Created(entity.id, created=True, reply=birth.reply))
+        if write.pending is not None:
+            for callback in write.pending.callbacks:
+                callback()
+            if write.pending.events:
+                self.hooks.committed(entity, write.pending.events)
+        entity.notify()
+        if write.release:
+            self._forget(entity, "ended" if write.header.ended_at is not None else "parked")
+        else:
+            self._set_timer(entity, write.header)
 
     def _forget(self, entity: Entity[S], reason: str) -> None:
         if self.entities.get(entity.id) is entity:
@@ -284,7 +313,9 @@ class Host(Generic[S, C, E]):
             if birth.request is None:
                 birth.on_done(Created(entity_id, created=False))
                 return
-            row = await self.database.fetchrow("request_winner", tenant=birth.request.tenant, request_id=birth.request.request_id)
+            row = await self.database.fetchrow(
+                "request_winner", tenant=birth.request.tenant, request_id=birth.request.request_id
+            )
             if row is None:
                 birth.on_done(Created(entity_id, created=False))
             elif bytes(row["body_hash"]) != birth.request.body_hash:
@@ -300,7 +331,13 @@ class Host(Generic[S, C, E]):
         birth = entity.birth
         self._forget(entity, "refused")
         refusal = FailureError(
-            failure("INTERNAL", "what was decided cannot be stored", component="durable", operation="commit", detail=f"{type(error).__name__}: {error}")
+            failure(
+                "INTERNAL",
+                "what was decided cannot be stored",
+                component="durable",
+                operation="commit",
+                detail=f"{type(error).__name__}: {error}",
+            )
         )
         if birth is not None:
             birth.on_done(refusal)
@@ -324,10 +361,8 @@ class Host(Generic[S, C, E]):
             self._timer_set.clear()
             wait = None if not self._timers else max(0.0, (self._timers[0][0] - self.clock.now()) / 1_000_000)
             if wait is None or wait > 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._timer_set.wait(), wait)
-                except TimeoutError:
-                    pass
             now = self.clock.now()
             while self._timers and self._timers[0][0] <= now:
                 due, entity_id = heapq.heappop(self._timers)
@@ -361,7 +396,9 @@ class Host(Generic[S, C, E]):
             entity.closing = True
         await self.writer.flushed()
         for start in range(0, len(ids), 1000):
-            await self.database.fetch("release", me=self.instance.id, now=self.clock.now(), ids=ids[start : start + 1000])
+            await self.database.fetch(
+                "release", me=self.instance.id, now=self.clock.now(), ids=ids[start : start + 1000]
+            )
         for entity in list(self.entities.values()):
             self._forget(entity, "released")
 

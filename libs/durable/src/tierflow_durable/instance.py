@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+from tierflow_runtime.values import Micros
 
 from tierflow_durable.clock import DatabaseClock, boot_time
 from tierflow_durable.database import APPLICATION, Database, is_weather
 from tierflow_durable.sqlfile import statement
 from tierflow_durable.writer import Fenced
-from tierflow_runtime.values import Micros
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,15 @@ class Instance:
     """This process as its peers see it. The lease is counted on the boot-time clock from before each renewal was sent (rule R25)."""
 
     def __init__(
-        self, database: Database, clock: DatabaseClock, *, instance_id: str, name: str, address: str, lease: float = 10.0, heartbeat: float = 2.0
+        self,
+        database: Database,
+        clock: DatabaseClock,
+        *,
+        instance_id: str,
+        name: str,
+        address: str,
+        lease: float = 10.0,
+        heartbeat: float = 2.0,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -51,8 +59,8 @@ class Instance:
             self._unbroken_since = boot_time()
         return self._connection
 
-    async def _fetch(self, name: str, **values: Any) -> list[Any]:
-        query = statement(name)
+    async def _fetch(self, query_name: str, /, **values: Any) -> list[Any]:
+        query = statement(query_name)
         connection = await self._session()
         return await asyncio.wait_for(connection.fetch(query.text, *query.arguments(**values)), self.lease / 2_000_000)
 
@@ -63,7 +71,13 @@ class Instance:
         self._clock.observe(row["now"], before, boot_time())
         sent = boot_time()
         old = await self._fetch(
-            "register", id=self.id, name=self.name, address=self.address, lease=self.lease, pid=self.backend_pid(), position=first_position
+            "register",
+            id=self.id,
+            name=self.name,
+            address=self.address,
+            lease=self.lease,
+            pid=self.backend_pid(),
+            position=first_position,
         )
         self._lease_until = sent + self.lease
         self._server_start = row["server_start"]
@@ -93,7 +107,9 @@ class Instance:
     async def beat(self) -> None:
         """Renews the lease. Raises Fenced, or what asyncpg raises."""
         sent = boot_time()
-        rows = await self._fetch("heartbeat", id=self.id, lease=self.lease, pid=self.backend_pid(), address=self.address)
+        rows = await self._fetch(
+            "heartbeat", id=self.id, lease=self.lease, pid=self.backend_pid(), address=self.address
+        )
         if not rows:
             raise Fenced("a peer has fenced this instance")
         self._clock.observe(rows[0]["now"], sent, boot_time())
@@ -114,7 +130,10 @@ class Instance:
         for row in await self._fetch("expired", me=self.id):
             await self._fetch("terminate", pid=row["backend_pid"], application=APPLICATION)
             if await self._fetch("fence", me=self.id, id=row["id"]):
-                log.warning("fenced an instance whose lease ran out", extra={"instance_id": str(row["id"]), "instance_name": row["name"]})
+                log.warning(
+                    "fenced an instance whose lease ran out",
+                    extra={"instance_id": str(row["id"]), "instance_name": row["name"]},
+                )
                 fenced = True
         return fenced
 

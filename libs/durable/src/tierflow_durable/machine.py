@@ -13,11 +13,13 @@ import msgspec
 from tierflow_runtime.values import Micros
 
 if TYPE_CHECKING:
-    from tierflow_durable.host import Entity
+    from tierflow_durable.entity import Entity
 
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
+C_in = TypeVar("C_in", contravariant=True)
+E_in = TypeVar("E_in", contravariant=True)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -135,10 +137,10 @@ class Machine(Protocol[S, C, E]):
         ...
 
 
-class Hooks(Protocol[S, C, E]):
+class Hooks(Protocol[S, C_in, E_in]):
     """The shell of a tier. None of these may block; all run on the event loop."""
 
-    def prepare_now(self, state: S, first: E | None, command: C | None) -> bool:
+    def prepare_now(self, state: S, first: E_in | None, command: C_in | None) -> bool:
         """Gives a state what it needs from outside (a run's flow) before it is built from its events or takes its first command.
 
         `first` is its first stored event (None for a new entity, or one that comes from a snapshot), `command` the first command of a new one. Returns False
@@ -146,11 +148,11 @@ class Hooks(Protocol[S, C, E]):
         """
         ...
 
-    async def prepare(self, state: S, first: E | None, command: C | None) -> None:
+    async def prepare(self, state: S, first: E_in | None, command: C_in | None) -> None:
         """As `prepare_now`, where it takes waiting."""
         ...
 
-    def missing(self, state: S, command: C | None) -> Sequence[str]:
+    def missing(self, state: S, command: C_in | None) -> Sequence[str]:
         """SHA-256 names of large values that the machine must look into before it decides `command` (None: before it goes on after loading)."""
         ...
 
@@ -162,7 +164,7 @@ class Hooks(Protocol[S, C, E]):
         """After each decision, in the same slice and commit: further commands may be applied with `host.apply` (slots for steps that became ready)."""
         ...
 
-    def committed(self, entity: Entity[S], events: Sequence[E]) -> None:
+    def committed(self, entity: Entity[S], events: Sequence[E_in]) -> None:
         """The events are committed: carry out what they demand."""
         ...
 

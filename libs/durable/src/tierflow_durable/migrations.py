@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib import resources
 
 import asyncpg
-
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
 
@@ -28,8 +27,12 @@ def migrations_of(*packages: str) -> list[Migration]:
     found: list[Migration] = []
     for package in packages:
         folder = resources.files(package) / "sql" / "migrations"
-        files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-        found += [Migration(name=f"{package}/{entry.name.removesuffix('.sql')}", text=entry.read_text()) for entry in files]
+        files = sorted(
+            (entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name
+        )
+        found += [
+            Migration(name=f"{package}/{entry.name.removesuffix('.sql')}", text=entry.read_text()) for entry in files
+        ]
     return found
 
 
@@ -67,17 +70,28 @@ async def check_version(database_url: str, schema: str, *packages: str) -> None:
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         exists = await connection.fetchval("SELECT to_regclass($1)", f"{schema}.migration")
-        done = {row["name"] for row in await connection.fetch(f'SELECT name FROM "{schema}".migration')} if exists else set()
+        done = (
+            {row["name"] for row in await connection.fetch(f'SELECT name FROM "{schema}".migration')}
+            if exists
+            else set()
+        )
     finally:
         await connection.close()
     known = {migration.name for migration in migrations_of("tierflow_durable", *packages)}
     if missing := sorted(known - done):
         raise _wrong(schema, f"lacks {', '.join(missing)}", "run the service's `migrate` command")
     if unknown := sorted(done - known):
-        raise _wrong(schema, f"has {', '.join(unknown)}, which this build does not know", "start a build that is at least as new")
+        raise _wrong(
+            schema, f"has {', '.join(unknown)}, which this build does not know", "start a build that is at least as new"
+        )
 
 
 def _wrong(schema: str, what: str, hint: str) -> FailureError:
     return FailureError(
-        failure("SCHEMA_VERSION", f"the database schema {schema!r} {what}: {hint}", component="migrations", operation="check_version")
+        failure(
+            "SCHEMA_VERSION",
+            f"the database schema {schema!r} {what}: {hint}",
+            component="migrations",
+            operation="check_version",
+        )
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tierflow_durable.entity import Entity
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
+
+from tierflow_durable.entity import Entity
 
 if TYPE_CHECKING:
     from tierflow_durable.host import Host
@@ -79,10 +81,8 @@ class Owning:
     async def run_adoption(self) -> None:
         """Adopts what fenced instances owned, until no entity names a fenced owner (rule R11), and relays what they left."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poke.wait(), 2.0)
-            except TimeoutError:
-                pass
             self._poke.clear()
             if self.stopped:
                 continue
@@ -99,7 +99,9 @@ class Owning:
             rows = await host.database.fetch("adopt", me=host.instance.id, limit=ADOPT_AT_ONCE, **{"from": fenced})
             if not rows:
                 return
-            log.warning("adopting entities of a fenced instance", extra={"count": len(rows), "fenced_instance_id": fenced})
+            log.warning(
+                "adopting entities of a fenced instance", extra={"count": len(rows), "fenced_instance_id": fenced}
+            )
             host.hooks.replaces(fenced)
             for row in rows:
                 await self.take(str(row["id"]), row["adoptions"], adopted=True)
@@ -155,6 +157,11 @@ class Owning:
         entity = await self.take(entity_id, 0 if owner is None else rows[0]["adoptions"], adopted=owner is not None)
         if entity is None:
             raise FailureError(
-                failure("QUARANTINED", f"{host.machine.kind} {entity_id} was set aside; an operator decides", component="durable", operation="claim")
+                failure(
+                    "QUARANTINED",
+                    f"{host.machine.kind} {entity_id} was set aside; an operator decides",
+                    component="durable",
+                    operation="claim",
+                )
             )
         return entity

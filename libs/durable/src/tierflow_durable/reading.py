@@ -8,13 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import orjson
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
 from tierflow_durable.ids import floor_of
 from tierflow_durable.sqlfile import statement
-from tierflow_runtime.errors import failure
-from tierflow_runtime.values import FailureError, Micros
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -112,14 +112,16 @@ class Reader(Generic[S]):
     def not_found(self, entity_id: str) -> FailureError:
         """The error for an id that nothing has."""
         kind = self._host.machine.kind
-        return FailureError(failure("NOT_FOUND", f"there is no {kind} {entity_id}", component="durable", operation="read"))
+        return FailureError(
+            failure("NOT_FOUND", f"there is no {kind} {entity_id}", component="durable", operation="read")
+        )
 
     async def row(self, entity_id: str) -> EntityRow | None:
         """The stored row, or None."""
         found = await self._host.database.fetchrow("row", id=entity_id)
         return None if found is None else _row(found)
 
-    async def list(self, wanted: ListFilter) -> Page:
+    async def page(self, wanted: ListFilter) -> Page:
         """One page of rows. Raises FailureError while the database is away."""
         conditions, values = _conditions(wanted)
         query = statement("list", conditions=" AND ".join(conditions) or "true")
@@ -137,12 +139,17 @@ class Reader(Generic[S]):
         rows = await self._host.database.fetch("journal_of", id=entity_id, after=after_seq, limit=limit)
         return [JournalRow(row["first_seq"], row["seq"], row["data"]) for row in rows]
 
-    async def watch(self, entity_id: str, after_seq: int, *, idle_after: float = 5.0, poll: float = 0.25) -> AsyncIterator[JournalRow | Idle]:
+    async def watch(
+        self, entity_id: str, after_seq: int, *, idle_after: float = 5.0, poll: float = 0.25
+    ) -> AsyncIterator[JournalRow | Idle]:
         """Journal rows as they are committed, from a place on; a notice when nothing happened for `idle_after` seconds. Ends after the terminal event.
 
         Woken at once by commits of this instance; those of others are found by looking every `poll` seconds. Raises FailureError NOT_FOUND.
         """
-        if await self._host.database.fetchrow("entity_end", id=entity_id) is None and entity_id not in self._host.entities:
+        if (
+            await self._host.database.fetchrow("entity_end", id=entity_id) is None
+            and entity_id not in self._host.entities
+        ):
             raise self.not_found(entity_id)
         loop = asyncio.get_running_loop()
         heard = loop.time()
@@ -199,7 +206,9 @@ class Reader(Generic[S]):
         """A stored value. Raises FailureError NOT_FOUND."""
         rows = await self._host.database.fetch("blob_chunks", sha256=bytes.fromhex(sha256))
         if not rows:
-            raise FailureError(failure("NOT_FOUND", f"there is no stored value {sha256}", component="blobs", operation="get"))
+            raise FailureError(
+                failure("NOT_FOUND", f"there is no stored value {sha256}", component="blobs", operation="get")
+            )
         return b"".join(row["data"] for row in rows)
 
 
@@ -243,7 +252,10 @@ def _conditions(wanted: ListFilter) -> tuple[list[str], dict[str, Any]]:
         values["labels"] = orjson.dumps(wanted.labels).decode()
     if wanted.created_after is not None:
         conditions.append("created_at >= :created_after AND id >= :least")
-        values["created_after"], values["least"] = wanted.created_after, floor_of(max(0, wanted.created_after - 3_600_000_000))
+        values["created_after"], values["least"] = (
+            wanted.created_after,
+            floor_of(max(0, wanted.created_after - 3_600_000_000)),
+        )
     if wanted.created_before is not None:
         conditions.append("created_at < :created_before")
         values["created_before"] = wanted.created_before

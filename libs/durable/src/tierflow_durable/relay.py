@@ -7,16 +7,18 @@ acknowledged. What a crash left unpublished is read from the journal by a peer. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.values import FailureError
+
 from tierflow_durable.catalogue import class_of
 from tierflow_durable.database import Database
 from tierflow_durable.machine import Source
-from tierflow_runtime.values import FailureError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,9 @@ class Publisher(Protocol):
         """Whether messages can be sent now."""
         ...
 
-    def publish(self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None = None) -> asyncio.Future[Any]:
+    def publish(
+        self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None = None
+    ) -> asyncio.Future[Any]:
         """Sends; the future is resolved by JetStream's acknowledgement or an error."""
         ...
 
@@ -119,7 +123,9 @@ class Relay:
 
     # --- rows of this instance ---
 
-    def enqueue(self, position: int, first_seq: int, parts: Sequence[bytes], classes: Sequence[str], entity: Any) -> None:
+    def enqueue(
+        self, position: int, first_seq: int, parts: Sequence[bytes], classes: Sequence[str], entity: Any
+    ) -> None:
         """Takes a committed row."""
         self._last = position
         if self._publisher is None:
@@ -130,7 +136,9 @@ class Relay:
         if len(self._queue) + len(self._flight) >= MOST_IN_MEMORY:
             self._behind = True
             return
-        parcel = Parcel(position, self._messages(entity.id, entity.source, entity.source_bytes, first_seq, parts, classes, self._me))
+        parcel = Parcel(
+            position, self._messages(entity.id, entity.source, entity.source_bytes, first_seq, parts, classes, self._me)
+        )
         if self._queue or not self._publisher.connected:
             self._queue.append(parcel)
             self._wake.set()
@@ -138,7 +146,14 @@ class Relay:
             self._send(parcel)
 
     def _messages(
-        self, entity_id: str, source: Source, head: bytes, first_seq: int, parts: Sequence[bytes], classes: Sequence[str], instance_id: str
+        self,
+        entity_id: str,
+        source: Source,
+        head: bytes,
+        first_seq: int,
+        parts: Sequence[bytes],
+        classes: Sequence[str],
+        instance_id: str,
     ) -> list[tuple[str, bytes, str, Mapping[str, str] | None]]:
         headers = {"traceparent": source.traceparent} if source.traceparent else None
         return [
@@ -157,14 +172,19 @@ class Relay:
         future = self._publisher.publish(*message)
         future.add_done_callback(lambda done: self._answered(parcel, message, done))
 
-    def _answered(self, parcel: Parcel, message: tuple[str, bytes, str, Mapping[str, str] | None], done: asyncio.Future[Any]) -> None:
+    def _answered(
+        self, parcel: Parcel, message: tuple[str, bytes, str, Mapping[str, str] | None], done: asyncio.Future[Any]
+    ) -> None:
         self._open -= 1
         if done.cancelled():
             return
         if (error := done.exception()) is not None:
             self.retries += 1
             if self.retries % 1000 == 1:
-                log.warning("an event was not acknowledged; it is sent again", extra={"error": f"{type(error).__name__}: {error}", "subject": message[0]})
+                log.warning(
+                    "an event was not acknowledged; it is sent again",
+                    extra={"error": f"{type(error).__name__}: {error}", "subject": message[0]},
+                )
             asyncio.get_running_loop().call_later(0.5, self._again, parcel, message)
             return
         self.published += 1
@@ -183,10 +203,8 @@ class Relay:
     async def run(self) -> None:
         """Sends what could not be sent at once, reads what was dropped from memory, saves the watermark about every second."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 1.0)
-            except TimeoutError:
-                pass
             self._wake.clear()
             if self._publisher is not None and self._publisher.connected:
                 while self._queue and len(self._flight) < MOST_IN_MEMORY // 2:
@@ -227,7 +245,12 @@ class Relay:
         batch = event_pb2.EventBatch.FromString(row["data"])
         parts = [event_part(event.SerializeToString()) for event in batch.events]
         classes = [class_of(event) for event in batch.events]
-        return Parcel(row["position"], self._messages(entity_id, source, source_bytes(self._kind, source), row["first_seq"], parts, classes, instance_id))
+        return Parcel(
+            row["position"],
+            self._messages(
+                entity_id, source, source_bytes(self._kind, source), row["first_seq"], parts, classes, instance_id
+            ),
+        )
 
     def _source(self, entity_id: str, row: Any) -> Source:
         run = self._kind == "run"
@@ -275,8 +298,9 @@ class Relay:
                 rows = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
                 if not rows:
                     break
-                while not await self._publish_all([self._parcel(row, str(row["instance"])) for row in rows]):
+                if not await self._publish_all([self._parcel(row, str(row["instance"])) for row in rows]):
                     await asyncio.sleep(1)
+                    continue
                 after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
             log.info("the event stream is filled again from the journal")
         finally:

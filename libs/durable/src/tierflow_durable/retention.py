@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import asyncpg
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database, is_weather
 from tierflow_durable.ids import floor_of, moment_of
 from tierflow_durable.sqlfile import statement
-from tierflow_runtime.values import FailureError, Micros
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ import random
 from typing import Any, Generic, TypeVar
 
 import grpc
-
 from tierflow_contracts.common.v1 import peer_service_pb2, peer_service_pb2_grpc
+from tierflow_runtime import wire
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import FailureError
+
 from tierflow_durable.database import unavailable
 from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import Reader
-from tierflow_runtime import wire
-from tierflow_runtime.errors import failure
-from tierflow_runtime.values import FailureError
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -46,7 +46,12 @@ class Router(Generic[S, C]):
                 return reply
             if loop.time() > until:
                 raise FailureError(
-                    failure("UNAVAILABLE", f"the owner of {self._host.machine.kind} {entity_id} cannot be reached; try again", component="durable", operation="command")
+                    failure(
+                        "UNAVAILABLE",
+                        f"the owner of {self._host.machine.kind} {entity_id} cannot be reached; try again",
+                        component="durable",
+                        operation="command",
+                    )
                 )
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 0.5)
@@ -107,7 +112,9 @@ class Router(Generic[S, C]):
         request = peer_service_pb2.ForwardRequest(
             instance_id=self._host.instance.id,
             commands=[
-                peer_service_pb2.ForwardedCommand(entity_id=entity_id, command_id=command_id, command=self._host.machine.dump_command(command))
+                peer_service_pb2.ForwardedCommand(
+                    entity_id=entity_id, command_id=command_id, command=self._host.machine.dump_command(command)
+                )
             ],
         )
         try:
@@ -131,7 +138,7 @@ class Router(Generic[S, C]):
     async def close(self) -> None:
         """Closes the channels to peers."""
         for channel, _ in self._channels.values():
-            await channel.close()
+            await channel.close(None)
         self._channels.clear()
 
 
@@ -151,7 +158,14 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
         try:
             done, reply = await self._router.here(item.entity_id, self._host.machine.load_command(item.command))
             if not done:
-                raise FailureError(failure("NOT_OWNER", "the entity is owned elsewhere; read its owner again", component="durable", operation="forward"))
+                raise FailureError(
+                    failure(
+                        "NOT_OWNER",
+                        "the entity is owned elsewhere; read its owner again",
+                        component="durable",
+                        operation="forward",
+                    )
+                )
             return peer_service_pb2.ForwardedReply(reply=self._host.machine.dump_reply(reply))
         except FailureError as error:
             return peer_service_pb2.ForwardedReply(failure=wire.failure_to_proto(error.failure))

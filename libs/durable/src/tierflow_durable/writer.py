@@ -166,7 +166,10 @@ class Writer:
 
     async def _bisect(self, batch: Batch, error: BaseException) -> None:
         if len(batch.writes) <= 1:
-            log.error("a row cannot be stored", extra={"entity_id": batch.writes[0].entity.id if batch.writes else "", "error": str(error)})
+            log.error(
+                "a row cannot be stored",
+                extra={"entity_id": batch.writes[0].entity.id if batch.writes else "", "error": str(error)},
+            )
             for write in batch.writes:
                 self._refused(write, error)
             if batch.writes and batch.acknowledgements:
