@@ -68,7 +68,7 @@ CREATE TABLE journal (
     instance uuid NOT NULL,
     position bigint NOT NULL,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    data bytea COMPRESSION lz4 NOT NULL,
+    data bytea NOT NULL,
     PRIMARY KEY (entity_id, seq)
 ) PARTITION BY RANGE (entity_id);
 CREATE INDEX journal_position ON journal USING brin (position) WITH (pages_per_range = 16, autosummarize = on);
@@ -79,7 +79,7 @@ CREATE TABLE journal_default PARTITION OF journal DEFAULT
 CREATE TABLE snapshot (
     entity_id uuid PRIMARY KEY,
     seq bigint NOT NULL,
-    data bytea COMPRESSION lz4 NOT NULL
+    data bytea NOT NULL
 );
 
 -- Request ids of clients (rule R8), kept for at least seven days.
@@ -98,6 +98,17 @@ CREATE TABLE blob (
     sha256 bytea NOT NULL,
     chunk integer NOT NULL,
     chunks integer NOT NULL,
-    data bytea COMPRESSION lz4 NOT NULL,
+    data bytea NOT NULL,
     PRIMARY KEY (sha256, chunk)
 );
+
+-- lz4 where the server was built with it (the embedded one was not); else Postgres's own compression.
+DO $$
+BEGIN
+    ALTER TABLE journal ALTER COLUMN data SET COMPRESSION lz4;
+    ALTER TABLE snapshot ALTER COLUMN data SET COMPRESSION lz4;
+    ALTER TABLE blob ALTER COLUMN data SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported OR invalid_parameter_value THEN
+    NULL;
+END
+$$;
