@@ -1,0 +1,341 @@
+"""The publisher: the only module that publishes (B16), and the two guarantees that there are (H11).
+
+Reliable: `publish` gives a future that is done when JetStream has acknowledged. Many are in flight at once; acknowledgements come back on one subscription,
+for half the cost of a request each. Fire and forget: `publish_progress` and `hint`; without a connection, or beyond the bound, they are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from tierflow_contracts.events.v1.event_pb2 import EventBatch, EventClass
+
+from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
+from tierflow_runtime.values import FailureError
+
+log = get_log(__name__)
+
+IN_FLIGHT: Final = 4096
+ACK_TIMEOUT: Final = 10.0
+MESSAGE_ID: Final = "Nats-Msg-Id"
+TRACEPARENT: Final = "traceparent"
+_NO_RESPONDERS: Final = "503"
+_TOO_LARGE: Final = 10054
+"""JetStream's error number for a message that is larger than its stream allows."""
+_SLICE: Final = 64
+"""Messages that are written before others may run."""
+
+
+class Ack(NamedTuple):
+    """JetStream's word that a message is stored: where, and whether it had it already."""
+
+    stream: str
+    seq: int
+    duplicate: bool
+
+
+class _Item(NamedTuple):
+    subject: str
+    payload: bytes
+    headers: dict[str, str] | None
+    future: asyncio.Future[Ack] | None
+
+
+class EventPublisher:
+    """Publishes over one connection, which `messaging` opens, loses and opens again. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        in_flight: int = IN_FLIGHT,
+        ack_timeout: float = ACK_TIMEOUT,
+        stream_missing: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepares; `run` does the work.
+
+        Args:
+            in_flight: Most reliable messages that wait or are unacknowledged.
+            ack_timeout: Seconds after which a message that is not acknowledged has failed.
+            stream_missing: Called when a message found no stream.
+        """
+        self._bound = in_flight
+        self._ack_timeout = ack_timeout
+        self._stream_missing = stream_missing
+        self._client: Client | None = None
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._queue: deque[_Item] = deque()
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._unacknowledged: dict[str, tuple[asyncio.Future[Ack], float]] = {}
+        self._open = 0
+        self._number = 0
+        self.acknowledged = 0
+        """Reliable messages that JetStream has stored."""
+        self.failed = 0
+        """Reliable messages whose future has an error."""
+        self.dropped = 0
+        """Fire-and-forget messages that were dropped."""
+
+    @property
+    def in_flight(self) -> int:
+        """Reliable messages that wait or are unacknowledged."""
+        return self._open
+
+    @property
+    def room(self) -> int:
+        """Reliable messages that may be published now."""
+        return self._bound - self._open
+
+    async def wait_room(self) -> None:
+        """Waits until a reliable message may be published."""
+        await self._room.wait()
+
+    def publish_batch(
+        self, batch: EventBatch, event_class: EventClass.ValueType, *, instance: str, traceparent: str = ""
+    ) -> asyncio.Future[Ack]:
+        """Publishes events of one entity and class that were committed together (rule R20).
+
+        The message id is `entity/class/first seq/instance`. Errors are in the future, as for `publish`; also INTERNAL, where an event is of an unknown kind or
+        another class, or there is none (A11).
+        """
+        source = batch.source
+        try:
+            if (
+                not batch.events
+                or any(class_of(event) != event_class for event in batch.events)
+                or event_class not in RELIABLE
+            ):
+                raise FailureError(
+                    failure(
+                        "INTERNAL",
+                        "A batch of events that are not of its class was not published.",
+                        component="messaging",
+                        operation="publish_batch",
+                    )
+                )
+        except FailureError as error:
+            return self._failed(error)
+        name = RELIABLE[event_class]
+        subject = subjects_of(source.tenant, source.swarm_id, source.run_id).of(event_class)
+        headers = {TRACEPARENT: traceparent} if traceparent else None
+        return self.publish(
+            subject, batch.SerializeToString(), f"{source.entity_id}/{name}/{batch.events[0].seq}/{instance}", headers
+        )
+
+    def publish(
+        self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None = None
+    ) -> asyncio.Future[Ack]:
+        """Publishes one message reliably: the future is done when JetStream has it. Never waits.
+
+        The future's error is a FailureError: EVENTS_UNAVAILABLE (no connection, lost connection, no acknowledgement in time, no stream; publish again),
+        MESSAGE_TOO_LARGE (final), or QUEUE_FULL (see `room` and `wait_room`).
+        """
+        if self._open >= self._bound:
+            return self._failed(_error("QUEUE_FULL", f"{self._bound} messages are in flight; wait for room."))
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self._open += 1
+        if self._open >= self._bound:
+            self._room.clear()
+        self._queue.append(
+            _Item(subject, payload, {MESSAGE_ID: msg_id, **headers} if headers else {MESSAGE_ID: msg_id}, future)
+        )
+        self._more.set()
+        return future
+
+    def publish_progress(self, subject: str, batch: EventBatch) -> None:
+        """Publishes progress, fire and forget: it may be lost, and costs nobody anything but this. Raises FailureError for events that are not progress."""
+        if any(class_of(event) != EventClass.EVENT_CLASS_PROGRESS for event in batch.events):
+            raise FailureError(
+                failure(
+                    "INTERNAL",
+                    "Only progress may be fired and forgotten.",
+                    component="messaging",
+                    operation="publish_progress",
+                )
+            )
+        self.hint(subject, batch.SerializeToString())
+
+    def hint(self, subject: str, payload: bytes = b"") -> None:
+        """Publishes a message that nobody needs for correctness (rules R15, R21)."""
+        if self._client is None or len(self._queue) >= self._bound:
+            self.dropped += 1
+            return
+        self._queue.append(_Item(subject, payload, None, None))
+        self._more.set()
+
+    async def run(self) -> None:
+        """Sends what is published and fails what is not acknowledged in time, until cancelled."""
+        timer = asyncio.create_task(self._fail_late(), name="event publisher timer")
+        try:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                await self._send_queued()
+        finally:
+            timer.cancel()
+            self._fail_all("The publisher has stopped.")
+
+    async def connected(self, client: Client) -> None:
+        """Takes a new connection into use."""
+        self._inbox = client.new_inbox() + "."
+        self._subscription = await client.subscribe(
+            self._inbox + "*", cb=self._acknowledge, pending_msgs_limit=2 * self._bound + 1024
+        )
+        self._client = client
+
+    def resumed(self, client: Client) -> None:
+        """Uses the connection again, which was re-established with its subscriptions."""
+        self._client = client
+
+    def disconnected(self) -> None:
+        """The connection is lost: acknowledgements under way will not come, so that everything in flight has failed."""
+        self._client = None
+        self._fail_all("The connection to NATS is lost.")
+
+    async def drained(self, timeout: float) -> bool:
+        """Waits until nothing is in flight, at most `timeout` seconds; whether that is so."""
+        open_futures = [item.future for item in self._queue if item.future is not None] + [
+            future for future, _ in self._unacknowledged.values()
+        ]
+        if open_futures:
+            await asyncio.wait(open_futures, timeout=timeout)
+        return self._open == 0
+
+    async def _send_queued(self) -> None:
+        count = 0
+        while self._queue:
+            item = self._queue.popleft()
+            if item.future is None or not item.future.done():
+                await self._send(item)
+            count += 1
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _send(self, item: _Item) -> None:
+        client, future = self._client, item.future
+        if client is None:
+            self._finish(future, error=_error("EVENTS_UNAVAILABLE", "There is no connection to NATS."))
+            return
+        size = (
+            len(item.payload)
+            + 32
+            + (sum(len(name) + len(value) for name, value in item.headers.items()) if item.headers else 0)
+        )
+        if size > client.max_payload:
+            self._finish(
+                future,
+                error=_error(
+                    "MESSAGE_TOO_LARGE",
+                    f"An event message has {size} bytes; this NATS server takes {client.max_payload}.",
+                ),
+            )
+            return
+        reply = ""
+        if future is not None:
+            self._number += 1
+            reply = f"{self._inbox}{self._number}"
+            self._unacknowledged[reply] = (future, time.monotonic() + self._ack_timeout)
+        try:
+            await client.publish(item.subject, item.payload, reply, item.headers)
+        except (NatsError, OSError) as error:
+            self._unacknowledged.pop(reply, None)
+            self._finish(
+                future,
+                error=_error("EVENTS_UNAVAILABLE", "NATS did not take a message.", f"{type(error).__name__}: {error}"),
+            )
+
+    async def _acknowledge(self, message: Msg) -> None:
+        found = self._unacknowledged.pop(message.subject, None)
+        if found is None:
+            return  # too late, or of a connection that was lost: its future has failed already
+        future = found[0]
+        if not message.data:
+            missing = (message.headers or {}).get("Status") == _NO_RESPONDERS
+            self._finish(
+                future,
+                error=_error(
+                    "EVENTS_UNAVAILABLE", "No stream takes the message." if missing else "NATS answered with nothing."
+                ),
+            )
+            if missing and self._stream_missing is not None:
+                self._stream_missing()
+            return
+        answer = orjson.loads(message.data)
+        problem = answer.get("error")
+        if problem is None:
+            self._finish(
+                future, ack=Ack(answer.get("stream", ""), answer.get("seq", 0), answer.get("duplicate", False))
+            )
+            return
+        code = "MESSAGE_TOO_LARGE" if problem.get("err_code") == _TOO_LARGE else "EVENTS_UNAVAILABLE"
+        self._finish(future, error=_error(code, "JetStream refused a message.", str(problem)))
+
+    async def _fail_late(self) -> None:
+        """Fails what is not acknowledged in time; the oldest are first in the dictionary."""
+        while True:
+            await asyncio.sleep(min(1.0, self._ack_timeout / 4))
+            now = time.monotonic()
+            while self._unacknowledged:
+                reply, (future, due) = next(iter(self._unacknowledged.items()))
+                if due > now:
+                    break
+                del self._unacknowledged[reply]
+                self._finish(
+                    future,
+                    error=_error(
+                        "EVENTS_UNAVAILABLE",
+                        f"NATS did not acknowledge a message within {self._ack_timeout:g} seconds.",
+                    ),
+                )
+
+    def _fail_all(self, message: str) -> None:
+        waiting = [item.future for item in self._queue] + [future for future, _ in self._unacknowledged.values()]
+        self._queue.clear()
+        self._unacknowledged.clear()
+        for future in waiting:
+            self._finish(future, error=_error("EVENTS_UNAVAILABLE", message))
+
+    def _finish(
+        self, future: asyncio.Future[Ack] | None, *, ack: Ack | None = None, error: FailureError | None = None
+    ) -> None:
+        if future is None:
+            self.dropped += 1
+            return
+        self._open -= 1
+        if self._open < self._bound:
+            self._room.set()
+        if error is not None:
+            self.failed += 1
+        else:
+            self.acknowledged += 1
+        if future.done():
+            return  # cancelled by whoever waited
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # whoever fires and forgets a reliable message is not warned of; `failed` counts
+        elif ack is not None:
+            future.set_result(ack)
+
+    def _failed(self, error: FailureError) -> asyncio.Future[Ack]:
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self.failed += 1
+        future.set_exception(error)
+        future.exception()
+        return future
+
+
+def _error(code: str, message: str, detail: str = "") -> FailureError:
+    return FailureError(failure(code, message, component="messaging", operation="publish", detail=detail))
