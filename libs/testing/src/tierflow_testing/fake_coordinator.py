@@ -209,7 +209,7 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
     async def GetSwarm(self, request: api.GetSwarmRequest, context: Any) -> Any:  # noqa: N802
         """A swarm it knows."""
         if request.swarm_id in self.swarms:
-            self.answers["GetSwarm"] = api.GetSwarmResponse(swarm=self.swarms[request.swarm_id])
+            return api.GetSwarmResponse(swarm=self.swarms[request.swarm_id])
         return await self._scripted("GetSwarm", request, context)
 
     async def WaitSwarm(self, request: api.WaitSwarmRequest, context: Any) -> Any:  # noqa: N802

@@ -1,0 +1,267 @@
+"""How swarms, runs, steps, logs, executors and the queue are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from tierflow.results import story, trace_id
+from tierflow_contracts.common.v1 import state_pb2
+from tierflow_contracts.common.v1.execution_pb2 import Usage
+from tierflow_contracts.common.v1.payload_pb2 import Payload
+from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import GetQueueResponse
+from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
+from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2 import AttemptLog, ConnectedExecutor
+from tierflow_contracts.orchestrator.v1.run_pb2 import Run, Step
+
+from tierflow_cli import text
+
+_WIDTH = 400
+"""Longest value shown in a description; the whole is in --json."""
+
+
+def swarm_state(number: int) -> str:
+    """Short name of a swarm's state."""
+    return text.name_of(state_pb2.SwarmState, number, "SWARM_STATE_")
+
+
+def run_state(number: int) -> str:
+    """Short name of a run's state."""
+    return text.name_of(state_pb2.RunState, number, "RUN_STATE_")
+
+
+def step_state(number: int) -> str:
+    """Short name of a step's state."""
+    return text.name_of(state_pb2.StepState, number, "STEP_STATE_")
+
+
+def list_swarms(swarms: Iterable[Swarm]) -> None:
+    """Swarms, one a line."""
+    rows = [
+        (
+            s.context.swarm_id,
+            text.state(swarm_state(s.state)),
+            _flow(s),
+            text.ago(s.created_at),
+            text.duration(s.duration),
+            s.context.user_id,
+            s.reason,
+        )
+        for s in swarms
+    ]
+    text.table(("SWARM", "STATE", "FLOW", "ACCEPTED", "TOOK", "USER", "REASON"), rows)
+
+
+def list_runs(runs: Iterable[Run]) -> None:
+    """Runs, one a line."""
+    rows = [
+        (
+            r.context.run_id,
+            text.state(run_state(r.state)),
+            _flow(r),
+            f"{r.counts.completed}/{r.counts.total}",
+            text.ago(r.created_at),
+            text.duration(r.duration),
+            r.context.user_id,
+            r.reason,
+        )
+        for r in runs
+    ]
+    text.table(("RUN", "STATE", "FLOW", "STEPS", "ACCEPTED", "TOOK", "USER", "REASON"), rows)
+
+
+def _flow(thing: Swarm | Run) -> str:
+    return f"{thing.flow_name}@{thing.flow_version}" if thing.flow_version else thing.flow_name
+
+
+def show_swarm(swarm: Swarm) -> None:
+    """One swarm in full."""
+    name = swarm_state(swarm.state)
+    outcome = text.name_of(state_pb2.Outcome, swarm.outcome, "OUTCOME_") if swarm.outcome else ""
+    text.fields(
+        [
+            ("swarm", text.bold(swarm.context.swarm_id)),
+            (
+                "state",
+                " ".join(
+                    part
+                    for part in (
+                        text.state(name),
+                        text.state(outcome) if outcome != name else "",
+                        _because(swarm.reason),
+                    )
+                    if part
+                ),
+            ),
+            ("flow", _flow(swarm)),
+            *_common(swarm),
+            ("runs", ", ".join(swarm.run_ids)),
+        ]
+    )
+
+
+def show_run(run: Run, steps: Sequence[Step], *, within: Swarm | None = None) -> None:
+    """One run in full, or what it adds to its swarm, and its steps."""
+    name = run_state(run.state)
+    pairs = [
+        ("state", " ".join(part for part in (text.state(name), f"{run.percent:.0f} %", _because(run.reason)) if part))
+    ]
+    if within is None:
+        pairs = [
+            ("run", text.bold(run.context.run_id)),
+            ("swarm", run.context.swarm_id),
+            *pairs,
+            ("flow", _flow(run)),
+            *_common(run),
+        ]
+    pairs += [("wakes", text.moment(run.wake_at)), ("steps", _counts(run))]
+    text.fields(pairs)
+    if steps:
+        click.echo()
+        show_steps(steps)
+    if run.counts.total > len(steps):
+        click.echo(text.dim(f"... {len(steps)} of {run.counts.total} steps; all of them: --steps {run.counts.total}"))
+
+
+def _because(reason: str) -> str:
+    return text.dim(f"({reason})") if reason else ""
+
+
+def _common(thing: Swarm | Run) -> list[tuple[str, str]]:
+    context = thing.context
+    return [
+        ("trace", trace_id(context.traceparent)),
+        ("tenant / user", f"{context.tenant} / {context.user_id}"),
+        ("request id", context.request_id),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(context.labels.items()))),
+        ("accepted", f"{text.moment(thing.created_at)}  {text.dim(text.ago(thing.created_at))}"),
+        ("ended", text.moment(thing.ended_at)),
+        ("took", text.duration(thing.duration)),
+        ("used", usage(thing.usage)),
+        ("input", payload(thing.input)),
+        ("output", payload(thing.output)),
+        ("failure", click.style(story(thing.failure), fg="red") if thing.HasField("failure") else ""),
+        ("owner", thing.owner),
+    ]
+
+
+def _counts(run: Run) -> str:
+    counts = run.counts
+    parts = [
+        (counts.running, "running"),
+        (counts.pending, "pending"),
+        (counts.completed, "completed"),
+        (counts.failed, "failed"),
+    ]
+    parts += [(counts.skipped, "skipped"), (counts.cancelled, "cancelled")]
+    return (
+        f"{counts.total}: " + ", ".join(f"{number} {name}" for number, name in parts if number) if counts.total else ""
+    )
+
+
+def usage(used: Usage) -> str:
+    """What was used, in one line, without what is zero."""
+    parts = [
+        (used.credits, text.credits_(used.credits)),
+        (used.steps, f"{used.steps} steps"),
+        (used.attempts, f"{used.attempts} attempts"),
+        (used.tool_calls, f"{used.tool_calls} tool calls"),
+        (used.input_tokens + used.output_tokens, f"{used.input_tokens} + {used.output_tokens} tokens"),
+        (used.wall_time.ToNanoseconds(), f"{text.duration(used.wall_time)} of executors"),
+        (used.cpu_time.ToNanoseconds(), f"{text.duration(used.cpu_time)} of processor"),
+        (used.memory_bytes, f"{text.size(used.memory_bytes)} at most"),
+    ]
+    return ", ".join(part for number, part in parts if number)
+
+
+def payload(value: Payload) -> str:
+    """A value, cut where it is long."""
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        return ""
+    if kind == "ref":
+        return f"{text.size(value.ref.size)} stored as {value.ref.sha256}"
+    shown = value.json if kind == "json" else str(text.plain(value)["value"])
+    return shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}... ({len(shown)} characters)"
+
+
+def show_steps(steps: Sequence[Step]) -> None:
+    """Steps, one a line, and the failures of those that failed."""
+    rows = [
+        (
+            s.step_id,
+            text.state(step_state(s.state)),
+            s.handler or s.kind,
+            str(s.attempts) if s.attempts else "",
+            text.duration(s.duration),
+            s.executor_id,
+            click.style(story(s.failure), fg="red") if s.HasField("failure") else s.reason,
+        )
+        for s in steps
+    ]
+    text.table(("STEP", "STATE", "HANDLER", "ATTEMPTS", "TOOK", "EXECUTOR", ""), rows)
+
+
+def show_logs(attempts: Iterable[AttemptLog]) -> None:
+    """Lines under the attempt that wrote them."""
+    for attempt in attempts:
+        click.echo(text.bold(attempt.step_id) + text.dim(f" attempt {attempt.attempt}"))
+        for line in attempt.lines:
+            colour = {"stderr": "red", "error": "red", "warning": "yellow"}.get(line.stream.lower())
+            when = line.time.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
+            click.echo(
+                f"  {text.dim(when)} {text.dim(line.stream.ljust(7))} {click.style(line.text, fg=colour) if colour else line.text}"
+            )
+
+
+def show_queue(queue: GetQueueResponse) -> None:
+    """What is under way, tier by tier."""
+    rows: list[tuple[str, str]] = [
+        (name, str(getattr(queue, name))) for name in ("total", "queued", "running", "paused", "stopping")
+    ]
+    click.echo(text.bold("swarms under way"))
+    text.fields([*rows, ("most", str(queue.max_size or "not limited"))], indent=2)
+    text.heading("swarms ended since the engine's first start")
+    text.fields([(name, str(getattr(queue, name))) for name in ("completed", "failed", "cancelled")], indent=2)
+    text.heading("runs and steps")
+    counts = [(run_state(count.state).lower(), str(count.count)) for count in queue.runs.runs]
+    text.fields([*counts, ("attempts", str(queue.runs.attempts)), ("slots", str(queue.runs.slots))], indent=2)
+    waiting = sorted(queue.runs.waiting_steps.items(), key=lambda item: -item[1])
+    if waiting:
+        text.heading("steps that wait for a slot")
+        text.fields([(handler, str(number)) for handler, number in waiting], indent=2)
+
+
+def list_executors(executors: Sequence[ConnectedExecutor], *, show_handlers: bool) -> None:
+    """Executors, one a line."""
+    rows = [
+        (
+            e.hello.name or e.hello.executor_id,
+            e.address,
+            click.style(f"lost {text.ago(e.lost_since)}", fg="red")
+            if e.HasField("lost_since")
+            else "draining"
+            if e.draining
+            else text.state("RUNNING"),
+            f"{e.slots_used}/{e.hello.slots}",
+            ", ".join(f"{key}={value}" for key, value in sorted(e.hello.labels.items())),
+            str(len(e.hello.handlers)) if show_handlers else ", ".join(sorted(h.name for h in e.hello.handlers)),
+        )
+        for e in executors
+    ]
+    if not rows:
+        click.echo("No executor is connected. Start one with: tierflow executor --handlers YOUR_PACKAGE", err=True)
+        return
+    text.table(("EXECUTOR", "ADDRESS", "STATE", "SLOTS", "LABELS", "HANDLERS"), rows)
+    if show_handlers:
+        click.echo()
+        known: dict[str, Any] = {h.name: h for e in executors for h in e.hello.handlers}
+        side = {True: "side-effecting", False: ""}
+        text.table(
+            ("HANDLER", "TIMEOUT", "", "DOES"),
+            [
+                (h.name, text.duration(h.timeout), side[h.side_effecting], (h.description.splitlines() or [""])[0])
+                for _, h in sorted(known.items())
+            ],
+        )

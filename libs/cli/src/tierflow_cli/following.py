@@ -1,0 +1,151 @@
+"""`tierflow watch`: events as lines, live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+from tierflow_contracts.common.v1 import state_pb2
+
+from tierflow_cli import text
+from tierflow_cli.connection import FAILED, Connection, connected
+
+if TYPE_CHECKING:
+    from tierflow import Client, Event, Gap
+
+
+@click.command()
+@click.argument("swarm_id", metavar="ID")
+@click.option("--resume-token", default="", help="Go on after the event that had this token.")
+@click.option("--progress/--no-progress", default=True, help="Also show progress, which may be lost.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@connected
+async def watch(
+    connection: Connection, *, swarm_id: str, resume_token: str, progress: bool, as_json: bool
+) -> int | None:
+    """Follow a swarm (or the swarm of a run) live until it ends. Survives broken connections; exits 1 where the swarm did not complete."""
+    found = await swarm_of(connection.client, swarm_id)
+    final = await follow(connection.patient, found, resume_token, progress=progress, as_json=as_json)
+    return 0 if final in (None, "COMPLETED") else FAILED
+
+
+async def swarm_of(client: Client, entity_id: str) -> str:
+    """The swarm of that id, or the one to which the run of that id belongs. Raises `NotFound`."""
+    from tierflow import NotFound
+
+    try:
+        await client.get(entity_id)
+    except NotFound as missing:
+        try:
+            run = await client.get_run(entity_id)
+        except NotFound:
+            raise missing from None
+        return run.context.swarm_id
+    return entity_id
+
+
+async def follow(
+    client: Client, swarm_id: str, resume_token: str = "", *, progress: bool = True, as_json: bool = False
+) -> str | None:
+    """Prints events until the swarm has ended; returns its final state."""
+    from tierflow import Gap
+
+    final = None
+    async for item in client.watch(swarm_id, resume_token, progress=progress):
+        if as_json:
+            _print_object(item)
+        else:
+            click.echo(
+                f"{text.dim('history is missing here')} ({item.from_seq} to {item.to_seq})"
+                if isinstance(item, Gap)
+                else line(item)
+            )
+        if not isinstance(item, Gap) and item.type == "swarm_ended":
+            ended: Any = item.message
+            final = text.name_of(state_pb2.SwarmState, ended.to, "SWARM_STATE_")
+    return final
+
+
+def _print_object(item: Event | Gap) -> None:
+    import json
+
+    from tierflow import Gap
+
+    if isinstance(item, Gap):
+        record = {"type": "gap", "entity_id": item.entity_id, "from_seq": item.from_seq, "to_seq": item.to_seq}
+    else:
+        record = {
+            "type": item.type,
+            "time": item.time.isoformat(),
+            "seq": item.seq,
+            "entity_id": item.entity_id,
+            "run_id": item.run_id,
+            "step_id": item.step_id,
+            "attempt": item.attempt,
+            "data": item.data,
+        }
+    click.echo(json.dumps({**record, "resume_token": item.resume_token}, ensure_ascii=False))
+
+
+def line(event: Event) -> str:
+    """An event as one line: when, where, what."""
+    when = text.dim(event.time.astimezone().strftime("%H:%M:%S.%f")[:-3])
+    where = event.step_id or ("run" if event.run_id else "swarm")
+    told = _TOLD.get(event.type)
+    what = told(event.message) if told else event.type.replace("_", " ")
+    again = text.dim(f" (attempt {event.attempt})") if event.attempt > 1 else ""
+    return f"{when}  {where:<24} {what}{again}"
+
+
+def _states(enum: Any, prefix: str) -> Callable[[Any], str]:
+    def told(message: Any) -> str:
+        names = [text.name_of(enum, number, prefix) for number in (getattr(message, "from"), message.to)]
+        reason = f": {message.reason}" if message.reason else ""
+        return f"{names[0]} -> {text.state(names[1])}{reason}" + (
+            f": {message.failure.message}" if _has(message, "failure") else ""
+        )
+
+    return told
+
+
+def _has(message: Any, field: str) -> bool:
+    return field in message.DESCRIPTOR.fields_by_name and message.HasField(field)
+
+
+def _progress(message: Any) -> str:
+    share = f"{message.percent:.0f} % " if message.percent else ""
+    return text.dim(f"{share}{message.message}".strip() or message.kind)
+
+
+_RUN = _states(state_pb2.RunState, "RUN_STATE_")
+_SWARM = _states(state_pb2.SwarmState, "SWARM_STATE_")
+_TOLD: dict[str, Callable[[Any], str]] = {
+    "swarm_created": lambda m: f"accepted, flow {m.flow.name}" if m.flow.name else "accepted",
+    "swarm_state_changed": _SWARM,
+    "swarm_ended": _SWARM,
+    "run_requested": lambda m: f"asked for run {m.run_id}",
+    "run_taken": lambda m: f"run {m.run_id} taken",
+    "run_finished": lambda m: f"run {m.run_id} {text.state(text.name_of(state_pb2.RunState, m.state, 'RUN_STATE_'))}",
+    "run_created": lambda m: f"accepted, flow {m.flow.name}" if m.flow.name else "accepted",
+    "run_state_changed": _RUN,
+    "run_ended": _RUN,
+    "command_received": lambda m: (
+        f"told to {m.command} by {m.actor or 'nobody known'}" + (f": {m.reason}" if m.reason else "")
+    ),
+    "items_expanded": lambda m: f"{m.count} items",
+    "step_scheduled": lambda m: f"{text.state('SCHEDULED')} on {m.executor_id}",
+    "step_started": lambda _: text.state("RUNNING"),
+    "step_completed": lambda m: (
+        text.state("COMPLETED") + (f" in {text.duration(m.usage.wall_time)}" if m.usage.HasField("wall_time") else "")
+    ),
+    "step_retrying": lambda m: (
+        f"{text.state('BACKOFF')}: {m.failure.message}; again at {text.moment(m.next_attempt_at)}"
+    ),
+    "step_failed": lambda m: f"{text.state('FAILED')}: {m.failure.message}" + (" (tolerated)" if m.tolerated else ""),
+    "step_skipped": lambda m: f"SKIPPED: {m.reason}",
+    "step_cancelled": lambda m: f"{text.state('CANCELLED')}: {m.reason}",
+    "late_result": lambda _: "a result came too late; its cost is booked",
+    "attempt_logged": lambda m: f"wrote {len(m.lines)} lines",
+    "progress_reported": _progress,
+}

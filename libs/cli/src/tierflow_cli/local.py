@@ -1,0 +1,212 @@
+"""Commands for this machine: `dev` and `executor` start processes, `audit` and `version` look at what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tierflow_cli.connection import FAILED, UNREACHABLE, refuse
+
+if TYPE_CHECKING:
+    from tierflow_testing.stack import Stack
+
+DATA = Path(".tierflow/dev")
+ADDRESSES = "addresses.json"
+"""In the data directory while the stack runs: where everything is, for `audit` and for scripts."""
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=DATA, show_default=True, help="Where data and logs are kept."
+)
+@click.option("--fresh", is_flag=True, help="Throw away what is stored there first.")
+@click.option("--handlers", multiple=True, metavar="MODULE", help="A Python module with handlers; may be given again.")
+@click.option(
+    "--port",
+    type=int,
+    default=7701,
+    show_default=True,
+    help="Of the coordinator; orchestrator and executor take the next two.",
+)
+@click.option(
+    "--slots", type=click.IntRange(1), default=64, show_default=True, help="Steps that the executor performs at once."
+)
+def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: int) -> None:
+    """Start everything on this machine and keep it running: Postgres, NATS and the three services. Ctrl-C ends it all.
+
+    Services that die are started again. What was stored is there at the next start.
+    """
+    from tierflow_testing.stack import Stack, StackOptions
+
+    data = data.absolute()
+    if fresh:
+        shutil.rmtree(data, ignore_errors=True)
+    options = StackOptions(handlers=handlers, slots=slots, supervised=True, environment={"PYTHONPATH": python_path()})
+    stack = Stack(data, options)
+    for service, number in zip(
+        (*stack.coordinators, *stack.orchestrators, *stack.executors), range(port, port + 3), strict=True
+    ):
+        service.port = number
+    _refuse_taken_ports(stack)
+    started = time.monotonic()
+    click.echo(f"Starting everything; data and logs: {data}")
+    start(stack)
+    try:
+        _say_where(stack, time.monotonic() - started)
+        _keep(stack)
+    finally:
+        click.echo("\nStopping: services drain, then the servers stop.")
+        (data / ADDRESSES).unlink(missing_ok=True)
+        stack.stop()
+        click.echo(f"Stopped. What was stored is in {data}; throw it away with: tierflow dev --fresh")
+
+
+def python_path(*directories: Path) -> str:
+    """Where executors look for modules: the directories, the current one, and ours."""
+    return os.pathsep.join([*map(str, directories), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def start(stack: Stack) -> None:
+    """Starts a stack; ends the command with what was wrong if it does not come up."""
+    from tierflow_testing.errors import StartFailed
+
+    try:
+        stack.start()
+    except StartFailed as failed:
+        refuse(str(failed), UNREACHABLE)
+    (stack.directory / ADDRESSES).write_text(json.dumps(addresses(stack), indent=2))
+
+
+def addresses(stack: Stack) -> dict[str, str]:
+    """Where everything of a stack is."""
+    services = {service.name: service.address for service in stack.services}
+    return {**services, "database_url": stack.database_url, "nats_url": stack.nats.url}
+
+
+def _refuse_taken_ports(stack: Stack) -> None:
+    from tierflow_testing.ports import is_free
+
+    for service in stack.services:
+        if not is_free(service.port):
+            refuse(
+                f"Port {service.port} ({service.name}) is taken; perhaps `tierflow dev` runs already. Choose others with --port.",
+                UNREACHABLE,
+            )
+
+
+def _say_where(stack: Stack, seconds: float) -> None:
+    from tierflow_cli import text
+
+    click.echo(f"Ready in {text.span(seconds)}.\n")
+    text.fields([(name, address) for name, address in addresses(stack).items()], indent=2)
+    prefix = "" if stack.address == "127.0.0.1:7701" else f"TIERFLOW_ADDRESS={stack.address} "
+    click.echo("\nIn another terminal:")
+    for command in (
+        "tierflow executors",
+        "tierflow submit FLOW.yaml -i name=Ada --watch",
+        "tierflow runs",
+        "tierflow queue",
+    ):
+        click.echo(f"  {prefix}{command}")
+    click.echo(f"  grpcurl -plaintext {stack.address} list\n")
+    click.echo(
+        text.dim(
+            f"Development mode: open to everybody on this machine. Logs: {stack.directory / 'logs'}. Ctrl-C ends it all."
+        )
+    )
+
+
+def _keep(stack: Stack) -> None:
+    """Returns when the command is told to end; says meanwhile when a service was started again."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    restarts = {service.name: 0 for service in stack.services}
+    while not ended.wait(0.5):
+        for service in stack.services:
+            if service.restarts > restarts[service.name]:
+                restarts[service.name] = service.restarts
+                click.echo(f"{service.name} had died and was started again; why: {service.log}")
+
+
+@click.command()
+@click.option(
+    "--handlers",
+    multiple=True,
+    required=True,
+    metavar="MODULE",
+    help="A Python module with handlers; may be given again.",
+)
+@click.option("--port", type=int, default=7703, show_default=True)
+@click.option("--name", help="Stable over restarts; else the host's name.")
+@click.option("--slots", type=click.IntRange(1), help="Steps that it performs at once.")
+def executor(handlers: tuple[str, ...], port: int, name: str | None, slots: int | None) -> None:
+    """Perform steps with the handlers of Python modules, in the foreground. Modules are looked for in the current directory too.
+
+    Orchestrators have to know its address (TIERFLOW_EXECUTORS). Ctrl-C drains: what runs is finished, nothing new is taken.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": python_path(),
+        "TIERFLOW_HANDLERS": ",".join(handlers),
+        "TIERFLOW_PORT": str(port),
+    }
+    if name:
+        environment["TIERFLOW_NAME"] = name
+    if slots:
+        environment["TIERFLOW_SLOTS"] = str(slots)
+    os.execve(sys.executable, [sys.executable, "-m", "tierflow_executor"], environment)
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=DATA, show_default=True, help="Of a running `tierflow dev`."
+)
+@click.option("--database-url", envvar="TIERFLOW_DATABASE_URL", help="Instead: the database of the services.")
+@click.option("--nats-url", envvar="TIERFLOW_NATS_URL", help="Instead: the event stream.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def audit(data: Path, database_url: str | None, nats_url: str | None, as_json: bool) -> None:
+    """Check everything that is stored against the numbered invariants: nothing lost, nothing done twice, nothing spent that was not granted."""
+    import asyncio
+
+    if database_url is None:
+        known = _known(data)
+        database_url, nats_url = known["database_url"], nats_url or known["nats_url"]
+    from tierflow_cli.auditing import audited
+
+    sys.exit(0 if asyncio.run(audited(database_url, nats_url or "", as_json=as_json)) else FAILED)
+
+
+def _known(data: Path) -> dict[str, str]:
+    try:
+        known: dict[str, str] = json.loads((data / ADDRESSES).read_text())
+    except FileNotFoundError:
+        refuse(
+            f"Nothing runs in {data}. Start it with `tierflow dev`, or give --database-url and --nats-url.", UNREACHABLE
+        )
+    return known
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def version(as_json: bool) -> None:
+    """Show the versions in use."""
+    import platform
+    from importlib import metadata
+
+    found = {"tierflow": metadata.version("tierflow-cli"), "python": platform.python_version()}
+    found |= {name: metadata.version(name) for name in ("grpcio", "protobuf")}
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, number in found.items():
+        click.echo(f"{name} {number}")
