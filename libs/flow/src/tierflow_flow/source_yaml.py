@@ -60,10 +60,17 @@ def read_yaml(text: str) -> Document:
             reader.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise fatal(f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else 0) from None
+        line = mark.line + 1 if mark else 0
+        raise fatal(f"not YAML: {error.problem or error.context}{_quote_hint(text, line)}", line) from None
     except yaml.YAMLError as error:
         raise fatal(f"not YAML: {' '.join(str(error).split())[:200]}") from None
     return reader.builder.document(reader.root)
+
+
+def _quote_hint(text: str, line: int) -> str:
+    lines = text.split("\n", line)
+    wrong = lines[line - 1] if 0 < line <= len(lines) else ""
+    return "; put expressions with ': ', ' #' or braces in quotes" if "${{" in wrong else ""
 
 
 class _Reader:

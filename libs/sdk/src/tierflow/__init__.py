@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tierflow.errors import ResourceExhausted as ResourceExhausted
     from tierflow.errors import TierflowError as TierflowError
     from tierflow.errors import Unavailable as Unavailable
+    from tierflow.flow import FlowBuilder as FlowBuilder
+    from tierflow.flow import expr as expr
+    from tierflow.flow import flow as flow
+    from tierflow.flow import fn as fn
     from tierflow.handle import Handle as Handle
     from tierflow.handler import handler as handler
     from tierflow.outcomes import BudgetExhausted as BudgetExhausted
@@ -45,6 +49,7 @@ _EXPORTS = {
     "Degraded": "tierflow.outcomes",
     "Event": "tierflow.watching",
     "ExecutionFailed": "tierflow.errors",
+    "FlowBuilder": "tierflow.flow",
     "Gap": "tierflow.watching",
     "Handle": "tierflow.handle",
     "HandlerFailed": "tierflow.outcomes",
@@ -56,6 +61,9 @@ _EXPORTS = {
     "Result": "tierflow.results",
     "TierflowError": "tierflow.errors",
     "Unavailable": "tierflow.errors",
+    "expr": "tierflow.flow",
+    "flow": "tierflow.flow",
+    "fn": "tierflow.flow",
     "handler": "tierflow.handler",
 }
 """Each name and the module it comes from; a further one is a line here and a line above."""
