@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -30,8 +30,24 @@ _LONGEST_REQUEST_ID: Final = 128
 class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Wraps each method: authenticates, sets the ids for logs, turns what is raised into a rich status."""
 
-    def __init__(self, authenticator: Authenticator, *, tier: int, component: str) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        *,
+        tier: int,
+        component: str,
+        on_failure: Sequence[Callable[[Failure], None]] = (),
+    ) -> None:
+        """Prepares the boundary of one server.
+
+        Args:
+            authenticator: Knows callers.
+            tier: Named in failures that name none.
+            component: Likewise.
+            on_failure: Told of each failure before the call ends with it: metrics, spans.
+        """
         self._authenticator = authenticator
+        self._on_failure = on_failure
         self._tier = tier
         self._component = component
 
@@ -121,12 +137,15 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
             )
         elif not isinstance(error, FailureError):
             log.warning("call failed", method=method, code=seen.code, detail=seen.detail)
-        return msgspec.structs.replace(
+        seen = msgspec.structs.replace(
             seen,
             tier=seen.tier or self._tier,
             component=seen.component or self._component,
             operation=seen.operation or operation,
         )
+        for tell in self._on_failure:
+            tell(seen)
+        return seen
 
 
 def _request_id(metadata: dict[str, str | bytes]) -> str:

@@ -18,12 +18,14 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from tierflow_runtime.boundary import Boundary
 from tierflow_runtime.channels import server_options
-from tierflow_runtime.errors import failure
+from tierflow_runtime.errors import failure, info
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.metrics import Metrics
 from tierflow_runtime.process import run_service
 from tierflow_runtime.security import Authenticator, DevelopmentAuthenticator, RefusingAuthenticator
 from tierflow_runtime.settings import PREFIX, ServiceSettings
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.telemetry import Telemetry
+from tierflow_runtime.values import Failure, FailureError
 
 log = get_log(__name__)
 
@@ -47,7 +49,8 @@ class Server:
         tier: int,
         component: str,
         authenticator: Authenticator | None = None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        telemetry: Telemetry | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Prepares the server; nothing listens yet.
 
@@ -56,14 +59,24 @@ class Server:
             tier: 1, 2 or 3; named in failures.
             component: Name of the service in failures and logs, such as `orchestrator`.
             authenticator: Knows callers; by default everybody is let in in development mode, nobody otherwise.
-            interceptors: Further interceptors, outside the boundary.
+            telemetry: Records spans of unary calls.
+            metrics: Counts failures.
         """
         self._settings = settings
         self._component = component
         chosen = authenticator or (DevelopmentAuthenticator() if settings.is_development else RefusingAuthenticator())
-        boundary = Boundary(chosen, tier=tier, component=component)
+        on_failure: list[Callable[[Failure], None]] = []
+        if telemetry is not None and telemetry.enabled:
+            on_failure.append(telemetry.mark_failed)
+        if metrics is not None:
+            count = metrics.failures
+            on_failure.append(lambda seen: count.labels(info(seen.code).code, component).inc())
+        boundary = Boundary(chosen, tier=tier, component=component, on_failure=on_failure)
         options = server_options(settings.max_message_bytes, channelz=settings.admin_port is not None)
-        self._server = grpc.aio.server(interceptors=[*interceptors, boundary], options=options)
+        self._server = grpc.aio.server(
+            interceptors=[*(telemetry.server_interceptors() if telemetry is not None else ()), boundary],
+            options=options,
+        )
         self._admin = grpc.aio.server(options=server_options()) if settings.admin_port is not None else None
         self._names: list[str] = []
         self._health = health_aio.HealthServicer()
