@@ -13,7 +13,7 @@ MOST = 30e-6
 
 
 async def test_a_run_costs_the_client_at_most_30_microseconds() -> None:
-    """Section 11 of the design: 256 in flight against a scripted Tier 1 in another process; the best of four, as the machine is shared."""
+    """P15, A14: 256 in flight against a scripted Tier 1 in another process; the best of four, as the machine is shared."""
     command = [sys.executable, "-m", "tierflow_testing.fake_coordinator"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: ASYNC220 - before anything is measured
         assert server.stdout is not None

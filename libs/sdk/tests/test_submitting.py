@@ -62,7 +62,7 @@ async def test_integers_of_any_size_are_kept(fake: FakeCoordinator, client: Clie
 
 
 async def test_requests_made_together_share_frames(fake: FakeCoordinator, client: Client) -> None:
-    """Section 6 of the design: what gathers while a frame is written goes in one frame, 256 at most."""
+    """B11, Lesson 38: what gathers while a frame is written goes in one frame, 256 at most."""
     outputs = await asyncio.gather(*(client.run("echo", {"n": n}) for n in range(1000)))
     assert outputs == [{"n": n} for n in range(1000)]
     sizes = [len(frame.execute) for frame in fake.frames]

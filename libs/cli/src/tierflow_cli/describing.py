@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import click
 from tierflow.results import story, trace_id
@@ -12,6 +11,7 @@ from tierflow_contracts.common.v1.execution_pb2 import Usage
 from tierflow_contracts.common.v1.payload_pb2 import Payload
 from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import GetQueueResponse
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
+from tierflow_contracts.executor.v1.executor_service_pb2 import HandlerInfo
 from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2 import AttemptLog, ConnectedExecutor
 from tierflow_contracts.orchestrator.v1.run_pb2 import Run, Step
 
@@ -234,34 +234,43 @@ def show_queue(queue: GetQueueResponse) -> None:
 
 
 def list_executors(executors: Sequence[ConnectedExecutor], *, show_handlers: bool) -> None:
-    """Executors, one a line."""
-    rows = [
-        (
-            e.hello.name or e.hello.executor_id,
-            e.address,
-            click.style(f"lost {text.ago(e.lost_since)}", fg="red")
-            if e.HasField("lost_since")
-            else "draining"
-            if e.draining
-            else text.state("RUNNING"),
-            f"{e.slots_used}/{e.hello.slots}",
-            ", ".join(f"{key}={value}" for key, value in sorted(e.hello.labels.items())),
-            str(len(e.hello.handlers)) if show_handlers else ", ".join(sorted(h.name for h in e.hello.handlers)),
-        )
-        for e in executors
-    ]
-    if not rows:
+    """Executors, one a line; then, if wished, what each handler does."""
+    if not executors:
         click.echo("No executor is connected. Start one with: tierflow executor --handlers YOUR_PACKAGE", err=True)
         return
-    text.table(("EXECUTOR", "ADDRESS", "STATE", "SLOTS", "LABELS", "HANDLERS"), rows)
+    text.table(
+        ("EXECUTOR", "ADDRESS", "STATE", "SLOTS", "LABELS", "HANDLERS"),
+        [_executor(each, show_handlers) for each in executors],
+    )
     if show_handlers:
+        known: dict[str, HandlerInfo] = {handler.name: handler for each in executors for handler in each.hello.handlers}
         click.echo()
-        known: dict[str, Any] = {h.name: h for e in executors for h in e.hello.handlers}
-        side = {True: "side-effecting", False: ""}
-        text.table(
-            ("HANDLER", "TIMEOUT", "", "DOES"),
-            [
-                (h.name, text.duration(h.timeout), side[h.side_effecting], (h.description.splitlines() or [""])[0])
-                for _, h in sorted(known.items())
-            ],
-        )
+        text.table(("HANDLER", "TIMEOUT", "", "DOES"), [_handler(handler) for _, handler in sorted(known.items())])
+
+
+def _executor(executor: ConnectedExecutor, count_only: bool) -> tuple[str, ...]:
+    hello, state = executor.hello, text.state("RUNNING")
+    if executor.HasField("lost_since"):
+        state = click.style(f"lost {text.ago(executor.lost_since)}", fg="red")
+    elif executor.draining:
+        state = "draining"
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(hello.labels.items()))
+    names = sorted(handler.name for handler in hello.handlers)
+    handlers = str(len(names)) if count_only else ", ".join(names)
+    return (
+        hello.name or hello.executor_id,
+        executor.address,
+        state,
+        f"{executor.slots_used}/{hello.slots}",
+        labels,
+        handlers,
+    )
+
+
+def _handler(handler: HandlerInfo) -> tuple[str, ...]:
+    return (
+        handler.name,
+        text.duration(handler.timeout),
+        "side-effecting" if handler.side_effecting else "",
+        handler.description.partition("\n")[0],
+    )

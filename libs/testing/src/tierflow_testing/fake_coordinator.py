@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -309,7 +309,7 @@ def _result(swarm: Swarm) -> SwarmExecutionResult:
 
 
 async def _serve() -> None:
-    fake = FakeCoordinator()
+    fake: FakeCoordinator = cast("Any", FakeCoordinator)()  # most of its methods are made below the class
     fake.keep_frames = False
     await fake.start()
     print(fake.port, flush=True)
