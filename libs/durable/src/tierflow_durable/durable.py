@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
+
+from tierflow_runtime.logs import get_log
 
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database
 from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.instance import Instance
-from tierflow_durable.machine import Hooks, Machine, Source
+from tierflow_durable.machine import Hooks, Machine
 from tierflow_durable.reading import Reader
 from tierflow_durable.relay import Publisher, Relay
 from tierflow_durable.retention import Retention
 from tierflow_durable.routing import PeerServicer, Router
 from tierflow_durable.writer import Fenced, Writer
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 
 class Durable:
@@ -27,7 +28,7 @@ class Durable:
 
     def __init__(
         self, *, machine: Machine[Any, Any, Any], hooks: Hooks[Any, Any, Any], schema: str, database_url: str, name: str, address: str,
-        publisher: Publisher | None, subject: Callable[[Source, str], str], on_fenced: Callable[[str], None], lease: float = 10.0, heartbeat: float = 2.0,
+        publisher: Publisher | None, on_fenced: Callable[[str], None], lease: float = 10.0, heartbeat: float = 2.0,
         keep_days: int = 30,
     ) -> None:  # fmt: skip
         self.instance_id = uuid7()
@@ -46,9 +47,12 @@ class Durable:
             heartbeat=heartbeat,
         )
         self.relay = Relay(
-            self.database, publisher, kind=machine.kind, instance_id=self.instance_id, first_position=self._first_position, subject=subject,
-            held=lambda: self.instance.alive,
-        )  # fmt: skip
+            self.database,
+            publisher,
+            kind=machine.kind,
+            instance_id=self.instance_id,
+            first_position=self._first_position,
+        )
 
         def writer_of(**callbacks: Any) -> Writer:
             return Writer(
@@ -105,8 +109,8 @@ class Durable:
             self._fence(str(fenced))
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # whatever it was, this process may not go on as if nothing had happened
-            log.critical("a loop of the durable library failed", exc_info=error)
+        except BaseException as error:  # noqa: BLE001 - whatever it was, this process may not go on as if nothing had happened
+            log.error("a loop of the durable library failed", error=error)
             self._fence(f"{type(error).__name__}: {error}")
 
     def _fence(self, why: str) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.batch import Write, rows_of
@@ -26,7 +26,7 @@ from tierflow_durable.owning import Loader, Owning
 from tierflow_durable.relay import Relay, event_part, source_bytes
 from tierflow_durable.writer import Writer
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -384,7 +384,7 @@ class Host(Generic[S, C, E]):
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background call failed", exc_info=error)
+            log.error("background call failed", error=error)
 
     async def hand_over(self) -> None:
         """Lets every entity go, so that a peer takes it at once (rule R12)."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import Micros
 
 from tierflow_durable.clock import DatabaseClock, boot_time
@@ -15,7 +15,7 @@ from tierflow_durable.database import APPLICATION, Database, is_weather
 from tierflow_durable.sqlfile import statement
 from tierflow_durable.writer import Fenced
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 
 class Instance:
@@ -132,7 +132,8 @@ class Instance:
             if await self._fetch("fence", me=self.id, id=row["id"]):
                 log.warning(
                     "fenced an instance whose lease ran out",
-                    extra={"instance_id": str(row["id"]), "instance_name": row["name"]},
+                    instance_id=str(row["id"]),
+                    instance_name=row["name"],
                 )
                 fenced = True
         return fenced

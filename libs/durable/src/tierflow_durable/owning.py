@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
 from tierflow_durable.entity import Entity
@@ -15,7 +15,7 @@ from tierflow_durable.entity import Entity
 if TYPE_CHECKING:
     from tierflow_durable.host import Host
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 PAGE = 1000
 ADOPT_AT_ONCE = 100
@@ -91,7 +91,7 @@ class Owning:
                     await self._adopt_all(str(row["id"]))
                 await self._host.relay.relay_departed()
             except FailureError as error:
-                log.info("adoption waits", extra={"error": str(error)})
+                log.info("adoption waits", reason=str(error))
 
     async def _adopt_all(self, fenced: str) -> None:
         host = self._host
@@ -99,9 +99,7 @@ class Owning:
             rows = await host.database.fetch("adopt", me=host.instance.id, limit=ADOPT_AT_ONCE, **{"from": fenced})
             if not rows:
                 return
-            log.warning(
-                "adopting entities of a fenced instance", extra={"count": len(rows), "fenced_instance_id": fenced}
-            )
+            log.warning("adopting entities of a fenced instance", count=len(rows), fenced_instance_id=fenced)
             host.hooks.replaces(fenced)
             for row in rows:
                 await self.take(str(row["id"]), row["adoptions"], adopted=True)
@@ -119,7 +117,7 @@ class Owning:
                 for row in rows:
                     await self.take(str(row["id"]), row["adoptions"], adopted=False)
             except FailureError as error:
-                log.info("waking waits", extra={"error": str(error)})
+                log.info("waking waits", reason=str(error))
 
     async def take(self, entity_id: str, adoptions: int, *, adopted: bool) -> Entity[Any] | None:
         """Loads an entity that this instance has just become the owner of, and carries out what may not have been done (rule R16)."""
@@ -142,7 +140,7 @@ class Owning:
 
     async def quarantine(self, entity_id: str, why: str) -> None:
         """Sets an entity aside for an operator: only its header is kept in view (rule R13)."""
-        log.error("an entity is quarantined", extra={"entity_id": entity_id, "reason": why})
+        log.error("an entity is quarantined", entity_id=entity_id, reason=why)
         state = "SUSPENDED" if self._host.machine.kind == "run" else "PAUSED"
         await self._host.database.fetch("quarantine", me=self._host.instance.id, id=entity_id, state=state)
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
 from tierflow_runtime.values import FailureError
 
-from tierflow_durable.catalogue import class_of
 from tierflow_durable.database import Database
 from tierflow_durable.machine import Source
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 MOST_IN_MEMORY = 20_000
 """Rows kept in memory while JetStream is slow or away; beyond, they are read from the journal again."""
@@ -30,11 +30,16 @@ REFILL_LOCK = 0x7F10_0001
 
 
 class Publisher(Protocol):
-    """What the relay needs of the event publisher in `tierflow_runtime.messaging`."""
+    """What the relay needs of `tierflow_runtime.messaging`; see `outlet`."""
 
     @property
     def connected(self) -> bool:
         """Whether messages can be sent now."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Messages that may be sent now."""
         ...
 
     def publish(
@@ -94,14 +99,11 @@ class Relay:
 
     def __init__(
         self, database: Database, publisher: Publisher | None, *, kind: str, instance_id: str, first_position: int,
-        subject: Callable[[Source, str], str], held: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._database = database
         self._publisher = publisher
         self._kind = kind
         self._me = instance_id
-        self._subject = subject
-        self._held = held
         self._queue: deque[Parcel] = deque()
         self._flight: deque[Parcel] = deque()
         self._open = 0
@@ -139,7 +141,7 @@ class Relay:
         parcel = Parcel(
             position, self._messages(entity.id, entity.source, entity.source_bytes, first_seq, parts, classes, self._me)
         )
-        if self._queue or not self._publisher.connected:
+        if self._queue or not self._publisher.connected or self._publisher.room < len(parcel.messages):
             self._queue.append(parcel)
             self._wake.set()
         else:
@@ -156,8 +158,9 @@ class Relay:
         instance_id: str,
     ) -> list[tuple[str, bytes, str, Mapping[str, str] | None]]:
         headers = {"traceparent": source.traceparent} if source.traceparent else None
+        prefix = subjects_of(source.tenant, source.swarm_id, source.run_id).prefix
         return [
-            (self._subject(source, name), head + body, f"{entity_id}/{name}/{seq}/{instance_id}", headers)
+            (f"{prefix}.{name}", head + body, f"{entity_id}/{name}/{seq}/{instance_id}", headers)
             for name, seq, body in by_class(first_seq, parts, classes)
         ]
 
@@ -207,7 +210,7 @@ class Relay:
                 await asyncio.wait_for(self._wake.wait(), 1.0)
             self._wake.clear()
             if self._publisher is not None and self._publisher.connected:
-                while self._queue and len(self._flight) < MOST_IN_MEMORY // 2:
+                while self._queue and self._publisher.room >= len(self._queue[0].messages):
                     self._send(self._queue.popleft())
                 if self._behind and not self._queue and not self._flight:
                     await self._catch_up()
@@ -244,7 +247,7 @@ class Relay:
         source = self._source(entity_id, row)
         batch = event_pb2.EventBatch.FromString(row["data"])
         parts = [event_part(event.SerializeToString()) for event in batch.events]
-        classes = [class_of(event) for event in batch.events]
+        classes = [RELIABLE[class_of(event)] for event in batch.events]
         return Parcel(
             row["position"],
             self._messages(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
 import asyncpg
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.clock import DatabaseClock
@@ -14,7 +14,7 @@ from tierflow_durable.database import Database, is_weather
 from tierflow_durable.ids import floor_of, moment_of
 from tierflow_durable.sqlfile import statement
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 DAY: Micros = 86_400_000_000
 AHEAD = 3
@@ -70,6 +70,6 @@ class Retention:
             values = query.arguments(low=bounds[0], high=bounds[1], horizon=horizon, relayed=moment_of(bounds[1]))
             if await connection.fetchval(query.text, *values):
                 continue
-            log.info("dropping a journal partition", extra={"partition": row["name"]})
+            log.info("dropping a journal partition", partition=row["name"])
             await connection.execute(f"ALTER TABLE journal DETACH PARTITION {row['name']} CONCURRENTLY")
             await connection.execute(f"DROP TABLE {row['name']}")

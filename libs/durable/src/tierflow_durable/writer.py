@@ -7,11 +7,11 @@ holds it has committed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+from tierflow_runtime.logs import get_log
 
 from tierflow_durable.batch import Batch, Write, blob_rows
 from tierflow_durable.clock import DatabaseClock
@@ -19,7 +19,7 @@ from tierflow_durable.database import DISCONNECTED, Database, is_bad_row, is_wea
 from tierflow_durable.entity import Entity
 from tierflow_durable.sqlfile import statement
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 MOST_ENTITIES = 2000
 MOST_BYTES = 8 * 1024 * 1024
@@ -168,7 +168,8 @@ class Writer:
         if len(batch.writes) <= 1:
             log.error(
                 "a row cannot be stored",
-                extra={"entity_id": batch.writes[0].entity.id if batch.writes else "", "error": str(error)},
+                entity_id=batch.writes[0].entity.id if batch.writes else "",
+                reason=str(error),
             )
             for write in batch.writes:
                 self._refused(write, error)

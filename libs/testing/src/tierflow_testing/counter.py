@@ -1,3 +1,4 @@
+# ruff: noqa: D101, D102
 """A toy machine for tests of the durable library: a counter that can be added to, parked and ended."""
 
 import asyncio
@@ -215,7 +216,6 @@ class Node:
             name=name,
             address=f"127.0.0.1:{1}",
             publisher=publisher,
-            subject=lambda source, name: f"tierflow.v1.t.-.{source.run_id}.{name}",
             on_fenced=self._on_fenced,
             lease=lease,
             heartbeat=heartbeat,

@@ -1083,6 +1083,9 @@ class RegisterFlowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCE_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_FIELD_NUMBER: _builtins.int
+    anonymous: _builtins.bool
+    """Store it by its content only, without claiming its name and version: for flows that are brought along with a request."""
     @_builtins.property
     def source(self) -> _flow_pb2.FlowSource:
         """The flow."""
@@ -1091,10 +1094,11 @@ class RegisterFlowRequest(_message.Message):
         self,
         *,
         source: _flow_pb2.FlowSource | None = ...,
+        anonymous: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous", b"anonymous", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
