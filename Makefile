@@ -53,8 +53,9 @@ fmt: setup ## Format Python and protos
 	@$(BIN)/buf format -w
 
 .PHONY: contracts
-contracts: .tools/protos/ready ## Generate libs/contracts from proto/
+contracts: .tools/protos/ready setup ## Generate libs/contracts and their reference from proto/
 	@PATH=$(CURDIR)/.tools/protos/bin:$$PATH .tools/protos/bin/python tools/generate_contracts.py
+	@$(BIN)/python tools/generate_docs.py
 
 .PHONY: docs
 docs: setup ## Generate the parts of docs/ that are drawn from the code

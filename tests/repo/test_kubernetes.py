@@ -208,14 +208,14 @@ def test_migrations_use_the_service_they_migrate(
 ) -> None:
     """Q33, I16: one Job per tier with a schema, with the image and the database of its service."""
     for tier in ("coordinator", "orchestrator"):
-        job = one(resources, "Job", f"tierflow-{tier}-migrate")["spec"]
-        [container] = job["template"]["spec"]["containers"]
+        spec = one(resources, "Job", f"tierflow-{tier}-migrate")["spec"]
+        [container] = spec["template"]["spec"]["containers"]
         [serving] = services[tier]["spec"]["template"]["spec"]["containers"]
         assert container["args"] == ["migrate"]
         assert container["image"] == serving["image"]
         [database] = container["env"]
         assert database["valueFrom"] == variables(services[tier])["TIERFLOW_DATABASE_URL"]
-        assert job["ttlSecondsAfterFinished"] > 0
+        assert spec["ttlSecondsAfterFinished"] > 0
 
 
 def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], resources: list[dict[str, Any]]) -> None:
