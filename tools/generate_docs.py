@@ -12,16 +12,12 @@ from collections.abc import Callable
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import docs_api
-import docs_errors
-import docs_states
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTE = "<!-- Drawn from the code by `make docs`; do not edit. -->\n\n"
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reference/api.md": docs_api.page,
-    "docs/errors.md": docs_errors.page,
-    "docs/states.md": docs_states.page,
 }
 
 

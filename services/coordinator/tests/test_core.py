@@ -33,7 +33,7 @@ def steer(command: str, command_id: str = "c1") -> commands.SteerSwarm:
     return commands.SteerSwarm(command=command, command_id=command_id, actor="ann", reason="why")
 
 
-def finish(state: str = "COMPLETED", *, taken: bool = False, run_id: str = RUN) -> commands.FinishRun:
+def finish(state: str = "COMPLETED", *, run_id: str = RUN) -> commands.FinishRun:
     outcome = {"COMPLETED": "SUCCESS", "FAILED": "FAILURE", "CANCELLED": "CANCELLED"}[state]
     return commands.FinishRun(
         run_id=run_id,
@@ -42,7 +42,6 @@ def finish(state: str = "COMPLETED", *, taken: bool = False, run_id: str = RUN) 
         outcome=outcome,
         output='{"x": 1}' if state == "COMPLETED" else None,
         usage=Usage(steps=1),
-        taken=taken,
     )
 
 
@@ -123,7 +122,7 @@ def test_reason_is_kept() -> None:
 def test_acceptance_is_journaled_with_the_end() -> None:
     """Lesson 17: a result that overtakes the note of acceptance yields the whole history in one decision."""
     swarm = swarm_in(states.STARTING)
-    decision = decide(swarm, finish(taken=True), 2)
+    decision = decide(swarm, finish(), 2)
     assert [type(event).__name__ for event in decision.events] == [
         "RunTaken",
         "SwarmStateChanged",
@@ -225,7 +224,7 @@ _COMMAND_IDS = st.sampled_from(["a", "b", "c", "d", "e"])
 _ANY = st.one_of(
     st.just(commands.TakeRun(run_id=RUN)),
     st.just(commands.RefuseRun(run_id=RUN, failure=LOST)),
-    st.builds(finish, st.sampled_from(list(states.RUN_ENDS)), taken=st.booleans()),
+    st.builds(finish, st.sampled_from(list(states.RUN_ENDS))),
     st.just(finish(run_id=OTHER_RUN)),
     st.builds(
         commands.ReportRunState,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, dataclass_transform
 
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Usage
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """Base of commands. They are tagged, so that they can be forwarded to a swarm's owner (rule R14)."""
 
 
-class CreateSwarm(Command, frozen=True):
+class CreateSwarm(Command):
     """Accept a swarm that passed admission, and ask for its run. The service chose both ids."""
 
     context: Context
@@ -26,20 +27,20 @@ class CreateSwarm(Command, frozen=True):
     goal: str = ""
 
 
-class TakeRun(Command, frozen=True):
+class TakeRun(Command):
     """An orchestrator has stored the run."""
 
     run_id: str
 
 
-class RefuseRun(Command, frozen=True):
+class RefuseRun(Command):
     """Tier 2 refused the run for good: nothing of it is stored there."""
 
     run_id: str
     failure: Failure
 
 
-class FinishRun(Command, frozen=True):
+class FinishRun(Command):
     """The run ended: `state` is COMPLETED, FAILED or CANCELLED. Stale where it was told before or is of another run."""
 
     run_id: str
@@ -49,18 +50,16 @@ class FinishRun(Command, frozen=True):
     output: Payload | None = None
     failure: Failure | None = None
     usage: Usage = NO_USAGE
-    taken: bool = False
-    """The acceptance of the run is known but not yet in the journal: it is journaled with the end."""
 
 
-class ReportRunState(Command, frozen=True):
+class ReportRunState(Command):
     """Where the run is, as an orchestrator says (a name of RunState without prefix)."""
 
     run_id: str
     state: str
 
 
-class SteerSwarm(Command, frozen=True):
+class SteerSwarm(Command):
     """A person's or program's command: one of `core.states.COMMANDS`. Repeating a command id changes nothing."""
 
     command: str
@@ -69,7 +68,11 @@ class SteerSwarm(Command, frozen=True):
     reason: str = ""
 
 
-SwarmCommand: TypeAlias = CreateSwarm | TakeRun | RefuseRun | FinishRun | ReportRunState | SteerSwarm
+class WakeUp(Command):
+    """A moment that the swarm waited for has come."""
+
+
+SwarmCommand: TypeAlias = CreateSwarm | TakeRun | RefuseRun | FinishRun | ReportRunState | SteerSwarm | WakeUp
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -79,18 +82,19 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     state: str
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Effect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of effects: work that must follow a committed event. Each may be repeated."""
 
 
-class RequestRun(Effect, frozen=True):
+class RequestRun(Effect):
     """Ask Tier 2 for the run, or attach to it where it exists, until it is accepted or refused."""
 
     run_id: str
     generation: int
 
 
-class CommandRun(Effect, frozen=True):
+class CommandRun(Effect):
     """Tell the run to `pause`, `resume` or `cancel`, until there is a receipt (rule R29)."""
 
     run_id: str
@@ -100,12 +104,5 @@ class CommandRun(Effect, frozen=True):
     reason: str
 
 
-class AcknowledgeRun(Effect, frozen=True):
-    """Tell the orchestrator that brought the run's result that it is committed (rule R28)."""
-
-    run_id: str
-    generation: int
-
-
-class AnswerWaiting(Effect, frozen=True):
+class AnswerWaiting(Effect):
     """Bring the result to everybody who waits for it."""

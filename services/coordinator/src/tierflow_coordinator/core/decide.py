@@ -102,7 +102,8 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
         return ()
     emitted: list[events.SwarmEvent] = []
     before = swarm.state
-    if command.taken and not run.taken:
+    if not run.taken:
+        # A run that ended was taken; its acceptance is journaled with its end where it was not before.
         emitted.append(events.RunTaken(run_id=run.run_id))
         if before == states.STARTING:
             emitted.append(events.SwarmStateChanged(from_=before, to=states.RUNNING))
@@ -143,6 +144,10 @@ def _report_run_state(swarm: Swarm, command: commands.ReportRunState) -> Sequenc
         order = swarm.order
         reason, actor = (order.reason, order.actor) if order is not None else ("", "")
         return (events.SwarmStateChanged(from_=states.PAUSING, to=states.PAUSED, reason=reason, actor=actor),)
+    return ()
+
+
+def _wake_up(_swarm: Swarm, _command: commands.WakeUp) -> Sequence[events.SwarmEvent]:
     return ()
 
 
@@ -190,4 +195,5 @@ _DECIDE: dict[type, Callable[[Swarm, Any], Sequence[events.SwarmEvent]]] = {
     commands.FinishRun: _finish_run,
     commands.ReportRunState: _report_run_state,
     commands.SteerSwarm: _steer,
+    commands.WakeUp: _wake_up,
 }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, dataclass_transform
 
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Usage
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of events. The journal adds sequence number and time."""
 
 
-class SwarmCreated(Event, frozen=True):
+class SwarmCreated(Event):
     """The swarm was accepted: everything it was asked for. State: STARTING."""
 
     context: Context
@@ -25,7 +26,7 @@ class SwarmCreated(Event, frozen=True):
     goal: str = ""
 
 
-class SwarmStateChanged(Event, frozen=True):
+class SwarmStateChanged(Event):
     """The swarm went from one state to another (names of SwarmState without prefix)."""
 
     from_: str
@@ -34,20 +35,20 @@ class SwarmStateChanged(Event, frozen=True):
     actor: str = ""
 
 
-class RunRequested(Event, frozen=True):
+class RunRequested(Event):
     """The swarm asks Tier 2 for a run; asked again with the same id until it is accepted or refused."""
 
     run_id: str
     generation: int = 1
 
 
-class RunTaken(Event, frozen=True):
+class RunTaken(Event):
     """An orchestrator has stored the run."""
 
     run_id: str
 
 
-class RunFinished(Event, frozen=True):
+class RunFinished(Event):
     """The run ended."""
 
     run_id: str
@@ -59,7 +60,7 @@ class RunFinished(Event, frozen=True):
     usage: Usage = NO_USAGE
 
 
-class SwarmEnded(Event, frozen=True):
+class SwarmEnded(Event):
     """The one terminal event of a swarm, and the transition into the final state."""
 
     from_: str
@@ -72,7 +73,7 @@ class SwarmEnded(Event, frozen=True):
     actor: str = ""
 
 
-class CommandReceived(Event, frozen=True):
+class CommandReceived(Event):
     """Somebody told the swarm to do something that applies: `pause`, `resume`, `cancel`, `stop`, `terminate`."""
 
     command_id: str

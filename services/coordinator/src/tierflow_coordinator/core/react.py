@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tierflow_coordinator.core import commands, events, states
-from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.core.swarm import Order, Swarm
 
 _FIRST_WORD = {
     states.PAUSE: "pause",
@@ -31,12 +31,11 @@ def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
     """The effects that a committed event demands, given the state after its decision."""
     if isinstance(event, events.RunRequested):
         return (commands.RequestRun(run_id=event.run_id, generation=event.generation),)
-    if isinstance(event, events.RunFinished):
-        return (commands.AcknowledgeRun(run_id=event.run_id, generation=event.generation),)
     if isinstance(event, events.SwarmEnded):
         return (commands.AnswerWaiting(),)
-    if isinstance(event, events.CommandReceived):
-        return _order(swarm)
+    if isinstance(event, events.CommandReceived) and swarm.run is not None and not swarm.run.finished:
+        # From the event, not from the state: that may be ahead of what is committed.
+        return (_to_run(swarm.run.run_id, event),)
     return ()
 
 
@@ -81,12 +80,14 @@ def _order(swarm: Swarm) -> Sequence[commands.Effect]:
     order, run = swarm.order, swarm.run
     if order is None or run is None or run.finished or swarm.state not in _ORDER_DUE[order.command]:
         return ()
-    return (
-        commands.CommandRun(
-            run_id=run.run_id,
-            command=_FIRST_WORD[order.command],
-            command_id=order.command_id,
-            actor=order.actor,
-            reason=order.reason,
-        ),
+    return (_to_run(run.run_id, order),)
+
+
+def _to_run(run_id: str, order: events.CommandReceived | Order) -> commands.CommandRun:
+    return commands.CommandRun(
+        run_id=run_id,
+        command=_FIRST_WORD[order.command],
+        command_id=order.command_id,
+        actor=order.actor,
+        reason=order.reason,
     )

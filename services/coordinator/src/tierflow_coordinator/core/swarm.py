@@ -57,6 +57,8 @@ class Swarm(msgspec.Struct, kw_only=True):
     usage: Usage = NO_USAGE
     created_at: Micros = 0
     ended_at: Micros | None = None
+    idle: bool = False
+    """Not from events: whoever owns it has nothing to do for it and may let it go (rule R15). Any event ends that."""
 
     @property
     def ended(self) -> bool:
@@ -138,4 +140,5 @@ _EVOLVE: dict[type, Callable[[Swarm, Any, Micros], None]] = {
 
 def evolve(swarm: Swarm, event: events.SwarmEvent, time: Micros) -> None:
     """Applies one event, decided now or stored before."""
+    swarm.idle = False
     _EVOLVE[type(event)](swarm, event, time)

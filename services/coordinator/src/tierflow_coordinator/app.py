@@ -1,0 +1,257 @@
+"""Puts the coordinator together, serves, and drains: the one place where its parts are made (B6, B10)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import asyncpg
+from tierflow_contracts.common.v1 import peer_service_pb2_grpc
+from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_durable.durable import Durable
+from tierflow_durable.migrations import check_version
+from tierflow_durable.outlet import Outlet
+from tierflow_durable.sqlfile import statement
+from tierflow_runtime.channels import open_channel
+from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.messaging import Messaging, StreamMade
+from tierflow_runtime.metrics import Metrics
+from tierflow_runtime.serving import Server
+from tierflow_runtime.supervision import RESTART, Supervisor
+from tierflow_runtime.telemetry import Telemetry, setup_telemetry
+from tierflow_runtime.values import BlobRef, FailureError
+
+from tierflow_coordinator.access import Access
+from tierflow_coordinator.admission import Admission
+from tierflow_coordinator.engine import Engine
+from tierflow_coordinator.facade import read_blob
+from tierflow_coordinator.flows import Flows
+from tierflow_coordinator.machine import SwarmMachine
+from tierflow_coordinator.orchestrators import Orchestrators
+from tierflow_coordinator.progress import Progress
+from tierflow_coordinator.queue import Queue
+from tierflow_coordinator.service import CoordinatorServicer
+from tierflow_coordinator.settings import CoordinatorSettings
+from tierflow_coordinator.submission import Submission
+from tierflow_coordinator.tracing import Tracing
+from tierflow_coordinator.watch import Watches
+
+log = get_log(__name__)
+
+SCHEMA: Final = "coordinator"
+SERVICE: Final = "tierflow.coordinator.v1.CoordinatorService"
+PEERS: Final = "tierflow.common.v1.PeerService"
+_WEATHER: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError)
+_CALLS_END: Final = 5.0
+"""Seconds that calls under way are given at a drain: they wait for commits, not for work."""
+
+
+class Coordinator:
+    """One coordinator process. `start`, then `serve` until told to stop."""
+
+    def __init__(self, settings: CoordinatorSettings, supervisor: Supervisor, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.metrics = Metrics("coordinator")
+        self._supervisor = supervisor
+        self._telemetry = telemetry
+        self._fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.server = Server(settings, tier=1, component="coordinator", telemetry=telemetry, metrics=self.metrics)
+        self.messaging = (
+            Messaging(settings.nats_url, settings.instance_name, on_stream=self._stream_made)
+            if settings.nats_url
+            else None
+        )
+        self.engine = Engine(tracing=Tracing(telemetry), park_after=settings.park_seconds)
+        self.durable: Durable
+        self.servicer: CoordinatorServicer
+        self.orchestrators: Orchestrators
+
+    async def start(self) -> None:
+        """Listens, waits for the database, takes up its work. Raises FailureError SCHEMA_VERSION."""
+        # The port first: the instance's address is in the row by which peers find it.
+        self._add_servicers()
+        await self.server.start()
+        await self._database_ready()
+        await self.durable.start()
+        self._start_loops()
+        await self.server.announce_ready(instance_id=self.durable.instance_id)
+
+    def _add_servicers(self) -> None:
+        settings = self.settings
+        self.durable = Durable(
+            machine=SwarmMachine(),
+            hooks=self.engine,
+            schema=SCHEMA,
+            database_url=settings.database_url,
+            name=settings.instance_name,
+            address="",
+            publisher=Outlet(self.messaging) if self.messaging is not None else None,
+            on_fenced=self._on_fenced,
+            lease=settings.lease_seconds,
+            heartbeat=settings.heartbeat_seconds,
+            keep_days=settings.keep_days,
+        )
+        self.engine.bind(self.durable)
+        interceptors = self._telemetry.client_interceptors()
+        self.orchestrators = Orchestrators(
+            settings.orchestrators,
+            hello=orchestrator.CoordinatorHello(instance_id=self.durable.instance_id, name=settings.instance_name),
+            listener=self.engine.runs,
+            channel=lambda address: open_channel(
+                address, max_message_bytes=settings.max_message_bytes, interceptors=interceptors
+            ),
+        )
+        self.engine.runs.fleet = self.orchestrators
+        flows = Flows(self.orchestrators, spawn=self._spawn)
+        admission = Admission(
+            flows,
+            clock=self.durable.clock.now,
+            read_blob=self._read_blob,
+            full=lambda: self.engine.load.under_way >= settings.max_swarms,
+            max_swarms=settings.max_swarms,
+            new_trace=self._telemetry.root,
+        )
+        self.servicer = CoordinatorServicer(
+            durable=self.durable,
+            engine=self.engine,
+            submission=Submission(admission, self.engine, self.durable),
+            access=Access(development=settings.is_development),
+            watches=Watches(
+                self.durable,
+                self.orchestrators,
+                now=self.durable.clock.now,
+                progress=Progress(self.messaging) if self.messaging is not None else None,
+            ),
+            queue=Queue(
+                under_way=self.durable.reader.count_states,
+                ended=self._count_ended,
+                runs=lambda: self.servicer.run_queue(),
+                now=self.durable.clock.now,
+                max_size=settings.max_swarms,
+            ),
+            orchestrators=self.orchestrators,
+            flows=flows,
+        )
+        self.server.add(SERVICE, coordinator_service_pb2_grpc.add_CoordinatorServiceServicer_to_server, self.servicer)
+        self.server.add(PEERS, peer_service_pb2_grpc.add_PeerServiceServicer_to_server, self.durable.peer_servicer)
+
+    def _start_loops(self) -> None:
+        loop = self._supervisor.loop
+        engine = self.engine
+        loop("orchestrators", self.orchestrators.run)
+        loop("runs", engine.runs.run)
+        loop("resting", engine.resting.run)
+        loop("terminated", engine.run_terminated, restart=RESTART)
+        loop("load", lambda: engine.load.run(self.durable.reader.count_states), restart=RESTART)
+        loop("readiness", self._follow_readiness)
+        loop("sampler", self.metrics.run_sampler)
+        if self.messaging is not None:
+            loop("messaging", self.messaging.run, restart=RESTART)
+        self._show_metrics()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serves until told to stop, then drains. Raises FailureError FENCED, where a peer has taken over."""
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            waiting: set[asyncio.Future[Any]] = {stopping, self._fenced}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if self._fenced.done():
+            raise FailureError(failure("FENCED", self._fenced.result(), component="coordinator", operation="serve"))
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Sends clients elsewhere, lets calls end, hands the swarms over."""
+        self.servicer.drain()
+        await self.server.drain(min(_CALLS_END, self.settings.drain_timeout))
+        await self.durable.drain(self.settings.drain_timeout)
+
+    async def close(self) -> None:
+        """Stops what is left."""
+        await self._supervisor.stop()
+        await self.durable.close()
+        await self.server.drain(0)
+        self.metrics.close()
+        await self._telemetry.shutdown()
+
+    # --- parts ---
+
+    async def _database_ready(self) -> None:
+        """Waits for the database, however long: a start in bad weather is not a defect (R5). Raises FailureError SCHEMA_VERSION."""
+        said = False
+        while True:
+            try:
+                await check_version(self.settings.database_url, SCHEMA)
+            except _WEATHER as error:
+                if not said:
+                    log.warning("the database is away; the start waits", reason=f"{type(error).__name__}: {error}")
+                said = True
+                await asyncio.sleep(0.5)
+            else:
+                self.durable.instance.address = self.server.address
+                return
+
+    async def _follow_readiness(self) -> None:
+        """Health says what is so: NOT_SERVING while the database is away or the lease is lost (lesson 35)."""
+        serving = True
+        while True:
+            await asyncio.sleep(0.2)
+            if self.durable.ready != serving:
+                serving = self.durable.ready
+                await self.server.set_all_serving(serving)
+                log.info("readiness changed", ready=serving)
+
+    async def _stream_made(self, made: StreamMade) -> None:
+        if made.made_here or made.lost:
+            self.durable.stream_recreated()
+
+    async def _count_ended(self) -> dict[str, int]:
+        query = statement("count_ended", package="tierflow_coordinator")
+        return {row["state"]: row["n"] for row in await self.durable.database.fetch(query)}
+
+    async def _read_blob(self, ref: BlobRef) -> bytes:
+        return await read_blob(self.orchestrators, ref)
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._supervisor.spawn(name, work)
+
+    def _on_fenced(self, why: str) -> None:
+        if not self._fenced.done():
+            self._fenced.set_result(why)
+
+    def _show_metrics(self) -> None:
+        gauge, engine, host = self.metrics.gauge_of, self.engine, self.durable.host
+        gauge("swarms_owned", "Swarms in this instance's memory.", lambda: len(host.entities))
+        gauge("swarms_under_way", "Swarms that have not ended, over all instances.", lambda: engine.load.under_way)
+        gauge("runs_wanted", "Runs that this instance's swarms wait for.", lambda: len(engine.runs))
+        gauge("event_lag", "Journal rows not yet acknowledged by JetStream.", lambda: self.durable.relay.lag)
+        gauge("commits_waiting", "Entities that wait for a commit.", lambda: host.writer.backlog)
+        gauge("coordinators", "Coordinator objects in this process (B6).", lambda: 1)
+        self.metrics.watch_supervisor(self._supervisor)
+        self.metrics.serve(self.settings)
+
+
+async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
+    """Runs a coordinator until it is told to stop. Raises FailureError FENCED or SCHEMA_VERSION."""
+    telemetry = setup_telemetry("tierflow-coordinator", settings)
+    async with Supervisor() as supervisor:
+        coordinator = Coordinator(settings, supervisor, telemetry)
+        starting = asyncio.ensure_future(coordinator.start())
+        told = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return  # Told to stop while it waited for the database: nothing to hand over.
+            starting.result()
+            await coordinator.serve(stop)
+        finally:
+            for task in (starting, told):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, FailureError):
+                    await task
+            await coordinator.close()

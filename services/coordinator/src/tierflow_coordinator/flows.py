@@ -1,0 +1,240 @@
+"""Flows as admission needs them: their identity, their input schema, whether they could run now. Asked of Tier 2, kept for a while.
+
+A flow's content never changes under its hash, so what is kept is only ever out of date about living executors, and, for "the newest version", about later
+registrations: that is kept for a second only. One question at a time goes to Tier 2 for each flow, however many swarms wait for the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+import grpc
+import msgspec
+from tierflow_contracts.common.v1 import flow_pb2
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
+from tierflow_runtime.errors import failure, failure_of
+from tierflow_runtime.schema import Schema, compile_schema
+from tierflow_runtime.values import Failure, FailureError, Violation
+from tierflow_runtime.wire import violation_from_proto
+
+KEEP: Final = 30.0
+KEEP_NEWEST: Final = 1.0
+REFRESH_AFTER: Final = 15.0
+CALL_TIMEOUT: Final = 5.0
+MOST_KEPT: Final = 4096
+SOURCE_PATH: Final = "input.flow.flow.source"
+
+
+class CheckedFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow that Tier 2 has checked. `hash` is empty for one that is not registered."""
+
+    name: str
+    version: str
+    hash: str
+    schema: Schema | None
+    """Of its input; None takes any object."""
+    missing_handlers: tuple[str, ...] = ()
+
+    def require_handlers(self) -> None:
+        """Refuses a flow that could not run now.
+
+        Raises:
+            FailureError: HANDLER_NOT_FOUND, naming them.
+        """
+        if self.missing_handlers:
+            names = ", ".join(self.missing_handlers)
+            raise FailureError(
+                failure(
+                    "HANDLER_NOT_FOUND",
+                    f"No living executor offers: {names}.",
+                    component="flows",
+                    operation="check",
+                    violations=tuple(
+                        Violation(field="input.flow.flow", description=f"no living executor offers handler {name!r}")
+                        for name in self.missing_handlers
+                    ),
+                )
+            )
+
+
+class Channels(Protocol):
+    """Where Tier 2 is reached."""
+
+    async def channel(self) -> grpc.aio.Channel:
+        """A channel to any orchestrator, waiting a little for the first. Raises FailureError UNAVAILABLE."""
+        ...
+
+
+class _Kept:
+    __slots__ = ("at", "flow", "until")
+
+    def __init__(self, flow: CheckedFlow, at: float, keep: float) -> None:
+        self.flow = flow
+        self.at = at
+        self.until = at + keep
+
+
+class Flows:
+    """Flows by reference, checked by Tier 2."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        *,
+        spawn: Callable[[str, Coroutine[Any, Any, None]], None],
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._channels = channels
+        self._spawn = spawn
+        self._clock = clock or asyncio.get_running_loop().time
+        self._kept: dict[str, _Kept] = {}
+        self._asked: dict[str, asyncio.Future[CheckedFlow]] = {}
+        self.questions = 0
+        """Questions put to Tier 2 so far."""
+
+    def known(self, ref: flow_pb2.FlowRef) -> CheckedFlow | None:
+        """The flow, where nothing need be asked: the hot path. None otherwise."""
+        key = ref.hash or _key(ref)
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        now = self._clock()
+        if now >= kept.until or kept.flow.missing_handlers:
+            return None
+        if now - kept.at >= REFRESH_AFTER and key not in self._asked:
+            self._ask(key, ref)
+        return kept.flow
+
+    async def check(self, ref: flow_pb2.FlowRef) -> CheckedFlow:
+        """The flow, asked of Tier 2 where it is not known well enough. Stores nothing, a source included.
+
+        Raises:
+            FailureError: FLOW_NOT_FOUND, FLOW_INVALID with every problem under `input.flow.flow.source`, UNAVAILABLE.
+        """
+        known = self.known(ref)
+        if known is not None:
+            return known
+        key = ref.hash or _key(ref)
+        # Shielded: the question is everybody's, not of the one caller who may leave.
+        return await asyncio.shield(self._asked.get(key) or self._ask(key, ref))
+
+    async def register(self, ref: flow_pb2.FlowRef, checked: CheckedFlow) -> CheckedFlow:
+        """Stores a flow that came as source, after it was checked; others are returned as they are.
+
+        Raises:
+            FailureError: as `check`, and ALREADY_EXISTS.
+        """
+        if checked.hash or not ref.HasField("source"):
+            return checked
+        stub = stubs.FlowServiceStub(await self._channels.channel())
+        try:
+            answer = await stub.RegisterFlow(
+                orchestrator.RegisterFlowRequest(source=ref.source, anonymous=True), timeout=CALL_TIMEOUT
+            )
+        except grpc.RpcError as error:
+            raise FailureError(_under_source(failure_of(error))) from error
+        flow = msgspec.structs.replace(
+            checked, name=answer.flow.name, version=answer.flow.version, hash=answer.flow.hash
+        )
+        self._keep(_key(ref), flow, KEEP)
+        return flow
+
+    def forget_newest(self, name: str) -> None:
+        """A version was registered: what is the newest is asked again."""
+        self._kept.pop(f"{name}@", None)
+
+    def _ask(self, key: str, ref: flow_pb2.FlowRef) -> asyncio.Future[CheckedFlow]:
+        future: asyncio.Future[CheckedFlow] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_seen)
+        self._asked[key] = future
+        copy = flow_pb2.FlowRef()
+        copy.CopyFrom(ref)
+        self._spawn(f"check flow {ref.name or ref.hash}", self._answer(key, copy, future))
+        return future
+
+    async def _answer(self, key: str, ref: flow_pb2.FlowRef, future: asyncio.Future[CheckedFlow]) -> None:
+        try:
+            flow = await self._check(ref)
+            newest = not (ref.hash or ref.version or ref.HasField("source"))
+            self._keep(key, flow, KEEP_NEWEST if newest else KEEP)
+            if not future.done():
+                future.set_result(flow)
+        except FailureError as error:
+            if not future.done():
+                future.set_exception(error)
+        finally:
+            self._asked.pop(key, None)
+            if not future.done():
+                future.cancel()
+
+    async def _check(self, ref: flow_pb2.FlowRef) -> CheckedFlow:
+        self.questions += 1
+        stub = stubs.FlowServiceStub(await self._channels.channel())
+        try:
+            answer = await stub.CheckFlow(orchestrator.CheckFlowRequest(flow=ref), timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            raise FailureError(failure_of(error)) from error
+        check = answer.check
+        if check.problems:
+            problems = tuple(violation_from_proto(problem) for problem in check.problems)
+            raise FailureError(
+                _under_source(
+                    failure(
+                        "FLOW_INVALID",
+                        f"{problems[0].field}: {problems[0].description}"
+                        + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
+                        component="flows",
+                        operation="check",
+                        violations=problems,
+                    )
+                )
+            )
+        # A source that only was checked is not stored under its hash yet.
+        return CheckedFlow(
+            name=check.flow.name,
+            version=check.flow.version,
+            hash="" if ref.HasField("source") and not ref.hash else check.flow.hash,
+            schema=compile_schema(answer.input_schema_json) if answer.input_schema_json else None,
+            missing_handlers=tuple(check.missing_handlers),
+        )
+
+    def _keep(self, key: str, flow: CheckedFlow, keep: float) -> None:
+        if len(self._kept) >= MOST_KEPT:
+            now = self._clock()
+            self._kept = {name: kept for name, kept in self._kept.items() if kept.until > now}
+            while len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        now = self._clock()
+        self._kept[key] = _Kept(flow, now, keep)
+        if flow.hash and key != flow.hash:
+            self._kept[flow.hash] = _Kept(flow, now, KEEP)
+
+
+def _key(ref: flow_pb2.FlowRef) -> str:
+    if ref.HasField("source"):
+        return "source:" + hashlib.sha256(ref.source.SerializeToString(deterministic=True)).hexdigest()
+    return f"{ref.name}@{ref.version}"
+
+
+def _under_source(found: Failure) -> Failure:
+    """Problems of a flow's text, under the path that the text has in a swarm's request."""
+    if found.code not in ("FLOW_INVALID", "INVALID_REQUEST"):
+        return found
+    violations = tuple(
+        msgspec.structs.replace(
+            violation,
+            field=f"{SOURCE_PATH}.{violation.field.removeprefix('source.')}" if violation.field else SOURCE_PATH,
+        )
+        for violation in found.violations
+    )
+    return msgspec.structs.replace(found, violations=violations)
+
+
+def _seen(future: asyncio.Future[CheckedFlow]) -> None:
+    """A refresh that failed has nobody who waits for it: the next swarm asks again."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,139 @@
+"""The stream to one orchestrator: batches of requests, commands and acknowledgements down, batches of answers and results up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]  # its stubs lack it
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.streams import Frames
+
+log = get_log(__name__)
+
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 1.0
+
+
+class Listener(Protocol):
+    """Who hears what comes up. None of these may block."""
+
+    def link_up(self, link: Link) -> None:
+        """The orchestrator has said hello."""
+        ...
+
+    def link_down(self, link: Link) -> None:
+        """The stream is gone, with whatever was on its way."""
+        ...
+
+    def received(self, link: Link, frame: orchestrator.ExecuteRunsResponse) -> None:
+        """A frame has come."""
+        ...
+
+
+class Link:
+    """One orchestrator, as this coordinator sees it. Connects again for ever, until it is cancelled."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        hello: orchestrator.CoordinatorHello,
+        listener: Listener,
+        channel: Callable[[str], grpc.aio.Channel],
+    ) -> None:
+        self.address = address
+        self.instance_id = ""
+        self.ready = False
+        """The orchestrator has said hello on the present stream."""
+        self.draining = False
+        self.outstanding = 0
+        """Runs that were sent here and of which no end is known."""
+        self.last_error = ""
+        self._hello = hello
+        self._listener = listener
+        self.channel = channel(address)
+        self._frames = Frames()
+
+    @property
+    def open_for_work(self) -> bool:
+        """Whether new runs may be sent here."""
+        return self.ready and not self.draining
+
+    def put(self, field: str, item: Any) -> None:
+        """Sends an item behind what waits. Raises FailureError where no message can carry it. Lost where the link is not up."""
+        self._frames.put(field, item)
+
+    def put_first(self, field: str, item: Any) -> None:
+        """Sends an item before what waits: for commands and acknowledgements."""
+        self._frames.put_first(field, item)
+
+    async def run(self) -> None:
+        """Keeps the stream, until cancelled."""
+        delay = FIRST_DELAY
+        try:
+            while True:
+                was_ready = await self._stream()
+                delay = FIRST_DELAY if was_ready else min(delay * 2, LONGEST_DELAY)
+                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+        finally:
+            await self.channel.close(None)
+
+    async def _stream(self) -> bool:
+        """One stream from its start to its end; returns whether the orchestrator said hello on it."""
+        self._frames = Frames()
+        call = stubs.OrchestratorServiceStub(self.channel).ExecuteRuns()  # type: ignore[call-arg]
+        writer: asyncio.Task[None] | None = None
+        try:
+            await call.write(orchestrator.ExecuteRunsRequest(hello=self._hello))
+            writer = asyncio.create_task(self._write(call))
+            await self._read(call)
+        except grpc.RpcError as error:
+            self._note(error)
+        finally:
+            was_ready = self.ready
+            self.ready = False
+            self._frames.close()
+            if writer is not None:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer
+            call.cancel()
+            if was_ready:
+                self._listener.link_down(self)
+        return was_ready
+
+    async def _write(self, call: Any) -> None:
+        try:
+            async for frame in self._frames:
+                await call.write(orchestrator.ExecuteRunsRequest(**frame))
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            call.cancel()  # The reader sees the end and tells why.
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            frame = await call.read()
+            if frame is EOF:
+                return
+            if frame.HasField("hello"):
+                self.instance_id = frame.hello.instance_id
+                self.draining = False
+                self.ready = True
+                self.last_error = ""
+                log.info("connected to an orchestrator", address=self.address, orchestrator=self.instance_id)
+                self._listener.link_up(self)
+            if frame.draining:
+                self.draining = True
+            self._listener.received(self, frame)
+
+    def _note(self, error: grpc.RpcError) -> None:
+        text = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        if text != self.last_error:
+            self.last_error = text
+            log.warning("no stream to an orchestrator", address=self.address, reason=text)

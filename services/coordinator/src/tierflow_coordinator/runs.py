@@ -1,0 +1,285 @@
+"""The runs that this instance's swarms asked for: sent to an orchestrator, again until accepted or refused, and told what to do until there is a receipt.
+
+Everything here may be lost and is built again from the swarms' states (`core.react.open_effects`); nothing here is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from typing import Final
+
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.values import FailureError
+from tierflow_runtime.wire import RUN_STATES, failure_from_proto
+
+from tierflow_coordinator import wire
+from tierflow_coordinator.core import commands
+from tierflow_coordinator.links import Link
+from tierflow_coordinator.wanted import Answers, Fleet, Wanted
+
+log = get_log(__name__)
+
+RETRY_FIRST: Final = 2.0
+RETRY_MOST: Final = 30.0
+REATTACH_AFTER: Final = 1.0
+POLL_FIRST: Final = 0.5
+POLL_MOST: Final = 5.0
+
+WEATHER: Final = frozenset(
+    ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "QUEUE_FULL", "RATE_LIMITED", "NOT_OWNER", "FENCED", "STALE")
+)
+"""Refusals that say nothing of the run: it is asked for again."""
+_ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
+_IN_EFFECT: Final = {"pause": frozenset(("PAUSED", *_ENDED))}
+"""States in which a command has taken full effect, where a receipt alone does not say so."""
+
+
+class Runs:
+    """All wanted runs of this instance, and the retries. `Listener` of the links."""
+
+    def __init__(self, answers: Answers, *, clock: Callable[[], float] | None = None) -> None:
+        self._answers = answers
+        self._clock = clock or asyncio.get_running_loop().time
+        self.fleet: Fleet
+        self._wanted: dict[str, Wanted] = {}
+        self._homeless: dict[str, Wanted] = {}
+        """Runs and commands that found no orchestrator."""
+        self._of_link: dict[Link, dict[str, Wanted]] = {}
+        self._timers: list[tuple[float, int, Wanted]] = []
+        self._order = itertools.count()
+        self._timer_set = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    # --- what swarms want ---
+
+    def request(self, swarm_id: str, run_id: str, build: Callable[[], run_pb2.RunExecutionRequest]) -> None:
+        """Asks for a run, or attaches to it, until it is accepted or refused."""
+        wanted = self._wanted.get(run_id)
+        if wanted is None:
+            wanted = self._wanted[run_id] = Wanted(swarm_id, run_id, build)
+        else:
+            wanted.build = build
+        self._send(wanted)
+
+    def command(self, swarm_id: str, effect: commands.CommandRun) -> None:
+        """Brings a command to a run, until there is a receipt. The latest replaces what was not yet received."""
+        wanted = self._wanted.get(effect.run_id)
+        if wanted is None:
+            wanted = self._wanted[effect.run_id] = Wanted(swarm_id, effect.run_id, None)
+        if wanted.order is not None and wanted.order.command_id == effect.command_id:
+            return
+        wanted.order = effect
+        wanted.polls = 0
+        self._send_command(wanted)
+
+    def forget(self, run_id: str, *, but_command: bool = False) -> None:
+        """The swarm no longer waits for the run, or is no longer owned here; with `but_command` a command under way still gets its receipt."""
+        wanted = self._wanted.get(run_id)
+        if wanted is None:
+            return
+        wanted.build = None
+        wanted.due = 0.0
+        self._leave(wanted)
+        if not but_command or wanted.order is None:
+            del self._wanted[run_id]
+            self._homeless.pop(run_id, None)
+            wanted.command_at = 0.0
+
+    def settled(self, run_id: str) -> bool:
+        """Whether the run is accepted and no command to it is under way: nothing would be missed if the swarm were let go."""
+        wanted = self._wanted.get(run_id)
+        return wanted is None or (wanted.accepted and wanted.order is None)
+
+    def acknowledge(self, link: Link, run_id: str, generation: int) -> None:
+        """Tells the orchestrator that brought a result that it is committed."""
+        link.put_first("acknowledge", orchestrator.RunAcknowledgement(run_id=run_id, generation=generation))
+
+    # --- what the links say ---
+
+    def link_up(self, link: Link) -> None:
+        """Sends what found no orchestrator."""
+        homeless, self._homeless = self._homeless, {}
+        for wanted in homeless.values():
+            if wanted.build is not None and not wanted.accepted:
+                self._send(wanted)
+            if wanted.order is not None:
+                self._send_command(wanted)
+
+    def link_down(self, link: Link) -> None:
+        """What was on its way there is sent elsewhere: at once where it was not accepted, after a while where it only lost its listener."""
+        lost = self._of_link.pop(link, {})
+        link.outstanding = 0
+        for wanted in lost.values():
+            wanted.link = None
+            if wanted.accepted:
+                # The run lives, and its result comes by any orchestrator (rule R28); attaching again finds it sooner.
+                wanted.accepted = False
+                self._schedule(wanted, REATTACH_AFTER * random.uniform(1.0, 2.0))
+            else:
+                self._send(wanted)
+
+    def received(self, link: Link, frame: orchestrator.ExecuteRunsResponse) -> None:
+        """Hands out a frame, item by item."""
+        for accepted in frame.accepted:
+            self._accepted(link, accepted)
+        for refused in frame.refused:
+            self._refused(refused)
+        for redirect in frame.redirects:
+            self._redirected(redirect)
+        for answer in frame.commands:
+            self._answered(answer)
+        for result in frame.results:
+            self._answers.run_ended(link, result)
+
+    def _accepted(self, link: Link, answer: orchestrator.StartRunResponse) -> None:
+        wanted = self._wanted.get(answer.run_id)
+        if wanted is None or wanted.accepted or wanted.build is None:
+            return
+        wanted.accepted = True
+        wanted.due = 0.0
+        wanted.tries = 0
+        self._enter(wanted, link)
+        self._answers.run_accepted(wanted.swarm_id)
+        if wanted.order is not None:
+            self._send_command(wanted)
+        if not answer.created:
+            self._answers.run_state(wanted.swarm_id, wanted.run_id, RUN_STATES.name(answer.state))
+
+    def _refused(self, refused: orchestrator.RunRefused) -> None:
+        wanted = self._wanted.get(refused.run_id)
+        if wanted is None or wanted.accepted:
+            return
+        refusal = failure_from_proto(refused.failure)
+        if refusal.code in WEATHER:
+            after = refusal.retry_after / 1_000_000 if refusal.retry_after else RETRY_FIRST
+            log.info("a run was put off", run_id=refused.run_id, code=refusal.code)
+            self._leave(wanted)
+            self._schedule(wanted, after)
+            return
+        self._answers.run_refused(wanted.swarm_id, wanted.run_id, refusal)
+
+    def _redirected(self, redirect: orchestrator.RunRedirect) -> None:
+        wanted = self._wanted.get(redirect.run_id)
+        if wanted is None or wanted.build is None:
+            return
+        link = self.fleet.link_to(redirect.address)
+        if link.ready and link is not wanted.link:
+            wanted.accepted = False
+            self._send(wanted, link)
+        else:
+            # Its owner is not connected yet, or no longer owns it: ask again, anyone.
+            self._leave(wanted)
+            self._schedule(wanted, REATTACH_AFTER)
+
+    def _answered(self, answer: orchestrator.CommandRunResponse) -> None:
+        wanted = self._wanted.get(answer.run_id)
+        if wanted is None or wanted.order is None or wanted.order.command_id != answer.command_id:
+            return
+        command = wanted.order.command
+        code = failure_from_proto(answer.failure).code if answer.HasField("failure") else ""
+        state = RUN_STATES.name(answer.state)
+        if code in WEATHER or (code == "NOT_FOUND" and command != "cancel"):
+            self._poll(wanted)
+            return
+        in_effect = _IN_EFFECT.get(command)
+        if in_effect is not None and state not in in_effect and not code:
+            # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
+            self._poll(wanted)
+        else:
+            wanted.order = None
+            wanted.command_at = 0.0
+        if command == "cancel":
+            self._answers.cancel_received(wanted.swarm_id, wanted.run_id)
+            if wanted.build is not None and not wanted.accepted and answer.run_id in self._wanted:
+                # Now it is refused by its tombstone, or known: either way the swarm hears how it ends.
+                self._send(wanted)
+        if state and not code:
+            self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
+
+    # --- sending ---
+
+    def _send(self, wanted: Wanted, to: Link | None = None) -> None:
+        if wanted.build is None:
+            return
+        link = to or self.fleet.pick()
+        if link is None:
+            self._leave(wanted)
+            self._homeless[wanted.run_id] = wanted
+            return
+        self._enter(wanted, link)
+        wanted.tries += 1
+        self._schedule(wanted, min(RETRY_FIRST * 2 ** (wanted.tries - 1), RETRY_MOST) * random.uniform(0.9, 1.1))
+        try:
+            link.put("execute", wanted.build())
+        except FailureError as error:
+            self._answers.run_refused(wanted.swarm_id, wanted.run_id, error.failure)
+
+    def _send_command(self, wanted: Wanted) -> None:
+        order = wanted.order
+        if order is None or (order.command != "cancel" and wanted.build is not None and not wanted.accepted):
+            return  # Only a cancel may come before its run (rule R29); anything else follows the acceptance.
+        link = wanted.link if wanted.link is not None and wanted.link.ready else self.fleet.any()
+        if link is None:
+            self._homeless[wanted.run_id] = wanted
+            return
+        link.put_first("commands", wire.run_command(order))
+        self._poll(wanted)
+
+    def _poll(self, wanted: Wanted) -> None:
+        wanted.polls += 1
+        delay = min(POLL_FIRST * 2 ** (wanted.polls - 1), POLL_MOST)
+        wanted.command_at = self._at(delay)
+        self._push(wanted.command_at, wanted)
+
+    def _schedule(self, wanted: Wanted, delay: float) -> None:
+        wanted.due = self._at(delay)
+        self._push(wanted.due, wanted)
+
+    def _at(self, delay: float) -> float:
+        return self._clock() + delay
+
+    def _push(self, at: float, wanted: Wanted) -> None:
+        heapq.heappush(self._timers, (at, next(self._order), wanted))
+        if self._timers[0][2] is wanted:
+            self._timer_set.set()
+
+    def _enter(self, wanted: Wanted, link: Link) -> None:
+        if wanted.link is not link:
+            self._leave(wanted)
+            wanted.link = link
+            self._of_link.setdefault(link, {})[wanted.run_id] = wanted
+            link.outstanding += 1
+
+    def _leave(self, wanted: Wanted) -> None:
+        link, wanted.link = wanted.link, None
+        if link is not None and self._of_link.get(link, {}).pop(wanted.run_id, None) is not None:
+            link.outstanding -= 1
+
+    async def run(self) -> None:
+        """Retries what got no answer, until cancelled."""
+        while True:
+            self._timer_set.clear()
+            wait = None if not self._timers else max(0.0, self._timers[0][0] - self._clock())
+            if wait is None or wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._timer_set.wait(), wait)
+                continue
+            self._fire()
+
+    def _fire(self) -> None:
+        now = self._clock()
+        while self._timers and self._timers[0][0] <= now:
+            at, _, wanted = heapq.heappop(self._timers)
+            if at == wanted.due and not wanted.accepted:
+                self._send(wanted)
+            elif at == wanted.command_at and wanted.order is not None:
+                self._send_command(wanted)

@@ -1,0 +1,106 @@
+"""Taking swarms, whichever call brings them: one, many, or a stream. Nothing here waits on behalf of a caller; answers come by callback after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
+from tierflow_contracts.coordinator.v1 import swarm_pb2
+from tierflow_durable.durable import Durable
+from tierflow_durable.entity import Created
+from tierflow_runtime.errors import failure, public
+from tierflow_runtime.security import Caller
+from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.wire import SWARM_STATES, failure_to_proto
+
+from tierflow_coordinator.admission import Admission, Admitted
+from tierflow_coordinator.core import states
+from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.engine import Engine
+
+Answered: TypeAlias = Callable[[api.SubmitSwarmResponse | Failure], None]
+
+
+class Submission:
+    """The way of a request into the journal."""
+
+    def __init__(self, admission: Admission, engine: Engine, durable: Durable) -> None:
+        self._admission = admission
+        self._engine = engine
+        self._durable = durable
+        self.draining = False
+
+    def submit(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered) -> None:
+        """Takes a swarm; `answered` hears once: that it is stored, or why it is not."""
+        if self.draining or not self._durable.instance.alive:
+            answered(failure("UNAVAILABLE", "This instance takes no swarms now; try another.", operation="submit"))
+            return
+        try:
+            only_check = request.options.validate_only
+            admitted = None if only_check else self._admission.admit_now(request, caller)
+        except FailureError as error:
+            answered(error.failure)
+            return
+        if admitted is None:
+            self._durable.host.spawn(self._submit_slowly(request, caller, answered))
+        else:
+            self._store(admitted, answered)
+
+    async def _submit_slowly(
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered
+    ) -> None:
+        try:
+            admitted = await self._admission.admit(request, caller)
+        except FailureError as error:
+            answered(error.failure)
+            return
+        if request.options.validate_only:
+            answered(api.SubmitSwarmResponse())
+        else:
+            self._store(admitted, answered)
+
+    def _store(self, admitted: Admitted, answered: Answered) -> None:
+        context = admitted.command.context
+
+        def done(created: Created | FailureError) -> None:
+            if isinstance(created, FailureError):
+                answered(created.failure)
+            elif created.created:
+                answered(
+                    api.SubmitSwarmResponse(
+                        swarm_id=context.swarm_id,
+                        state=SWARM_STATES.number(states.STARTING),
+                        created=True,
+                        trace_id=context.trace_id,
+                        run_id=admitted.command.run_id,
+                    )
+                )
+            else:
+                self._durable.host.spawn(self._known(created.entity_id, answered))
+
+        self._engine.create(admitted, done)
+
+    async def _known(self, swarm_id: str, answered: Answered) -> None:
+        """The request came before: the answer tells of the swarm that it made."""
+        try:
+            answered(await self._durable.reader.view(swarm_id, _as_known))
+        except FailureError as error:
+            answered(error.failure)
+
+
+def answer_message(answer: api.SubmitSwarmResponse | Failure, request_id: str) -> api.SubmitSwarmAnswer:
+    """One answer among many."""
+    if isinstance(answer, Failure):
+        return api.SubmitSwarmAnswer(refused=failure_to_proto(public(answer)), request_id=request_id)
+    return api.SubmitSwarmAnswer(accepted=answer, request_id=request_id)
+
+
+def _as_known(swarm: Swarm) -> api.SubmitSwarmResponse:
+    return api.SubmitSwarmResponse(
+        swarm_id=swarm.swarm_id,
+        state=SWARM_STATES.number(swarm.state),
+        created=False,
+        trace_id=swarm.context.trace_id,
+        run_id=swarm.run.run_id if swarm.run is not None else "",
+    )

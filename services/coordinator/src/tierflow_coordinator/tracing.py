@@ -1,0 +1,84 @@
+"""Spans of swarms: an anchor when one is admitted, so that its trace shows while it runs, and the swarm's own at its end.
+
+client's span > anchor > swarm > runs. All ids follow from the swarm's id, so that they are the same after a restart (M1).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tierflow_runtime.telemetry import Telemetry
+from tierflow_runtime.tracecontext import parse_traceparent, span_id_of
+from tierflow_runtime.values import Context, Micros
+
+from tierflow_coordinator.core.swarm import Swarm
+
+ANCHOR: Final = "admitted"
+
+
+class Tracing:
+    """Records swarms where a collector is configured; costs nothing where none is."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def admitted(self, context: Context, parent_traceparent: str, now: Micros) -> None:
+        """The swarm is stored: its anchor is exported at once."""
+        if self._telemetry.enabled:
+            parent = parse_traceparent(parent_traceparent)
+            self._record(
+                "swarm admitted", context, _anchor_of(context), parent.span_id if parent else "", now, now, status=""
+            )
+
+    def ended(self, swarm: Swarm) -> None:
+        """The swarm's end is committed: its span is exported."""
+        if self._telemetry.enabled:
+            context = swarm.context
+            self._record(
+                f"swarm {swarm.flow_name}",
+                context,
+                span_id_of(swarm.swarm_id),
+                _anchor_of(context),
+                swarm.created_at,
+                swarm.ended_at or swarm.created_at,
+                status="" if swarm.failure is None else swarm.failure.code,
+                state=swarm.state,
+            )
+
+    def _record(
+        self,
+        name: str,
+        context: Context,
+        span_id: str,
+        parent_span_id: str,
+        start: Micros,
+        end: Micros,
+        *,
+        status: str,
+        state: str = "",
+    ) -> None:
+        trace = parse_traceparent(context.traceparent)
+        if trace is None:
+            return
+        attributes = {
+            "tierflow.tenant": context.tenant,
+            "tierflow.user_id": context.user_id,
+            "tierflow.swarm_id": context.swarm_id,
+            "tierflow.correlation_id": context.correlation_id,
+            "tierflow.state": state,
+        }
+        self._telemetry.record_span(
+            name,
+            trace.trace_id,
+            span_id,
+            parent_span_id,
+            start,
+            end,
+            {key: value for key, value in attributes.items() if value},
+            status,
+            sampled=trace.sampled,
+        )
+
+
+def _anchor_of(context: Context) -> str:
+    return span_id_of(context.swarm_id, ANCHOR)

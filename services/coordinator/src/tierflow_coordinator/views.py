@@ -1,0 +1,92 @@
+"""Swarms as clients see them: as results, as rows, in full."""
+
+from __future__ import annotations
+
+from tierflow_contracts.common.v1 import execution_pb2
+from tierflow_contracts.coordinator.v1 import swarm_pb2
+from tierflow_durable.reading import EntityRow
+from tierflow_runtime.errors import public
+from tierflow_runtime.payloads import payload_to_proto
+from tierflow_runtime.values import NO_USAGE, Micros
+from tierflow_runtime.wire import (
+    OUTCOMES,
+    SWARM_STATES,
+    allocation_to_proto,
+    context_to_proto,
+    duration,
+    failure_to_proto,
+    timestamp,
+    usage_to_proto,
+)
+
+from tierflow_coordinator.core.ledger import returned
+from tierflow_coordinator.core.swarm import Swarm
+
+
+def result_message(swarm: Swarm) -> swarm_pb2.SwarmExecutionResult:
+    """How an ended swarm ended, without internals (F29)."""
+    return swarm_pb2.SwarmExecutionResult(
+        context=context_to_proto(swarm.context, labels=False),
+        state=SWARM_STATES.number(swarm.state),
+        outcome=OUTCOMES.number(swarm.outcome),
+        output=payload_to_proto(swarm.output),
+        failure=None if swarm.failure is None else failure_to_proto(public(swarm.failure)),
+        usage=usage_to_proto(swarm.usage),
+        allocation_returned=allocation_to_proto(returned(swarm.allocation, swarm.usage)),
+        duration=duration(max(0, (swarm.ended_at or swarm.created_at) - swarm.created_at)),
+    )
+
+
+def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: bool = False) -> swarm_pb2.Swarm:
+    """A swarm in full.
+
+    Args:
+        swarm: Its state.
+        now: The moment, for the duration of one that has not ended.
+        seq: Sequence number of its latest event.
+        owner: The instance that owns it, or an empty string.
+        readable: Whether payloads travel as protobuf values, for people.
+    """
+    ended = swarm.ended_at
+    return swarm_pb2.Swarm(
+        context=context_to_proto(swarm.context),
+        state=SWARM_STATES.number(swarm.state),
+        reason=swarm.reason,
+        outcome=OUTCOMES.number(swarm.outcome),
+        flow_name=swarm.flow_name,
+        flow_version=swarm.flow_version,
+        run_ids=[] if swarm.run is None else [swarm.run.run_id],
+        input=payload_to_proto(swarm.input, readable=readable),
+        output=payload_to_proto(swarm.output, readable=readable),
+        failure=None if swarm.failure is None else failure_to_proto(public(swarm.failure)),
+        usage=None if swarm.usage is NO_USAGE else usage_to_proto(swarm.usage),
+        created_at=timestamp(swarm.created_at),
+        ended_at=None if ended is None else timestamp(ended),
+        duration=duration(max(0, (now if ended is None else ended) - swarm.created_at)),
+        seq=seq,
+        owner=owner,
+    )
+
+
+def row_message(row: EntityRow, now: Micros) -> swarm_pb2.Swarm:
+    """A swarm as it is listed: what its row holds."""
+    return swarm_pb2.Swarm(
+        context=execution_pb2.ExecutionContext(
+            tenant=row.tenant,
+            user_id=row.user_id,
+            swarm_id=row.id,
+            correlation_id=row.correlation_id,
+            labels=row.labels,
+            generation=row.generation,
+        ),
+        state=SWARM_STATES.number(row.state),
+        reason=row.reason,
+        outcome=OUTCOMES.number(row.outcome),
+        flow_name=row.name,
+        flow_version=row.version,
+        created_at=timestamp(row.created_at),
+        ended_at=None if row.ended_at is None else timestamp(row.ended_at),
+        duration=duration(max(0, (now if row.ended_at is None else row.ended_at) - row.created_at)),
+        seq=row.seq,
+        owner=row.owner or "",
+    )

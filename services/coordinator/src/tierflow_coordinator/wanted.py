@@ -1,0 +1,71 @@
+"""What a run is to the coordinator that wants it, whom it asks, and who hears the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_runtime.values import Failure
+
+from tierflow_coordinator.core import commands
+from tierflow_coordinator.links import Link
+
+
+class Fleet(Protocol):
+    """Which orchestrators there are."""
+
+    def pick(self) -> Link | None:
+        """Where a new run goes."""
+        ...
+
+    def any(self) -> Link | None:
+        """Where a command goes."""
+        ...
+
+    def link_to(self, address: str) -> Link:
+        """The link to an address."""
+        ...
+
+
+class Answers(Protocol):
+    """Who hears what the orchestrators say of runs."""
+
+    def run_accepted(self, swarm_id: str) -> None:
+        """The run is stored in Tier 2."""
+        ...
+
+    def run_refused(self, swarm_id: str, run_id: str, refusal: Failure) -> None:
+        """The run was refused for good."""
+        ...
+
+    def run_ended(self, link: Link, result: run_pb2.RunExecutionResult) -> None:
+        """A result has come, of a run of any coordinator's swarm (rule R28)."""
+        ...
+
+    def run_state(self, swarm_id: str, run_id: str, state: str) -> None:
+        """A receipt for a command tells where the run is."""
+        ...
+
+    def cancel_received(self, swarm_id: str, run_id: str) -> None:
+        """The run, or its tombstone, is cancelled or about to be."""
+        ...
+
+
+class Wanted:
+    """One run that a swarm waits for."""
+
+    __slots__ = ("accepted", "build", "command_at", "due", "link", "order", "polls", "run_id", "swarm_id", "tries")
+
+    def __init__(self, swarm_id: str, run_id: str, build: Callable[[], run_pb2.RunExecutionRequest] | None) -> None:
+        self.swarm_id = swarm_id
+        self.run_id = run_id
+        self.build = build
+        """Makes the request; None where only a command is to be brought down."""
+        self.link: Link | None = None
+        self.accepted = False
+        self.tries = 0
+        self.due = 0.0
+        self.order: commands.CommandRun | None = None
+        self.polls = 0
+        self.command_at = 0.0
