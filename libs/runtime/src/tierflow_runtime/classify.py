@@ -104,18 +104,20 @@ def failure_of_exception(error: BaseException, component: str, operation: str, *
 
 def database_trouble(error: BaseException, *, database: bool = False) -> DatabaseTrouble | None:
     """How a database call failed; None where the exception is not the database's. Argument `database` as in `failure_of_exception`."""
-    sqlstate = getattr(error, "sqlstate", None)
-    if isinstance(sqlstate, str) and len(sqlstate) == 5 and _is(error, "asyncpg", "PostgresError"):
+    if _is(error, "asyncpg", "PostgresError"):
+        sqlstate: str = getattr(error, "sqlstate", None) or ""
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2]) or "sql"
     if _is(error, "asyncpg", "InterfaceError"):
         return "data" if isinstance(error, ValueError) else "connection"
     if _is(error, "asyncpg", "InternalClientError"):
         return "sql"
-    if database and isinstance(error, TimeoutError):
+    return _bare_trouble(error) if database else None
+
+
+def _bare_trouble(error: BaseException) -> DatabaseTrouble | None:
+    if isinstance(error, TimeoutError):
         return "timeout"
-    if database and isinstance(error, OSError):
-        return "connection"
-    return None
+    return "connection" if isinstance(error, OSError) else None
 
 
 def _database_code(error: BaseException, trouble: DatabaseTrouble) -> tuple[str, bool]:

@@ -12,17 +12,9 @@ from tierflow_contracts.coordinator.v1.swarm_pb2 import FlowPlan, SwarmExecution
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 
-from tierflow_runtime.contract_parts import (
-    LONGEST_TEXT,
-    CodedViolation,
-    check_allocation,
-    check_context,
-    check_flow_ref,
-    check_options,
-    check_payload,
-    check_text,
-    check_uuid,
-)
+from tierflow_runtime.contract_basics import CodedViolation, check_not_negative, check_text, check_uuid
+from tierflow_runtime.contract_parts import check_allocation, check_context, check_flow_ref, check_options
+from tierflow_runtime.contract_payloads import check_payload
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
@@ -190,12 +182,11 @@ def _check_team(given: SwarmInput, found: list[Violation]) -> None:
             found.append(Violation(field=f"{path}.agent_id", description=f"{agent.agent_id!r} is there twice"))
         seen.add(agent.agent_id)
         for position, capability in enumerate(agent.capabilities):
-            check_text(f"{path}.capabilities[{position}]", capability, found, required=True, longest=LONGEST_TEXT)
-        negative = [name for name in ("max_concurrent_tasks", "current_load") if getattr(agent, name) < 0]
-        found.extend(Violation(field=f"{path}.{name}", description="is negative") for name in negative)
+            check_text(f"{path}.capabilities[{position}]", capability, found, required=True)
+        check_not_negative(f"{path}.max_concurrent_tasks", agent.max_concurrent_tasks, found)
+        check_not_negative(f"{path}.current_load", agent.current_load, found)
     if given.HasField("team_configuration"):
-        if given.team_configuration.max_agents < 0:
-            found.append(Violation(field="input.team_configuration.max_agents", description="is negative"))
+        check_not_negative("input.team_configuration.max_agents", given.team_configuration.max_agents, found)
         check_payload(
             "input.team_configuration.settings", given.team_configuration.settings, found, must_be_object=True
         )

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from tierflow_runtime.contract_parts import LONGEST_TEXT, PLACEHOLDERS
+from tierflow_runtime.contract_basics import LONGEST_TEXT, PLACEHOLDERS
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
 

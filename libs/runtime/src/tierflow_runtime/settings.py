@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX: Final = "TIERFLOW_"
 EXIT_CONFIGURATION: Final = 78
 """The exit code of a process that is configured wrongly (EX_CONFIG): starting it again does not help."""
+_EXPLAINED: Final = frozenset({"address", "url", "module"})
+_BOUNDS: Final = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
@@ -182,20 +184,24 @@ def print_problems(*problems: str) -> None:
 
 
 def problem(cls: type[BaseSettings], item: ErrorDetails) -> str:
-    """One line about what is wrong with one setting: its variable and what is expected."""
+    """One line about what is wrong with one setting: its variable and what is expected. Never its value."""
     name = str(item["loc"][0]) if item["loc"] else item["type"]
     variable = name if name.isupper() else PREFIX + name.upper()
-    field = cls.model_fields.get(name) or next(
-        (f for f in cls.model_fields.values() if f.validation_alias == name), None
-    )
-    custom = item["type"] in {"address", "url", "module"} or not item["loc"]
-    expected = item["msg"] if custom else (field.description if field and field.description else item["msg"])
     if item["type"] == "missing":
-        return f"{variable} is not set; expected {expected}"
-    bounds = f" ({item['msg'].lower()})" if "ctx" in item and not custom and item["type"] != "literal_error" else ""
-    link = (
-        " - this looks like a Kubernetes service link: set enableServiceLinks to false"
-        if str(item.get("input", "")).startswith("tcp://")
-        else ""
-    )
-    return f"{variable} is not valid; expected {expected}{bounds}{link}"
+        return f"{variable} is not set; expected {_expected(cls, name) or 'a value'}"
+    if not item["loc"] or item["type"] in _EXPLAINED:
+        expected = item["msg"]
+    else:
+        expected = _expected(cls, name) or item["msg"]
+        if item["type"] in _BOUNDS:
+            expected += f" ({item['msg'].lower()})"
+    if str(item.get("input", "")).startswith("tcp://"):
+        expected += " - this looks like a Kubernetes service link: set enableServiceLinks to false"
+    return f"{variable} is not valid; expected {expected}"
+
+
+def _expected(cls: type[BaseSettings], name: str) -> str:
+    """What the description of a setting, by its name or its variable, says that it is."""
+    aliases = {str(field.validation_alias): field for field in cls.model_fields.values()}
+    field = cls.model_fields.get(name) or aliases.get(name)
+    return (field.description if field is not None else None) or ""

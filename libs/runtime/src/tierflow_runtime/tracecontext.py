@@ -7,8 +7,7 @@ import random
 import re
 from typing import Final, NamedTuple
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_NO_TRACE: Final = "0" * 32
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_SPAN: Final = "0" * 16
 
 
@@ -25,17 +24,15 @@ class Traceparent(NamedTuple):
 
 def valid_traceparent(text: str) -> bool:
     """Whether a text is a version 00 traceparent with ids that are not all zero."""
-    return parse_traceparent(text) is not None
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def parse_traceparent(text: str) -> Traceparent | None:
     """The parts of a traceparent; None where it is not a valid one."""
     match = _TRACEPARENT.fullmatch(text)
-    if match is None or not text.startswith("00"):
+    if match is None:
         return None
     trace_id, span_id, flags = match.groups()
-    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
-        return None
     return Traceparent(trace_id, span_id, bool(int(flags, 16) & 1))
 
 
@@ -62,7 +59,7 @@ def child_traceparent(parent: str, span_id: str = "") -> str:
         parent: Traceparent of the caller.
         span_id: 16 hex digits, such as from `span_id_of`; a random one where empty.
     """
-    if len(parent) != 55 or not valid_traceparent(parent):
+    if not valid_traceparent(parent):
         return ""
     return f"{parent[:36]}{span_id or f'{random.getrandbits(64) or 1:016x}'}{parent[52:]}"
 
