@@ -11,7 +11,7 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +91,12 @@ class Reflection:
             await self._load(symbol)
         except NoSymbol:  # servers know methods within their services only
             return _show_method(await self.method(symbol))
-        for find, show in (
+        kinds: list[tuple[Callable[[str], Any], Callable[[Any], str]]] = [
             (self.pool.FindServiceByName, _show_service),
             (self.pool.FindMessageTypeByName, _show_message),
             (self.pool.FindEnumTypeByName, _show_enum),
-        ):
+        ]
+        for find, show in kinds:
             try:
                 return show(find(symbol))
             except KeyError:

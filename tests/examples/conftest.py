@@ -1,0 +1,6 @@
+"""The examples are on the path of executors; here they are on ours."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
