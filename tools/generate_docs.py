@@ -13,12 +13,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import docs_api
 import docs_errors
+import docs_states
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTE = "<!-- Drawn from the code by `make docs`; do not edit. -->\n\n"
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/errors.md": docs_errors.page,
+    "docs/states.md": docs_states.page,
     "docs/reference/api.md": docs_api.page,
 }
 

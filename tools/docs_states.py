@@ -1,0 +1,58 @@
+"""The state machines, drawn from the tables in the cores."""
+
+from collections.abc import Iterable, Mapping
+
+from tierflow_coordinator.core import states as swarm
+from tierflow_executor.core import states as attempt
+from tierflow_orchestrator.core.states import RUN, STEP
+
+Move = tuple[str, str, str]
+"""From, to, why; an empty name is the state before the first."""
+
+
+def page() -> str:
+    """The page."""
+    parts = [
+        "# States\n\nWhat may follow what, in every tier. The tables in the code are the only place that decides; any other move is refused,",
+        "\nnaming both states. Reported states are stored states.\n",
+        _section("Swarm (Tier 1)", _swarm(), reserved=()),
+        _section("Run (Tier 2)", _machine(RUN.initial, RUN.table), RUN.reserved),
+        _section("Step (Tier 2)", _machine(STEP.initial, STEP.table), STEP.reserved),
+        _section("Attempt, in its executor (Tier 3)", _attempt(), reserved=()),
+    ]
+    return "".join(parts)
+
+
+def _section(title: str, moves: list[Move], reserved: Iterable[str]) -> str:
+    ends = {to for _, to, _ in moves} - {from_ for from_, _, _ in moves}
+    lines = [f"\n## {title}\n\n```mermaid\nstateDiagram-v2"]
+    lines += [f"    {from_ or '[*]'} --> {to}" for from_, to, _ in moves]
+    lines += [f"    {state} --> [*]" for state in sorted(ends)]
+    lines += ["```\n", "| from | to | when |", "|---|---|---|"]
+    lines += [f"| {from_ or '(nothing)'} | {to} | {why} |" for from_, to, why in moves]
+    names = ", ".join(reserved)
+    return "\n".join(lines) + "\n" + (f"\nNamed by the contracts, not in use yet: {names}.\n" if names else "")
+
+
+def _swarm() -> list[Move]:
+    order = ["", *swarm.STATES]
+    commands = {
+        (from_, to): command for command, moves in swarm.COMMANDS.items() for from_, to in moves.items() if from_ != to
+    }
+    return [
+        (from_, to, commands.get((from_, to), ""))
+        for from_ in order
+        for to in sorted(swarm.TRANSITIONS[from_], key=order.index)
+    ]
+
+
+def _machine(initial: str, table: Mapping[str, Mapping[str, str]]) -> list[Move]:
+    return [("", initial, "")] + [(from_, to, why) for from_, moves in table.items() for to, why in moves.items()]
+
+
+def _attempt() -> list[Move]:
+    moves = [
+        (from_.value, to.value, move.value.lower().replace("_", " "))
+        for (from_, move), to in attempt.TRANSITIONS.items()
+    ]
+    return [("", attempt.State.QUEUED.value, "accepted"), *moves]
