@@ -54,6 +54,10 @@ class Blobs:
         self._connect = connect or open_channel
         self._channels: dict[str, grpc.aio.Channel] = {}
 
+    def address_of(self, running: Running) -> str:
+        """Where the values of an attempt are kept; empty where that is not known."""
+        return self._address_of(running.attempt.owner)
+
     async def close(self) -> None:
         """Closes all connections."""
         channels, self._channels = list(self._channels.values()), {}
@@ -165,7 +169,7 @@ class Blobs:
             ) from error
 
     def _stub(self, running: Running) -> BlobServiceAsyncStub:
-        address = self._address_of(running.attempt.owner)
+        address = self.address_of(running)
         if not address:
             text = "nobody who keeps large values is connected"
             raise FailureError(failure("UNAVAILABLE", text, component="blobs", operation="connect"))

@@ -24,7 +24,7 @@ from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
 from tierflow_executor.core.table import Attempts, Verdict
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
-from tierflow_executor.runner import Runner
+from tierflow_executor.runner import Limits, Runner
 from tierflow_executor.running import Running
 from tierflow_executor.settings import ExecutorSettings
 from tierflow_executor.streams import Stream, Streams
@@ -56,14 +56,13 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._handlers = [wire.describe_handler(each) for each in registry]
         self._blobs = Blobs(self.streams.address_of, patience=settings.held_seconds)
-        self.runner = Runner(
-            self,
-            self._blobs,
+        limits = Limits(
             slots=settings.slots,
             threads=settings.threads,
             grace=settings.grace,
             default_timeout=settings.default_timeout,
         )
+        self.runner = Runner(self, self._blobs, limits)
         self.waiting: dict[str, list[asyncio.Future[step_pb2.StepExecutionResult]]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._was_full = False

@@ -103,19 +103,17 @@ class _Records(logging.Handler):
             attempt.write_log(record.levelname.lower(), record.getMessage())
 
 
-_outputs: list[_Output] = []
-
-
 def capture() -> None:
     """From now on what handlers print and log is kept with their attempts. To be called once, when the process starts."""
-    if _outputs:
+    if isinstance(sys.stdout, _Output):
         return
-    _outputs.extend((_Output("stdout", sys.stdout), _Output("stderr", sys.stderr)))
-    sys.stdout, sys.stderr = cast("TextIO", _outputs[0]), cast("TextIO", _outputs[1])
+    sys.stdout = cast("TextIO", _Output("stdout", sys.stdout))
+    sys.stderr = cast("TextIO", _Output("stderr", sys.stderr))
     logging.getLogger().addHandler(_Records(logging.INFO))
 
 
 def finish_lines() -> None:
     """Keeps what the present attempt printed without an end of line."""
-    for output in _outputs:
-        output.finish()
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, _Output):
+            output.finish()

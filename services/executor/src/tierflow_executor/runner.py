@@ -9,32 +9,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import ValidationError
-from tierflow.context import Blob, Context
+from tierflow.context import Blob
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_runtime.wire import payload_from_proto
 
 from tierflow_executor import wire
+from tierflow_executor.calls import Calls, Values, needs_thread
 from tierflow_executor.core.states import Move, State
-from tierflow_executor.endings import (
-    CANCELLED,
-    FAILED,
-    LARGEST_INLINE,
-    Ending,
-    attempt_failure,
-    raised,
-    returned,
-    size_of,
-    stopped,
-    unbound,
-)
-from tierflow_executor.logs import CURRENT, finish_lines
+from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure, stopped
 from tierflow_executor.progress import Progress
 from tierflow_executor.running import Running
-from tierflow_executor.threads import Threads
 from tierflow_executor.wheel import Wheel
 
 TELL_STARTED = 0.05
@@ -58,20 +45,14 @@ class Reports(Protocol):
         """An attempt that could not be stopped has stopped after all."""
 
 
-class Values(Protocol):
-    """Where large values are kept; the attempt says on whose behalf."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much and how long: attempts at once, plain functions at once, seconds that a stopped attempt has to end, seconds an attempt may take where nobody says."""
 
-    async def fetch(self, running: Running, blob: Blob) -> str:
-        """A stored JSON text."""
-
-    async def store(self, running: Running, ending: Ending) -> Ending:
-        """The ending with its output stored."""
-
-    def read(self, running: Running, blob: Blob) -> AsyncIterator[bytes]:
-        """Streams a stored value."""
-
-    async def write(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
-        """Stores a value."""
+    slots: int
+    threads: int
+    grace: float
+    default_timeout: float
 
 
 class Runner:
@@ -80,24 +61,19 @@ class Runner:
     Args:
         reports: Where news go.
         values: Where large values are kept.
-        slots: Attempts at once.
-        threads: Plain functions at once.
-        grace: Seconds that a stopped attempt has to end.
-        default_timeout: Seconds an attempt may take where nobody says.
+        limits: How much and how long.
     """
 
-    def __init__(
-        self, reports: Reports, values: Values, *, slots: int, threads: int, grace: float, default_timeout: float
-    ) -> None:
+    def __init__(self, reports: Reports, values: Values, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
         self._reports = reports
         self._values = values
-        self._slots = slots
-        self._grace = grace
-        self.default_timeout = default_timeout
+        self._limits = limits
+        self._grace = limits.grace
+        self.default_timeout = limits.default_timeout
         self._wheel: Wheel[Running] = Wheel(self._due)
         self._progress = Progress(reports.progressed)
-        self._threads = Threads(threads)
+        self._calls = Calls(values, limits.threads, self._settle)
         self._ready: deque[Running] = deque()
         self._ready_for_thread: deque[Running] = deque()
         self._pumping = False
@@ -113,30 +89,36 @@ class Runner:
     # Starting
 
     def accept(self, running: Running) -> None:
-        """Runs an attempt as soon as there is room; `pump` starts it."""
-        (self._ready_for_thread if _needs_thread(running) else self._ready).append(running)
+        """Starts an attempt, or has it wait for its turn."""
+        threaded = needs_thread(running)
+        queue = self._ready_for_thread if threaded else self._ready
+        if not queue and self._has_room(threaded):
+            self._start(running)
+            return
+        queue.append(running)
+        if running.deadline_at < _NEVER:
+            self._wheel.put(running, running.deadline_at)
+
+    def _has_room(self, threaded: bool) -> bool:
+        return self.busy < self._limits.slots and (not threaded or self.busy_threads < self._calls.threads)
 
     def pump(self) -> None:
-        """Starts what there is room for."""
+        """Starts what waits, as far as there is room."""
         if self._pumping:
             return
         self._pumping = True
         try:
-            while self.busy < self._slots:
-                if self._ready_for_thread and self.busy_threads < self._threads.most:
+            while True:
+                if self._ready_for_thread and self._has_room(True):
                     running = self._ready_for_thread.popleft()
-                elif self._ready:
+                elif self._ready and self._has_room(False):
                     running = self._ready.popleft()
                 else:
-                    break
+                    return
                 if running.attempt.state is State.QUEUED:
                     self._start(running)
         finally:
             self._pumping = False
-        for queue in (self._ready, self._ready_for_thread):
-            for running in queue:
-                if not running.place and running.deadline_at < _NEVER:
-                    self._wheel.put(running, running.deadline_at)
 
     def _start(self, running: Running) -> None:
         now = self._loop.time()
@@ -146,100 +128,18 @@ class Runner:
         running.attempt.move(Move.START)
         running.start_clock(now)
         self.busy += 1
-        handler = running.handler
-        by_ref = running.request.input.input.WhichOneof("kind") == "ref"
-        if handler.inline and not by_ref:
-            self._settle(running, self._call(running))
+        if self._calls.inline(running):
             return
         self._wheel.put(running, min(now + TELL_STARTED, running.next_look()))
-        if _needs_thread(running):
+        if needs_thread(running):
             self.busy_threads += 1
-        if _needs_thread(running) and not by_ref:
-            self._threads.run(lambda: self._in_thread(running))
-        else:
-            running.task = self._loop.create_task(self._perform(running))
+        self._calls.start(running)
 
     def _refuse_late(self, running: Running) -> None:
         failure = attempt_failure(
             running.request, "DEADLINE_EXCEEDED", "the deadline had passed before the attempt could start"
         )
         self._end(running, Ending(FAILED, failure=failure))
-
-    # Calling
-
-    def _call(self, running: Running, text: str | None = None) -> Ending:
-        """Calls a plain handler, in whatever thread this is."""
-        try:
-            if text is None:
-                text = _inline_text(running)
-            handler = running.handler
-            try:
-                args, named = handler.arguments(Context(running.request, running), text)
-            except ValidationError as error:
-                return unbound(running.request, error)
-            value = handler.function(*args, **named)
-            if value is text and handler.inline:
-                return Ending("COMPLETED", text)  # JSON that came in and goes out as it is: nothing to check
-            return returned(handler, value)
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its result and nobody else's (F27)
-            return raised(running.request, error)
-
-    def _in_thread(self, running: Running, text: str | None = None) -> None:
-        token = CURRENT.set(running)
-        try:
-            ending = self._call(running, text)
-            finish_lines()
-        finally:
-            CURRENT.reset(token)
-        self._loop.call_soon_threadsafe(self._thread_returned, running, ending)
-
-    def _thread_returned(self, running: Running, ending: Ending) -> None:
-        running.returned = True
-        if size_of(ending) > LARGEST_INLINE:
-            running.task = self._loop.create_task(self._store(running, ending))
-        else:
-            self._settle(running, ending)
-
-    async def _perform(self, running: Running) -> None:
-        running.begun = True
-        try:
-            if running.cancelled:
-                raise asyncio.CancelledError
-            CURRENT.set(running)
-            blob = running.request.input.input
-            if blob.WhichOneof("kind") == "ref":
-                named = Blob(sha256=blob.ref.sha256, size=blob.ref.size)
-                text = await self._values.fetch(running, named)
-                if _needs_thread(running):
-                    self._threads.run(lambda: self._in_thread(running, text))
-                    return
-            else:
-                text = _inline_text(running)
-            ending = await self._await(running, text)
-            finish_lines()
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its result and nobody else's (F27, F28)
-            ending = raised(running.request, error)
-        running.returned = True
-        if size_of(ending) > LARGEST_INLINE:
-            await self._store(running, ending)
-        else:
-            self._settle(running, ending)
-
-    async def _await(self, running: Running, text: str) -> Ending:
-        handler = running.handler
-        try:
-            args, named = handler.arguments(Context(running.request, running), text)
-        except ValidationError as error:
-            return unbound(running.request, error)
-        return returned(handler, await handler.function(*args, **named))
-
-    async def _store(self, running: Running, ending: Ending) -> None:
-        self._wheel.remove(running)
-        try:
-            ending = await self._values.store(running, ending)
-        except BaseException as error:  # noqa: BLE001 - as above: an output that cannot be stored is a failure of its attempt
-            ending = raised(running.request, error)
-        self._settle(running, ending)
 
     # Stopping
 
@@ -301,7 +201,7 @@ class Runner:
             self.stop(
                 running,
                 running.limit_code,
-                f"the attempt was stopped after {taken:.1f} s: {_LIMITS[running.limit_code]}",
+                f"the attempt was stopped after {taken:.1f} s: {_WHICH_LIMIT[running.limit_code]}",
             )
         elif running.heartbeat_timeout and now >= running.last_sign + running.heartbeat_timeout:
             self.stop(
@@ -330,7 +230,7 @@ class Runner:
         """A handler is done: nothing of the attempt is alive any more."""
         self._wheel.remove(running)
         self.busy -= 1
-        if _needs_thread(running):
+        if needs_thread(running):
             self.busy_threads -= 1
         if running.unconfirmed:
             self.lingering -= 1
@@ -363,6 +263,10 @@ class Runner:
         if not running.attempt.has_result:
             self._progress.offer(running, kind, percent, message, metrics)
 
+    def storing(self, running: Running) -> None:
+        """Its handler is done and its output is being stored: its limits are not looked at any more."""
+        self._wheel.remove(running)
+
     def read_blob(self, running: Running, blob: Blob) -> AsyncIterator[bytes]:
         """Streams a stored value."""
         return self._values.read(running, blob)
@@ -374,24 +278,11 @@ class Runner:
     def close(self) -> None:
         """Ends the timer and the threads."""
         self._wheel.close()
-        self._threads.close()
+        self._calls.close()
 
 
-_LIMITS = {
+_WHICH_LIMIT = {
     "TIMEOUT": "its timeout",
     "DEADLINE_EXCEEDED": "the deadline of the whole work",
     "BUDGET_EXHAUSTED": "the wall time it was granted",
 }
-
-
-def _needs_thread(running: Running) -> bool:
-    handler = running.handler
-    return not (handler.is_async or handler.inline or handler.isolate)
-
-
-def _inline_text(running: Running) -> str:
-    payload = running.request.input.input
-    if payload.WhichOneof("kind") == "json":
-        return payload.json
-    text = payload_from_proto(payload)
-    return text if isinstance(text, str) else "null"

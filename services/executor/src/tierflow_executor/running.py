@@ -33,6 +33,9 @@ class Surroundings(Protocol):
     ) -> None:
         """Takes progress, from any thread."""
 
+    def storing(self, running: Running) -> None:
+        """Its handler is done and its output is being stored."""
+
     def read_blob(self, running: Running, blob: Blob) -> AsyncIterator[bytes]:
         """Streams a stored value."""
 
@@ -168,14 +171,7 @@ class Running:
         """Books what was spent; raises BudgetExhausted where that is more than was granted."""
         if min(micro_credits, input_tokens, output_tokens, tool_calls) < 0:
             raise ValueError("what was spent cannot be negative")
-        with _BOOKS:
-            spent = self.spent = self.spent or Spent()
-            spent.credits += micro_credits
-            spent.input_tokens += input_tokens
-            spent.output_tokens += output_tokens
-            spent.tool_calls += tool_calls
-            for name, number in metrics.items():
-                spent.metrics[name] = spent.metrics.get(name, 0.0) + number
+        spent = self.add_spent(micro_credits, input_tokens, output_tokens, tool_calls, metrics)
         granted = self.request.allocation
         for name, used in (
             ("credits", spent.credits),
@@ -184,6 +180,24 @@ class Running:
         ):
             if granted.HasField(name) and used > getattr(granted, name):  # type: ignore[arg-type]
                 raise BudgetExhausted(f"the attempt has used {used} {name} of {getattr(granted, name)} granted")
+
+    def storing(self) -> None:
+        """The handler is done and its output is being stored: its limits do not count any more."""
+        self.surroundings.storing(self)
+
+    def add_spent(
+        self, micro_credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]
+    ) -> Spent:
+        """Books what was spent without looking at what was granted; returns the sum."""
+        with _BOOKS:
+            spent = self.spent = self.spent or Spent()
+            spent.credits += micro_credits
+            spent.input_tokens += input_tokens
+            spent.output_tokens += output_tokens
+            spent.tool_calls += tool_calls
+            for name, number in metrics.items():
+                spent.metrics[name] = spent.metrics.get(name, 0.0) + number
+        return spent
 
     def read_blob(self, blob: Blob) -> AsyncIterator[bytes]:
         """Streams a stored value."""
