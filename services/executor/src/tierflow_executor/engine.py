@@ -24,6 +24,7 @@ from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
 from tierflow_executor.core.table import Attempts, Verdict
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
+from tierflow_executor.observing import Observer
 from tierflow_executor.runner import Limits, Runner
 from tierflow_executor.running import Running
 from tierflow_executor.settings import ExecutorSettings
@@ -41,9 +42,13 @@ class Engine:
         settings: The process's settings.
         executor_id: Id of this process.
         version: Version of the software.
+        observer: Is told how attempts end.
     """
 
-    def __init__(self, registry: Registry, settings: ExecutorSettings, executor_id: str, version: str) -> None:
+    def __init__(
+        self, registry: Registry, settings: ExecutorSettings, observer: Observer, *, executor_id: str, version: str
+    ) -> None:
+        self.observer = observer
         self.executor_id = executor_id
         self.version = version
         self.registry = registry
@@ -178,6 +183,7 @@ class Engine:
         assert handler is not None  # refusal has looked
         running = Running(attempt, request, handler, self.runner, self._loop.time())
         attempt.work = running
+        self.observer.accepted(running)
         self.runner.accept(running)
 
     def refusal(self, request: step_pb2.StepExecutionRequest) -> Failure | None:
@@ -247,6 +253,7 @@ class Engine:
 
     def ended(self, running: Running, result: step_pb2.StepExecutionResult, *, alive: bool) -> None:
         """An attempt has a result: it is held, and sent to its owner."""
+        self.observer.ended(running, result)
         self.finish(running.attempt, result, alive=alive)
         if alive:
             self._share()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from tierflow_executor import supervisor
 MINIMAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 SOFT_STOP = 1.0
 """Seconds between SIGTERM and SIGKILL."""
+_PR_SET_DUMPABLE = 4
 _CHUNK = 64 * 1024
 _LOADER = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
 
@@ -61,6 +63,11 @@ class Ended:
 
 class CannotStart(Exception):
     """The command cannot be executed. The text says why."""
+
+
+def hide_environment() -> None:
+    """From now on nobody but root can read this process's environment and memory by way of /proc: its secrets are not for what it runs."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def run(command: Command, output: Callable[[str, bytes], None]) -> Ended:
