@@ -115,8 +115,9 @@ class Session:
             check_id("attach", swarm_id)
             await self._durable.reader.view(swarm_id, self._check_owner)
         except FailureError as error:
-            # An answer without a request id: the failure names the swarm.
-            self._frames.put("answers", answer_message(error.failure, ""))
+            answer = answer_message(error.failure, "")
+            answer.swarm_id = swarm_id
+            self._frames.put("answers", answer)
         else:
             self._listen(swarm_id)
         self._unanswered -= 1

@@ -147,8 +147,11 @@ class SubmitSwarmAnswer(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SWARM_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request's context.request_id."""
+    """The request's context.request_id; empty where this answers an attach."""
+    swarm_id: _builtins.str
+    """The swarm of an attach that was refused."""
     @_builtins.property
     def accepted(self) -> Global___SubmitSwarmResponse:
         """The swarm is stored."""
@@ -163,10 +166,11 @@ class SubmitSwarmAnswer(_message.Message):
         accepted: Global___SubmitSwarmResponse | None = ...,
         refused: _failure_pb2.Failure | None = ...,
         request_id: _builtins.str = ...,
+        swarm_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "refused", b"refused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "refused", b"refused", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "refused", b"refused", "request_id", b"request_id", "swarm_id", b"swarm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["accepted", "refused"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
