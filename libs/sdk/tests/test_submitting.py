@@ -116,6 +116,29 @@ async def test_unfinished_swarms_are_attached_to(fake: FakeCoordinator, client: 
     assert [list(frame.attach) for frame in fake.frames if frame.attach] == [[handle.id]]
 
 
+async def test_a_swarm_that_is_gone_is_not_waited_for(fake: FakeCoordinator, client: Client) -> None:
+    """Lesson 13: a refused attach is told apart by its fields; who waits hears it at once."""
+    fake.hold = True
+    handle, other = await client.submit("slow"), await client.submit("slow", {"n": 2})
+    waiting = asyncio.create_task(handle.result(20))
+    await fake.stop()
+    del fake.swarms[handle.id]
+    await fake.start()
+    with pytest.raises(NotFound, match="There is no swarm swarm-1"):
+        await waiting
+    await fake.finish(other.id)
+    assert await other.result(20) == {"n": 2}
+
+
+async def test_an_output_too_large_for_the_stream_is_read_where_it_is(fake: FakeCoordinator, client: Client) -> None:
+    """Q15, Lesson 38: the stream brings the end, the output is read from the swarm."""
+    fake.hold = True
+    handle = await client.submit("a", {"n": 1})
+    fake.bare_results = True
+    await fake.finish(handle.id)
+    assert await handle.result(5) == {"n": 1}
+
+
 async def test_submitting_while_nobody_is_there_waits_for_patience(fake: FakeCoordinator) -> None:
     """N12: a coordinator that restarts is waited for; with no patience the error says at once what to do."""
     await fake.stop()

@@ -18,6 +18,12 @@ from tierflow.submission import traceparent
 DEFAULT_ADDRESS = "127.0.0.1:7701"
 FIRST_DELAY, MAX_DELAY = 0.05, 2.0
 _OPTIONS = (
+    (
+        "grpc.keepalive_time_ms",
+        20_000,
+    ),  # a silent peer is found dead within half a minute, while something is waited for
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),

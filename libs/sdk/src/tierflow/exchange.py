@@ -256,6 +256,9 @@ class Exchange:
     # What comes back
 
     def _answered(self, answer: SubmitSwarmAnswer) -> None:
+        if not answer.request_id:
+            self._attach_refused(answer)
+            return
         sent = self._unanswered.get(answer.request_id)
         if sent is None or sent.answer.done():
             return  # stale: given up, or answered before the stream broke
@@ -279,6 +282,23 @@ class Exchange:
             if awaited.result is None:
                 self._unfinished[swarm_id] = awaited
         return awaited
+
+    def _attach_refused(self, answer: SubmitSwarmAnswer) -> None:
+        """A swarm cannot be attached to: later, where that can help; else who waits is told why."""
+        awaited = self._unfinished.get(answer.swarm_id)
+        if awaited is None:
+            return
+        if answer.refused.retryable:
+            self._loop.call_later(MAX_DELAY, self._attach_again, answer.swarm_id)
+            return
+        del self._unfinished[answer.swarm_id]
+        awaited.error = error_of(answer.refused)
+        awaited.wake()
+
+    def _attach_again(self, swarm_id: str) -> None:
+        if swarm_id in self._unfinished:
+            self._attach.append(swarm_id)
+            self._wake.set()
 
     def _again(self, sent: _Sent) -> None:
         if not sent.answer.done():

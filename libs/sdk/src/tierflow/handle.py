@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_COMPLETED
+
 from tierflow.results import Result, result_of
 
 if TYPE_CHECKING:
@@ -57,7 +59,12 @@ class Handle:
     async def _wait(self) -> Result:
         client = self._client
         if self._awaited is not None:
-            return await result_of(await client.exchange().finished(self._awaited), client.read_blob)
+            ended = await client.exchange().finished(self._awaited)
+            if ended.state == SWARM_STATE_COMPLETED and ended.HasField(
+                "failure"
+            ):  # its output was too large for the stream
+                return await result_of(await client.get(self.id), client.read_blob)
+            return await result_of(ended, client.read_blob)
         return await result_of(await client.ended(self.id), client.read_blob)
 
     def watch(self, resume_token: str = "", *, progress: bool = True) -> Watch:

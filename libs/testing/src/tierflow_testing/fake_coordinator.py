@@ -30,6 +30,7 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
     Attributes:
         hold: While true, swarms are accepted and do not end.
         silent: While true, nothing is answered.
+        bare_results: While true, results leave their output out, as those that are too large for the stream do.
         refusals: Failures to answer with, taken from the front, one per submission; None accepts.
         cut_after: Ends the stream of submissions with UNAVAILABLE after that many frames, once each time it is set.
         errors: Rich errors by RPC name, raised once each.
@@ -39,6 +40,7 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self) -> None:
         self.hold = False
         self.silent = False
+        self.bare_results = False
         self.refusals: list[failure_pb2.Failure | None] = []
         self.cut_after: int | None = None
         self.errors: dict[str, status_pb2.Status] = {}
@@ -134,7 +136,8 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
                 for r in frame.execute
                 if r.context.request_id in self.by_request
             )
-            mine.update(frame.attach)
+            mine.update(swarm_id for swarm_id in frame.attach if swarm_id in self.swarms)
+            ended += [f"gone:{swarm_id}" for swarm_id in frame.attach if swarm_id not in self.swarms]
             if self.cut_after is not None:
                 self.cut_after -= 1
                 if self.cut_after <= 0:
@@ -175,12 +178,24 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
                 response.answers.append(self._answer(request_id))
             elif kind == "refuse":
                 response.answers.append(api.SubmitSwarmAnswer(refused=self.refusals.pop(0), request_id=request_id))
+            elif kind == "gone":
+                gone = failure_pb2.Failure(
+                    code=failure_pb2.ERROR_CODE_NOT_FOUND, message=f"There is no swarm {request_id}."
+                )
+                response.answers.append(api.SubmitSwarmAnswer(refused=gone, swarm_id=request_id))
         for swarm_id in [swarm_id for swarm_id in mine if swarm_id in self.swarms]:
             swarm = self.swarms[swarm_id]
             if swarm.state in _ENDED:
                 mine.discard(swarm_id)
-                response.results.append(_result(swarm))
+                response.results.append(self._bare(swarm) if self.bare_results else _result(swarm))
         return response
+
+    @staticmethod
+    def _bare(swarm: Swarm) -> SwarmExecutionResult:
+        result = _result(swarm)
+        result.ClearField("output")
+        result.failure.code = failure_pb2.ERROR_CODE_MESSAGE_TOO_LARGE
+        return result
 
     def _answer(self, request_id: str) -> api.SubmitSwarmAnswer:
         _, swarm_id = self.by_request[request_id]
