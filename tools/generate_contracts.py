@@ -22,28 +22,36 @@ TARGET = ROOT / "libs/contracts/src" / PACKAGE
 
 
 def generate(target: pathlib.Path) -> int:
-    """Writes the generated modules into `target` and returns how many files there are."""
-    protos = sorted(str(p.relative_to(PROTO)) for p in PROTO.rglob("*.proto"))
+    """Writes the generated modules into `target`, whose packages it replaces, and returns how many files there are."""
     with tempfile.TemporaryDirectory() as name:
         scratch = pathlib.Path(name)
-        flags = [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *protos]
-        done = subprocess.run(command, cwd=PROTO, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)  # otherwise only chatter of the plug-ins
-        for child in target.iterdir() if target.exists() else ():
-            if child.is_dir() and child.name != "__pycache__":
-                shutil.rmtree(child)
-        count = 0
-        for source in sorted((scratch / "tierflow").rglob("*.py*")):
-            text = rewritten(source.read_text())
+        _compile(scratch)
+        for package in _packages(target):
+            shutil.rmtree(package)
+        sources = sorted((scratch / "tierflow").rglob("*.py*"))
+        for source in sources:
             destination = target / source.relative_to(scratch / "tierflow")
             destination.parent.mkdir(parents=True, exist_ok=True)
-            destination.write_text(text)
-            count += 1
-        for directory in [d for d in target.rglob("*") if d.is_dir() and d.name != "__pycache__"]:
+            destination.write_text(rewritten(source.read_text()))
+    for package in _packages(target):
+        for directory in [package, *(path for path in package.rglob("*") if path.is_dir())]:
             (directory / "__init__.py").write_text("")
-    return count
+    return len(sources)
+
+
+def _compile(target: pathlib.Path) -> None:
+    """Lets protoc and its plug-ins write into `target`."""
+    protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+    flags = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *protos]
+    done = subprocess.run(command, cwd=PROTO, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)  # otherwise only chatter of the plug-ins
+
+
+def _packages(target: pathlib.Path) -> list[pathlib.Path]:
+    """The directories of generated packages."""
+    return [path for path in target.glob("*") if path.is_dir() and path.name != "__pycache__"]
 
 
 def rewritten(text: str) -> str:

@@ -31,11 +31,7 @@ def test_no_registry_is_named() -> None:
 
 def test_no_machine_is_named() -> None:
     """B4: no path of anybody's machine is written down."""
-    own = (
-        [str(sources.ROOT) + "/", str(sources.ROOT.parent) + "/"]
-        if len(sources.ROOT.parts) > 3
-        else [str(sources.ROOT) + "/"]
-    )
+    own = [str(sources.ROOT) + "/"]
     personal = re.compile(r"(?<![\w$}.])/(?:home|Users|root)/(?!\.\.\.)[\w.-]+")
     found = [f"{name}: {path}" for name, text in sources.texts() for path in own if path in text]
     found += [f"{name}: {match[0]}" for name, text in sources.texts() if (match := personal.search(text))]
@@ -43,11 +39,11 @@ def test_no_machine_is_named() -> None:
 
 
 def test_nothing_is_left_unfinished() -> None:
-    """B4: what remains to be done is in docs/capabilities.md, not in comments."""
+    """B4: what remains to be done is in docs/capabilities.md, not in comments. Examples may look for such words in what they read."""
     found = [
         f"{name}: {match[0]}"
         for name, text in sources.texts()
-        if not name.startswith("docs/") and (match := UNFINISHED.search(text))
+        if not name.startswith(("docs/", "examples/")) and (match := UNFINISHED.search(text))
     ]
     assert found == []
 
