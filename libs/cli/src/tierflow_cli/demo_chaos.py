@@ -1,0 +1,89 @@
+"""Killing services on the way, and what the journal has to say about it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tierflow_contracts.events.v1.event_pb2 import EventBatch
+
+from tierflow_cli import text
+
+if TYPE_CHECKING:
+    from tierflow_testing.processes import ServiceProcess
+    from tierflow_testing.stack import Stack
+
+
+class Chaos:
+    """Kills executor, orchestrator and coordinator once each, one after the other, as the work goes on."""
+
+    def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._plan: list[tuple[float, ServiceProcess]] = [
+            (0.05, stack.executors[0]),
+            (0.3, stack.orchestrators[0]),
+            (0.5, stack.coordinators[0]),
+        ]
+        self._under_way: asyncio.Task[None] | None = None
+
+    def at(self, share: float) -> None:
+        """Kills the next one, where so much of the work is done and the last one serves again."""
+        busy = self._under_way is not None and not self._under_way.done()
+        if self._plan and share >= self._plan[0][0] and not busy:
+            _, service = self._plan.pop(0)
+            self._under_way = asyncio.create_task(self._kill(service, share))
+
+    async def settled(self) -> None:
+        """Kills whom the work did not wait for, and returns when all serve again."""
+        while self._plan or self._under_way is not None:
+            if self._under_way is not None:
+                await self._under_way
+                self._under_way = None
+            self.at(1.0)
+
+    async def _kill(self, service: ServiceProcess, share: float) -> None:
+        began, pid = time.monotonic(), service.pid
+        await asyncio.to_thread(service.kill)
+        self._say(f"kill -9 {pid}: {service.name}, at {share:.0%} of the files")
+        while not (service.pid != pid and service.ready):
+            await asyncio.sleep(0.02)
+        self._say(f"{service.name} serves again after {text.span(time.monotonic() - began)}, as process {service.pid}")
+
+
+def findings(swarm: EventBatch, run: EventBatch, seen: Counter[tuple[str, int]]) -> list[tuple[bool, str]]:
+    """What the histories of a swarm and its run show; each finding with whether it holds. `seen`: how often a watch brought each event."""
+    ends = ("step_completed", "step_failed", "step_skipped", "step_cancelled")
+    ended = Counter(event.step_id for event in run.events if event.WhichOneof("payload") in ends)
+    items = {
+        f"{event.step_id}[{n}]"
+        for event in run.events
+        if event.HasField("items_expanded")
+        for n in range(event.items_expanded.count)
+    }
+    failed = sum(event.HasField("step_failed") for event in run.events)
+    attempts = Counter(event.step_scheduled.attempt_id for event in run.events if event.HasField("step_scheduled"))
+    again = sum(event.HasField("step_retrying") for event in run.events)
+    stored = Counter((batch.source.entity_id, event.seq) for batch in (swarm, run) for event in batch.events)
+    terminal = (
+        sum(event.HasField("swarm_ended") for event in swarm.events),
+        sum(event.HasField("run_ended") for event in run.events),
+    )
+    lost = f"; {again} were lost with the executor and made again" if again else ""
+    return [
+        (
+            _gapless(swarm) and _gapless(run),
+            f"{len(run.events)} events of the run and {len(swarm.events)} of the swarm, numbered without gaps",
+        ),
+        (stored == seen, f"the watch brought all {len(stored)} of them, each once, over its broken connections"),
+        (items <= ended.keys() and not failed, f"all {len(items)} files were looked at"),
+        (set(ended.values()) == {1}, f"{len(ended)} steps ended, each once"),
+        (set(attempts.values()) == {1}, f"{len(attempts)} attempts were given out, each once{lost}"),
+        (terminal == (1, 1), "swarm and run ended once"),
+    ]
+
+
+def _gapless(batch: EventBatch) -> bool:
+    return [event.seq for event in batch.events] == list(range(1, len(batch.events) + 1))
