@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -45,8 +46,6 @@ def demo(directory: Path | None, chaos: bool, data: Path) -> None:
     The job is examples/code_report: a flow that lists the files of a directory, looks at each of them in parallel, finds what is repeated, and writes a
     Markdown report.
     """
-    import sys
-
     from tierflow_cli import text
     from tierflow_cli.local import start
 
@@ -70,10 +69,9 @@ def demo(directory: Path | None, chaos: bool, data: Path) -> None:
 def examples() -> Path:
     """The directory of the examples: in the repository, or as installed."""
     here = Path(__file__).resolve()
-    for candidate in (*(parent / "examples" for parent in here.parents[3:5]), here.parent / "examples"):
-        if (candidate / FLOW).exists():
-            return candidate
-    refuse(f"The example {FLOW} is not installed.", FAILED)
+    candidates = (*(parent / "examples" for parent in here.parents[3:5]), here.parent / "examples")
+    found = next((candidate for candidate in candidates if (candidate / FLOW).exists()), None)
+    return found or refuse(f"The example {FLOW} is not installed.", FAILED)
 
 
 def _stack(data: Path) -> Stack:
@@ -163,7 +161,7 @@ async def _report(stack: Stack, result: Result) -> Path:
     path = stack.directory / "code-report.md"
     await asyncio.to_thread(path.write_text, markdown)
     click.echo()
-    if click.get_text_stream("stdout").isatty():
+    if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
 

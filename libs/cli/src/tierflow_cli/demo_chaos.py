@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tierflow_contracts.events.v1.event_pb2 import EventBatch
+from tierflow_testing.waiting import eventually
 
 from tierflow_cli import text
 
@@ -48,8 +49,7 @@ class Chaos:
         began, pid = time.monotonic(), service.pid
         await asyncio.to_thread(service.kill)
         self._say(f"kill -9 {pid}: {service.name}, at {share:.0%} of the files")
-        while not (service.pid != pid and service.ready):
-            await asyncio.sleep(0.02)
+        await eventually(lambda: service.pid != pid and service.ready, 60, message=f"{service.name} serves again")
         self._say(f"{service.name} serves again after {text.span(time.monotonic() - began)}, as process {service.pid}")
 
 

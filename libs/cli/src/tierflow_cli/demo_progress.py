@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -92,7 +93,7 @@ class Display:
         self._live: Any = None
 
     def __enter__(self) -> Self:
-        if click.get_text_stream("stdout").isatty():
+        if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (
