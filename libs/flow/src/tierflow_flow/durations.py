@@ -14,7 +14,7 @@ _PART = re.compile(r"([0-9]+)(?:\.([0-9]+))?(us|ms|s|m|h|d)", re.ASCII)
 
 def parse_duration(text: str) -> int:
     """The microseconds that `text` stands for; raises `ValueError` where it is no duration or finer than a microsecond."""
-    if len(text) > 100 or not _WHOLE.match(text):
+    if len(text) > 100 or not _WHOLE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is no duration; write a number and a unit, such as 500ms, 30s, 10m or 1h30m")
     total = 0
     for whole, fraction, unit in _PART.findall(text):

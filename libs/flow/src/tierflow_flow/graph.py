@@ -37,7 +37,7 @@ def dependants(needs: Needs) -> dict[str, tuple[str, ...]]:
 
 
 def cycles(needs: Needs) -> list[tuple[str, ...]]:
-    """One cycle for each knot of steps that wait for one another, each as `(a, b, a)`: b waits for a, a waits for b."""
+    """One cycle for each knot of steps that wait for one another, each as `(a, b, a)`: b waits for a, a waits for b. It begins with its first step."""
     waiting = {step: len(needed) for step, needed in needs.items()}
     following = dependants(needs)
     ready = [step for step, count in waiting.items() if count == 0]
@@ -68,4 +68,7 @@ def _cycle_from(start: str, needs: Needs, done: set[str]) -> tuple[str, ...]:
     if step is None or step not in path:
         return ()
     knot = trail[trail.index(step) :]
-    return (*reversed(knot), knot[-1])
+    knot.reverse()
+    order = {step: position for position, step in enumerate(needs)}
+    first = knot.index(min(knot, key=order.__getitem__))
+    return (*knot[first:], *knot[:first], knot[first])

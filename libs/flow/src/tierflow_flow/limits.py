@@ -36,7 +36,7 @@ MAX_EXPRESSION = 4_096
 MAX_EXPRESSION_DEPTH = 32
 MAX_COMPREHENSIONS = 2
 """Comprehensions (map, filter, all, exists, exists_one) inside one another."""
-MAX_COST = 1_000_000
+MAX_COST = 500_000
 """Units that one evaluation may spend: one for each step inside a comprehension, each item and each 8 characters made."""
 MAX_RESULT_NODES = 1_000_000
 """Values in the result of an expression, each counted as often as it would be written."""

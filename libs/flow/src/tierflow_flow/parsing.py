@@ -9,12 +9,12 @@ from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.cache import FlowCache
 from tierflow_flow.checking import Checker, Surroundings
-from tierflow_flow.definition import Flow, FlowError, Problem, StepSpec
+from tierflow_flow.definition import Flow, StepSpec
 from tierflow_flow.graph import NAVIGATORS, Needs, cycles, dependants
 from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
-from tierflow_flow.source import Document, read_document
+from tierflow_flow.source import Document, fatal, read_document
 from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, ItemsTemplate
 from tierflow_flow.values import loads
 
@@ -31,13 +31,16 @@ def from_canonical(canonical: str) -> Flow:
 
     Hash and definition stay what they were, even where this version would write them otherwise.
     """
-    digest = content_hash(canonical)
+    try:
+        digest = content_hash(canonical)
+    except UnicodeEncodeError:
+        raise fatal("holds half of a surrogate pair") from None
     flow = _cache.get(digest)
     if flow is None:
         try:
             flow = _compile(_plain(canonical), canonical)
         except RecursionError:
-            raise FlowError([Problem("flow", "nested too deeply")]) from None
+            raise fatal("nested too deeply") from None
         _cache.put(flow)
     return flow
 
@@ -46,7 +49,7 @@ def _plain(canonical: str) -> Document:
     try:
         return Document(loads(canonical), {}, ())
     except ValueError as error:
-        raise FlowError([Problem("flow", f"not JSON: {error}")]) from None
+        raise fatal(f"not JSON: {error}") from None
 
 
 def _compile(document: Document, canonical: str | None) -> Flow:

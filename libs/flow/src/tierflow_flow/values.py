@@ -39,13 +39,24 @@ def loads(text: str) -> Any:
 def dumps(value: Any) -> str:
     """The JSON text of a plain value. Raises `ValueError` where it has none."""
     try:
-        return orjson.dumps(value).decode()
+        text = orjson.dumps(value)
     except TypeError:
-        # Integers beyond 64 bits, or nesting beyond orjson's 254 levels.
-        try:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        except (TypeError, RecursionError) as error:
-            raise ValueError(str(error)) from None
+        # Integers beyond 64 bits, nesting beyond orjson's 254 levels, or no JSON at all.
+        return _dumps_slowly(value)
+    if b"null" in text:
+        # orjson writes NaN so; then it is refused.
+        _dumps_slowly(value)
+    return text.decode()
+
+
+def _dumps_slowly(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not text.isascii():
+        text.encode()
+    return text
 
 
 def kind_of(value: Any) -> str:

@@ -262,9 +262,6 @@ class FlowBuilder:
             tolerate: Failed items that do not make the step fail.
             **more: What `call` takes.
 
-        Returns:
-            The step, for others to refer to.
-
         Raises:
             ValueError: The id is taken.
             TypeError: As in `call`.
