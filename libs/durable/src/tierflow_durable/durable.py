@@ -94,7 +94,7 @@ class Durable:
         for replaced in self.instance.replaced:
             self.host.hooks.replaces(replaced)
         for loop in (
-            self.host.writer.run, self.instance.run, self.host.owning.run_adoption, self.host.owning.run_due, self.host.run_timers, self.relay.run,
+            self.host.writer.run, self.instance.run, self.host.owning.run_adoption, self.host.owning.run_due, self.host.timers.run, self.relay.run,
             self._tend,
         ):  # fmt: skip
             task = asyncio.get_running_loop().create_task(self._guard(loop), name=f"durable.{loop.__qualname__}")

@@ -7,8 +7,6 @@ only then, answer the caller, carry out the effects, publish the events.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +22,7 @@ from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
 from tierflow_durable.owning import Loader, Owning
 from tierflow_durable.relay import Relay, event_part, source_bytes
+from tierflow_durable.timers import Timers
 from tierflow_durable.writer import Writer
 
 log = get_log(__name__)
@@ -31,6 +30,7 @@ log = get_log(__name__)
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E")
+T = TypeVar("T")
 
 PARK_AFTER: Micros = 5_000_000
 """An entity that waits for a moment nearer than this stays in memory."""
@@ -56,8 +56,7 @@ class Host(Generic[S, C, E]):
         self.writer = writer_of(take=self._take, committed=self._committed, refused=self._refused)
         self.loader = Loader(self)
         self.owning = Owning(self)
-        self._timers: list[tuple[Micros, str]] = []
-        self._timer_set = asyncio.Event()
+        self.timers = Timers(self)
         self._background: set[asyncio.Task[Any]] = set()
         self.draining = False
 
@@ -191,16 +190,20 @@ class Host(Generic[S, C, E]):
 
     async def create(self, entity_id: str, command: C, request: RequestKey | None = None) -> Created:
         """`create_now` as a coroutine. Raises FailureError."""
-        future: asyncio.Future[Created] = asyncio.get_running_loop().create_future()
+        return await self.answered(lambda done: self.create_now(entity_id, command, request, done))
 
-        def done(result: Created | FailureError) -> None:
+    async def answered(self, start: Callable[[Callable[[T | FailureError], None]], None]) -> T:
+        """Starts something that answers by callback, and returns the answer. Raises the FailureError that is the answer."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: T | FailureError) -> None:
             if not future.done():
                 if isinstance(result, FailureError):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
 
-        self.create_now(entity_id, command, request, done)
+        start(done)
         return await future
 
     def register(self, entity: Entity[S]) -> None:
@@ -233,7 +236,7 @@ class Host(Generic[S, C, E]):
             write.release or (entity.adopted and bool(write.rows)) or differs(header, entity.header)
         )
         if not (write.rows or write.update or write.create):
-            self._set_timer(entity, header)
+            self.timers.set(entity, header)
             if pending is not None:
                 for callback in pending.callbacks:
                     callback()
@@ -290,7 +293,7 @@ class Host(Generic[S, C, E]):
         if write.release:
             self._forget(entity, "ended" if write.header.ended_at is not None else "parked")
         else:
-            self._set_timer(entity, write.header)
+            self.timers.set(entity, write.header)
 
     def _forget(self, entity: Entity[S], reason: str) -> None:
         if self.entities.get(entity.id) is entity:
@@ -343,35 +346,6 @@ class Host(Generic[S, C, E]):
             birth.on_done(refusal)
         else:
             self.spawn(self.owning.quarantine(entity.id, str(error)))
-
-    # --- time ---
-
-    def _set_timer(self, entity: Entity[S], header: Header) -> None:
-        if header.wake_at is None:
-            entity.timer = None
-        elif entity.timer != header.wake_at:
-            entity.timer = header.wake_at
-            heapq.heappush(self._timers, (header.wake_at, entity.id))
-            if self._timers[0][1] == entity.id:
-                self._timer_set.set()
-
-    async def run_timers(self) -> None:
-        """Wakes entities in memory at their moment."""
-        while True:
-            self._timer_set.clear()
-            wait = None if not self._timers else max(0.0, (self._timers[0][0] - self.clock.now()) / 1_000_000)
-            if wait is None or wait > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._timer_set.wait(), wait)
-            now = self.clock.now()
-            while self._timers and self._timers[0][0] <= now:
-                due, entity_id = heapq.heappop(self._timers)
-                entity = self.entities.get(entity_id)
-                if entity is None or entity.timer != due or entity.closing:
-                    continue
-                entity.timer = None
-                self.apply(entity, self.machine.wake_command())
-                self.touch(entity)
 
     # --- background ---
 

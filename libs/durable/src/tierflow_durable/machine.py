@@ -65,9 +65,20 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Decision(Protocol):
     """What a decision yields: events already applied to the state, an answer, and large values to be stored with them."""
 
-    events: Sequence[Any]
-    reply: Any
-    blobs: Mapping[str, bytes]
+    @property
+    def events(self) -> Sequence[Any]:
+        """In order, already applied."""
+        ...
+
+    @property
+    def reply(self) -> Any:
+        """For the caller, once the events are committed."""
+        ...
+
+    @property
+    def blobs(self) -> Mapping[str, bytes]:
+        """By SHA-256."""
+        ...
 
 
 class Machine(Protocol[S, C, E]):

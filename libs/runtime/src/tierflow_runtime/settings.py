@@ -157,6 +157,14 @@ class StatefulSettings(ServiceSettings):
     )
 
 
+class MigrationSettings(BaseSettings):
+    """What the `migrate` command of a stateful tier needs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: DatabaseUrl = Field(description="postgresql://user:password@host:port/database")
+
+
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 

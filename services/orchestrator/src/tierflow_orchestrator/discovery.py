@@ -1,0 +1,49 @@
+"""Finding instances of another tier: a fixed list, or DNS names that give one address per instance (a headless Service)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+
+from tierflow_runtime.logs import get_log
+
+log = get_log(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds between looks at DNS."""
+
+
+async def resolve(targets: Sequence[str]) -> set[str]:
+    """The addresses (host:port) behind `targets`: each `host:port`, or `dns:///name:port`. A name that cannot be resolved now gives none."""
+    found: set[str] = set()
+    for target in targets:
+        if not target.startswith("dns:///"):
+            found.add(target)
+            continue
+        host, _, port = target.removeprefix("dns:///").rpartition(":")
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            log.info("a name cannot be resolved now", target=target, reason=str(error))
+            continue
+        for info in infos:
+            address = str(info[4][0])
+            found.add(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    return found
+
+
+async def follow(targets: Sequence[str], appeared: Callable[[str], None], vanished: Callable[[str], None]) -> None:
+    """Tells of addresses that appear and vanish, for ever."""
+    known: set[str] = set()
+    dynamic = any(target.startswith("dns:///") for target in targets)
+    while True:
+        now = await resolve(targets)
+        for address in sorted(now - known):
+            appeared(address)
+        for address in sorted(known - now):
+            vanished(address)
+        known = now
+        if not dynamic:
+            return
+        await asyncio.sleep(LOOK_EVERY)

@@ -1,0 +1,377 @@
+"""Dispatch: slots of executors for steps, attempts in flight, adoption after a crash, executors that are lost (rules R23 to R27)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_runtime import wire
+from tierflow_runtime.logs import get_log
+
+from tierflow_orchestrator.discovery import follow
+from tierflow_orchestrator.link import Link
+
+log = get_log(__name__)
+
+EXECUTOR_LOST = 30.0
+"""Seconds without an answer after which an executor's attempts are lost (rule R26)."""
+
+
+class Flight:
+    """An attempt in flight: which run's, at which executor, and how to send it (again)."""
+
+    __slots__ = ("attempt_id", "executor", "link", "make", "run_id", "sent", "since", "step_id", "stop_reason")
+
+    def __init__(self, attempt_id: str, run_id: str, step_id: str, executor: str, link: Link | None) -> None:
+        self.attempt_id = attempt_id
+        self.run_id = run_id
+        self.step_id = step_id
+        self.executor = executor
+        self.link = link
+        self.make: Callable[[], step_pb2.StepExecutionRequest] | None = None
+        self.sent = False
+        self.stop_reason: str | None = None
+        self.since = time.monotonic()
+
+
+class Reports:
+    """What the dispatcher tells the engine."""
+
+    def result(self, link: Link, result: step_pb2.StepExecutionResult) -> None:
+        """An attempt ended."""
+
+    def started(self, run_id: str, attempt_id: str, started_at: int) -> None:
+        """An attempt has started."""
+
+    def lost(self, run_id: str, attempt_id: str, reason: str) -> None:
+        """Nobody knows how an attempt ended."""
+
+    def unconfirmed(self, run_id: str, attempt_id: str) -> None:
+        """A cancelled attempt may still be alive."""
+
+    def progress(self, progress: pb.AttemptProgress) -> None:
+        """A handler reported progress."""
+
+    def may_start(self, run_id: str, handler: str) -> bool:
+        """A slot is free for a run that waited for one. Takes one slot, or none; returns whether the run still waits."""
+        return False
+
+
+class Dispatcher:
+    """All executors of this instance, and what runs there."""
+
+    def __init__(
+        self,
+        targets: tuple[str, ...],
+        reports: Reports,
+        alive: Callable[[], bool],
+        *,
+        lost_after: float = EXECUTOR_LOST,
+    ) -> None:
+        self._targets = targets
+        self._reports = reports
+        self._alive = alive
+        self._lost_after = lost_after
+        self._links: dict[str, Link] = {}
+        self._by_key: dict[str, Link] = {}
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self.flights: dict[str, Flight] = {}
+        self._by_run: dict[str, set[str]] = {}
+        self._waiting: dict[str, OrderedDict[str, Mapping[str, str]]] = {}
+        """By handler: runs that wait for a slot, in the order in which they came."""
+        self._pumping = ""
+        self._replaces: list[str] = []
+        self.identity = pb.OrchestratorHello()
+        self.heartbeats: dict[tuple[str, str], Any] = {}
+
+    # --- slots ---
+
+    def reserve(self, run_id: str, handler: str, labels: Mapping[str, str]) -> Link | None:
+        """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler.
+
+        Who waits longer is served first: with others in the queue, only the run whose turn it is gets a slot.
+        """
+        queue = self._waiting.get(handler)
+        if not queue or self._pumping == run_id:
+            best: Link | None = None
+            for link in self._by_key.values():
+                if (
+                    link.free > 0
+                    and link.offers(handler, labels)
+                    and (best is None or link.used * best.slots < best.used * link.slots)
+                ):
+                    best = link
+            if best is not None:
+                return best
+        self._waiting.setdefault(handler, OrderedDict())[run_id] = labels
+        return None
+
+    def pump(self) -> None:
+        """Gives free slots to those who wait, one each in turn."""
+        for handler in [name for name, queue in self._waiting.items() if queue]:
+            queue = self._waiting[handler]
+            while queue and any(link.free > 0 and handler in link.handlers for link in self._by_key.values()):
+                run_id, labels = queue.popitem(last=False)
+                self._pumping = run_id
+                before = sum(link.used for link in self._by_key.values())
+                try:
+                    still = self._reports.may_start(run_id, handler)
+                finally:
+                    self._pumping = ""
+                if still:
+                    queue[run_id] = labels
+                    if sum(link.used for link in self._by_key.values()) == before:
+                        break
+
+    @property
+    def pumping(self) -> str:
+        """The run whose turn it is."""
+        return self._pumping
+
+    def waiting_counts(self) -> dict[str, int]:
+        """Runs that wait for a slot, by handler."""
+        return {handler: len(queue) for handler, queue in self._waiting.items() if queue}
+
+    def offered(self) -> frozenset[str]:
+        """Handlers that some connected executor offers."""
+        return frozenset().union(*(link.handlers for link in self._by_key.values() if link.connected))
+
+    def links(self) -> list[Link]:
+        """All executors that were ever met and are not known to be gone."""
+        return [link for link in self._links.values() if link.hello is not None]
+
+    # --- attempts ---
+
+    def board(self, link: Link, attempt_id: str, run_id: str, step_id: str) -> None:
+        """Takes the reserved slot for an attempt that was just decided (rule R24)."""
+        link.used += 1
+        self._add(Flight(attempt_id, run_id, step_id, link.key, link))
+
+    def _add(self, flight: Flight) -> None:
+        self.flights[flight.attempt_id] = flight
+        self._by_run.setdefault(flight.run_id, set()).add(flight.attempt_id)
+
+    def send(self, attempt_id: str, make: Callable[[], step_pb2.StepExecutionRequest]) -> None:
+        """Sends an attempt whose event is committed."""
+        flight = self.flights.get(attempt_id)
+        if flight is None:
+            return
+        flight.make = make
+        if flight.link is not None and flight.link.connected and flight.link.key == flight.executor:
+            flight.sent = True
+            flight.link.frames.put("execute", make())
+
+    def recover(
+        self,
+        attempt_id: str,
+        run_id: str,
+        step_id: str,
+        executor: str,
+        make: Callable[[], step_pb2.StepExecutionRequest],
+    ) -> None:
+        """An attempt of a run that was just adopted: ask its executor what it knows of it; only what nobody knows is sent again (rule R25)."""
+        known = self.flights.get(attempt_id)
+        if known is not None:
+            known.make = make
+            return
+        link = self._by_key.get(executor)
+        flight = Flight(attempt_id, run_id, step_id, executor, link)
+        flight.make = make
+        self._add(flight)
+        if link is not None:
+            link.used += 1
+            if link.connected:
+                link.frames.put("adopt", attempt_id)
+
+    def stop(self, attempt_id: str, run_id: str, executor: str, reason: str) -> None:
+        """Tells the executor to stop an attempt, again after each reconnection until there is a receipt (rule R29)."""
+        flight = self.flights.get(attempt_id)
+        if flight is None:
+            flight = Flight(attempt_id, run_id, "", executor, self._by_key.get(executor))
+            self._add(flight)
+            if flight.link is not None:
+                flight.link.used += 1
+                if flight.link.connected:
+                    flight.link.frames.put("adopt", attempt_id)
+        flight.stop_reason = reason
+        if flight.link is not None and flight.link.connected:
+            flight.link.frames.put_first(
+                "cancel", pb.CancelStepRequest(attempt_id=attempt_id, reason=reason, run_id=run_id)
+            )
+
+    def land(self, attempt_id: str) -> None:
+        """An attempt is over here: its slot is free."""
+        flight = self.flights.pop(attempt_id, None)
+        if flight is None:
+            return
+        attempts = self._by_run.get(flight.run_id)
+        if attempts is not None:
+            attempts.discard(attempt_id)
+            if not attempts:
+                del self._by_run[flight.run_id]
+        if flight.link is not None and flight.link.key == flight.executor:
+            flight.link.used = max(0, flight.link.used - 1)
+
+    def acknowledge(self, link: Link, attempt_id: str) -> None:
+        """The result of an attempt is committed: the executor may forget it (rule R27)."""
+        link.frames.put_first("acknowledge", attempt_id)
+
+    def forget_run(self, run_id: str) -> None:
+        """The run is no longer owned here: its slots and its place in queues are free."""
+        for attempt_id in list(self._by_run.get(run_id, ())):
+            self.land(attempt_id)
+        for queue in self._waiting.values():
+            queue.pop(run_id, None)
+
+    def replaces(self, instance_id: str) -> None:
+        """This instance has taken over what another owned: all executors are told before anything else is sent (rule R25)."""
+        if instance_id in self._replaces:
+            return
+        self._replaces.append(instance_id)
+        for link in self._by_key.values():
+            if link.connected:
+                link.frames.set("hello", self._hello())
+
+    def _hello(self) -> pb.OrchestratorHello:
+        hello = pb.OrchestratorHello()
+        hello.CopyFrom(self.identity)
+        hello.replaces.extend(self._replaces[-1000:])
+        return hello
+
+    # --- what executors say (Listener) ---
+
+    def hello_of(self, link: Link) -> pb.ExecuteStepsRequest:
+        """The first frame: who calls, whom it replaces."""
+        return pb.ExecuteStepsRequest(hello=self._hello())
+
+    def greeted(self, link: Link, hello: pb.ExecutorHello) -> None:
+        """An executor has introduced itself: attempts of an older process of its name are lost, those of this one are adopted."""
+        key = f"{hello.name}/{hello.executor_id}"
+        if link.key != key:
+            self._lose_older(hello.name, key)
+            link.key = key
+            link.used = 0
+        self._by_key[key] = link
+        log.info(
+            "an executor is connected",
+            address=link.address,
+            executor=key,
+            slots=hello.slots,
+            handlers=len(hello.handlers),
+        )
+        for flight in list(self.flights.values()):
+            if flight.executor != key:
+                continue
+            if flight.link is not link:
+                flight.link = link
+                link.used += 1
+            link.frames.put("adopt", flight.attempt_id)
+            if flight.stop_reason is not None:
+                link.frames.put_first(
+                    "cancel",
+                    pb.CancelStepRequest(attempt_id=flight.attempt_id, reason=flight.stop_reason, run_id=flight.run_id),
+                )
+        self.pump()
+
+    def _lose_older(self, name: str, key: str) -> None:
+        for flight in list(self.flights.values()):
+            if flight.executor != key and flight.executor.rpartition("/")[0] == name:
+                self._lose(flight, "the executor was replaced by a new process of its name")
+        for old in [other for other in self._by_key if other != key and other.rpartition("/")[0] == name]:
+            del self._by_key[old]
+
+    def _lose(self, flight: Flight, reason: str) -> None:
+        self.land(flight.attempt_id)
+        self._reports.lost(flight.run_id, flight.attempt_id, reason)
+
+    def heard(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
+        """A batch from an executor."""
+        if frame.HasField("slots"):
+            link.slots = frame.slots
+        if frame.draining:
+            link.draining = True
+        for started in frame.started:
+            if started.attempt_id in self.flights:
+                self._reports.started(started.run_id, started.attempt_id, wire.micros(started.started_at))
+        for result in frame.results:
+            self.land(result.context.attempt_id)
+            self._reports.result(link, result)
+        for status in frame.statuses:
+            self._status(link, status)
+        for receipt in frame.cancelled:
+            self._receipt(receipt)
+        for progress in frame.progress:
+            self._reports.progress(progress)
+        if frame.results or frame.HasField("slots"):
+            self.pump()
+
+    def _status(self, link: Link, status: pb.AttemptStatus) -> None:
+        """The answer to an adoption: only an attempt that its executor does not know is sent (again), under its id."""
+        flight = self.flights.get(status.attempt_id)
+        if flight is None or status.state != 0:
+            return
+        if flight.stop_reason is not None:
+            self._lose(flight, "it was cancelled before it reached its executor")
+        elif flight.make is not None:
+            flight.sent = True
+            link.frames.put("execute", flight.make())
+
+    def _receipt(self, receipt: pb.CancelStepResponse) -> None:
+        flight = self.flights.get(receipt.attempt_id)
+        if flight is None:
+            return
+        if receipt.receipt == pb.CANCEL_RECEIPT_UNKNOWN:
+            self._lose(flight, "the executor does not know the attempt")
+        elif receipt.receipt == pb.CANCEL_RECEIPT_UNCONFIRMED:
+            self._reports.unconfirmed(flight.run_id, flight.attempt_id)
+
+    def parted(self, link: Link) -> None:
+        """A stream is gone; what runs there goes on running."""
+        link.draining = False
+
+    # --- loops ---
+
+    async def run(self) -> None:
+        """Keeps the links to all executors, and gives up what is lost."""
+        following = asyncio.create_task(follow(self._targets, self._appeared, self._vanished))
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                self._give_up()
+        finally:
+            following.cancel()
+            for task in self._loops.values():
+                task.cancel()
+            await asyncio.gather(following, *self._loops.values(), return_exceptions=True)
+
+    def _appeared(self, address: str) -> None:
+        link = self._links[address] = Link(address, self, self._alive)
+        self._loops[address] = asyncio.create_task(link.run(), name=f"executor {address}")
+
+    def _vanished(self, address: str) -> None:
+        log.info("an executor's address is gone", address=address)
+        link = self._links.pop(address)
+        self._loops.pop(address).cancel()
+        link.connected = False
+        link.lost_since = link.lost_since or time.monotonic()
+
+    def _give_up(self) -> None:
+        """Attempts whose executor has not answered for too long are lost (rule R26)."""
+        if not self._alive():
+            return
+        now = time.monotonic()
+        for flight in list(self.flights.values()):
+            link = flight.link
+            if link is not None and link.connected and link.key == flight.executor:
+                continue
+            since = flight.since if link is None or link.lost_since is None else link.lost_since
+            if now - since > self._lost_after:
+                self._lose(flight, f"its executor has not answered for {self._lost_after:.0f} seconds")
+        for key, link in list(self._by_key.items()):
+            if not link.connected and link.lost_since is not None and now - link.lost_since > self._lost_after:
+                del self._by_key[key]

@@ -1,0 +1,325 @@
+"""The shell of Tier 2: gives runs slots, carries out what their events demand, brings them what executors say. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tierflow_contracts.common.v1 import execution_pb2
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_contracts.executor.v1 import executor_service_pb2, step_pb2
+from tierflow_durable.entity import Entity
+from tierflow_durable.host import Host
+from tierflow_durable.routing import Router
+from tierflow_flow import Flow
+from tierflow_runtime import wire
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.messaging import Messaging, subjects_of
+from tierflow_runtime.requests import step_request
+from tierflow_runtime.values import Allocation, FailureError, Options
+
+from tierflow_orchestrator import wire as own_wire
+from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core.decide import missing_blobs
+from tierflow_orchestrator.core.react import open_effects, react
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.dispatcher import Dispatcher, Reports
+from tierflow_orchestrator.flows import Flows
+from tierflow_orchestrator.link import Link
+from tierflow_orchestrator.spans import RunSpans
+
+log = get_log(__name__)
+
+DEFAULT_TIMEOUT = 30_000_000
+
+
+class Engine(Reports):
+    """Hooks of the durable library on one side, reports of the dispatcher on the other."""
+
+    def __init__(self, *, messaging: Messaging | None, spans: RunSpans) -> None:
+        self._flows: Flows = None  # type: ignore[assignment]  # set by `connect`
+        self._messaging = messaging
+        self._spans = spans
+        self.host: Host[Run, commands.RunCommand, events.RunEvent] = None  # type: ignore[assignment]  # set by `connect`
+        self.router: Router[Run, commands.RunCommand] = None  # type: ignore[assignment]
+        self.dispatcher: Dispatcher = None  # type: ignore[assignment]
+        self.on_ended: Callable[[Run], None] = lambda run: None
+        self.on_state: Callable[[Run], None] = lambda run: None
+        self._reading: set[str] = set()
+        """Runs for which large values are being read."""
+        self.steps_ended = 0
+        self.attempts_retried = 0
+
+    def connect(
+        self, host: Host[Any, Any, Any], router: Router[Any, Any], dispatcher: Dispatcher, flows: Flows
+    ) -> None:
+        """Joins the parts that need each other."""
+        self.host, self.router, self.dispatcher, self._flows = host, router, dispatcher, flows
+
+    # --- Hooks ---
+
+    def prepare_now(self, state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> bool:
+        """Gives the run its flow, where that is in memory."""
+        flow_hash = _flow_hash(state, first, command)
+        if not flow_hash:
+            return True
+        flow = self._flows.cached(flow_hash)
+        if flow is None:
+            return False
+        _give(state, flow)
+        return True
+
+    async def prepare(self, state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> None:
+        """Gives the run its flow. Raises FailureError FLOW_NOT_FOUND."""
+        _give(state, await self._flows.get(_flow_hash(state, first, command)))
+
+    def missing(self, state: Run, command: commands.RunCommand | None) -> Sequence[str]:
+        """Large values that expressions look into."""
+        return missing_blobs(state, command)
+
+    def provide(self, state: Run, sha256: str, content: bytes) -> None:
+        """A large value."""
+        state.contents[sha256] = content.decode()
+
+    def settle(self, entity: Entity[Run]) -> None:
+        """Reserves slots for steps that may start, in the same commit as the events that made them ready."""
+        run = entity.state
+        dispatcher = self.dispatcher
+        again = True
+        while again and not run.ended:
+            again = False
+            for handler in run.ready_handlers():
+                while (step_id := run.next_ready(handler)) is not None:
+                    link = dispatcher.reserve(entity.id, handler, run.spec(run.steps[step_id]).labels)
+                    if link is None:
+                        break
+                    if not self._assign(entity, step_id, link):
+                        break
+                    again = True
+                    if dispatcher.pumping:
+                        return
+
+    def _assign(self, entity: Entity[Run], step_id: str, link: Link) -> bool:
+        """Decides one dispatch; False where a large value must be read first: then it is done once that is there."""
+        run = entity.state
+        command = commands.AssignSlot(step_id=step_id, executor_id=link.key)
+        if run.large and missing_blobs(run, command):
+            if entity.id not in self._reading:
+                self._reading.add(entity.id)
+                self.host.spawn(self._read_and_settle(entity, command))
+            return False
+        self.host.apply(entity, command)
+        step = run.steps[step_id]
+        if step.state == "SCHEDULED":
+            self.dispatcher.board(link, step.attempt_id, entity.id, step_id)
+        return True
+
+    async def _read_and_settle(self, entity: Entity[Run], command: commands.RunCommand) -> None:
+        try:
+            await self.host.provide_missing(entity.state, command)
+        finally:
+            self._reading.discard(entity.id)
+        self.resettle(entity)
+
+    def committed(self, entity: Entity[Run], committed: Sequence[events.RunEvent]) -> None:
+        """Carries out what stored events demand."""
+        run = entity.state
+        for event in committed:
+            kind = type(event)
+            if kind is events.StepScheduled:
+                self._dispatch(run, event)
+                continue
+            if kind is events.StepCompleted or kind is events.StepFailed:
+                self.steps_ended += 1
+            elif kind is events.StepRetrying:
+                self.attempts_retried += 1
+            elif kind is events.RunStateChanged:
+                self.on_state(run)
+            for effect in react(run, event):
+                self._carry_out(run, effect)
+            self._spans.observe(run, event)
+
+    def _carry_out(self, run: Run, effect: commands.Effect) -> None:
+        if isinstance(effect, commands.StopAttempt):
+            self.dispatcher.stop(effect.attempt_id, run.id, effect.executor_id, effect.reason)
+        elif isinstance(effect, commands.ReportEnd):
+            self.on_ended(run)
+
+    def _dispatch(self, run: Run, event: Any) -> None:
+        self.dispatcher.send(event.attempt_id, lambda: self.request(run, event))
+
+    def replaces(self, instance_id: str) -> None:
+        """This instance takes over from a fenced one."""
+        self.dispatcher.replaces(instance_id)
+
+    def opened(self, entity: Entity[Run]) -> None:
+        """A run was adopted, or has woken: everything not known to be done is done again, attempts are asked for first (rule R16)."""
+        run = entity.state
+        for effect in open_effects(run):
+            if isinstance(effect, commands.DispatchAttempt):
+                self._recover(run, effect)
+            else:
+                self._carry_out(run, effect)
+        self.resettle(entity)
+
+    def _recover(self, run: Run, effect: commands.DispatchAttempt) -> None:
+        self.dispatcher.recover(
+            effect.attempt_id, run.id, effect.step_id, effect.executor_id, lambda: self.request(run, effect)
+        )
+
+    def resettle(self, entity: Entity[Run]) -> None:
+        """Looks for slots outside a decision."""
+        if entity.closing or entity.busy:
+            return
+        entity.busy = True
+        try:
+            self.settle(entity)
+        finally:
+            entity.busy = False
+
+    def closed(self, entity: Entity[Run], reason: str) -> None:
+        """The run is no longer here."""
+        self.dispatcher.forget_run(entity.id)
+        if entity.state.ended:
+            self._spans.forget(entity.state)
+
+    # --- requests ---
+
+    def request(self, run: Run, effect: Any) -> step_pb2.StepExecutionRequest:
+        """The exact request for an attempt; `effect` is its StepScheduled event or DispatchAttempt effect."""
+        step = run.steps[effect.step_id]
+        spec = run.spec(step)
+        flow = run.definition()
+        base = self._base(run)
+        timeout = spec.timeout or flow.timeout or DEFAULT_TIMEOUT
+        return step_request(
+            base,
+            effect.handler,
+            input=effect.input,
+            allocation=Allocation(memory_bytes=run.allocation.memory_bytes, wall_time=timeout),
+            options=Options(
+                timeout=timeout,
+                heartbeat_timeout=spec.heartbeat_timeout,
+                test_mode=run.options.test_mode,
+                priority=run.options.priority,
+            ),
+            step_id=effect.step_id,
+            attempt=effect.attempt,
+            attempt_id=effect.attempt_id,
+            idempotency_key=f"{run.id}/{effect.step_id}",
+            epoch=effect.epoch,
+            traceparent=self._spans.attempt_traceparent(run, effect.step_id, effect.attempt),
+            last_heartbeat=self.dispatcher.heartbeats.get((run.id, effect.step_id)),
+            # The permission gate comes with norms; until then every step of a registered flow passes, and the token says which attempt did.
+            grant_token=effect.attempt_id,
+            now=self.host.clock.now() if run.deadline is not None else None,
+        )
+
+    def _base(self, run: Run) -> execution_pb2.ExecutionContext:
+        context = run.context
+        base = wire.context_to_proto(context, labels=False)
+        base.parent_id = run.id
+        base.request_id = ""
+        base.depth = context.depth + 1
+        if run.deadline is not None:
+            base.deadline.CopyFrom(wire.timestamp(run.deadline))
+        return base
+
+    # --- Reports ---
+
+    def result(self, link: Link, result: step_pb2.StepExecutionResult) -> None:
+        """An attempt ended: decide, and acknowledge after the commit (rule R27)."""
+        run_id, attempt_id = result.context.run_id, result.context.attempt_id
+        command = own_wire.result_command(result)
+        entity = self.host.entities.get(run_id)
+        if entity is None or entity.closing or missing_blobs(entity.state, command):
+            self.host.spawn(self._route_result(link, run_id, attempt_id, command))
+            return
+        self.host.apply(entity, command)
+        self.dispatcher.heartbeats.pop((run_id, result.context.step_id), None)
+        self.host.when_committed(entity, lambda: self.dispatcher.acknowledge(link, attempt_id))
+
+    async def _route_result(self, link: Link, run_id: str, attempt_id: str, command: commands.ReportResult) -> None:
+        try:
+            await self.router.command(run_id, command)
+        except FailureError as error:
+            if error.failure.code != "NOT_FOUND":
+                log.warning(
+                    "a result cannot be brought to its run; the executor keeps it",
+                    run_id=run_id,
+                    attempt_id=attempt_id,
+                    reason=str(error),
+                )
+                return
+        self.dispatcher.acknowledge(link, attempt_id)
+
+    def _tell(self, run_id: str, command: commands.RunCommand) -> None:
+        if not self.host.tell(run_id, command):
+            self.host.spawn(self._route(run_id, command))
+
+    async def _route(self, run_id: str, command: commands.RunCommand) -> None:
+        try:
+            await self.router.command(run_id, command)
+        except FailureError as error:
+            log.warning("a report cannot be brought to its run", run_id=run_id, reason=str(error))
+
+    def started(self, run_id: str, attempt_id: str, started_at: int) -> None:
+        """An attempt has started."""
+        if run_id in self.host.entities:
+            self.host.tell(run_id, commands.ReportStarted(attempt_id=attempt_id, started_at=started_at))
+
+    def lost(self, run_id: str, attempt_id: str, reason: str) -> None:
+        """Nobody knows how an attempt ended."""
+        log.warning("an attempt is lost", run_id=run_id, attempt_id=attempt_id, reason=reason)
+        self._tell(run_id, commands.ReportLost(attempt_id=attempt_id, reason=reason))
+
+    def unconfirmed(self, run_id: str, attempt_id: str) -> None:
+        """A cancelled attempt may still be alive."""
+        self._tell(run_id, commands.ReportUnconfirmed(attempt_id=attempt_id))
+
+    def may_start(self, run_id: str, handler: str) -> bool:
+        """A slot is free for a run that waited."""
+        entity = self.host.entities.get(run_id)
+        if entity is None or entity.closing or entity.state.next_ready(handler) is None:
+            return False
+        self.resettle(entity)
+        return not entity.closing and entity.state.next_ready(handler) is not None
+
+    def progress(self, progress: executor_service_pb2.AttemptProgress) -> None:
+        """Progress goes on as it came; a heartbeat's details are kept for the next attempt."""
+        if progress.HasField("heartbeat"):
+            details = wire.payload_from_proto(progress.heartbeat)
+            if details is not None:
+                self.dispatcher.heartbeats[progress.run_id, progress.step_id] = details
+        entity = self.host.entities.get(progress.run_id)
+        if self._messaging is None or entity is None or entity.source is None:
+            return
+        source = entity.source
+        batch = event_pb2.EventBatch.FromString(entity.source_bytes)
+        event = batch.events.add(step_id=progress.step_id)
+        event.time.CopyFrom(progress.time)
+        event.progress_reported.CopyFrom(
+            event_pb2.ProgressReported(
+                attempt_id=progress.attempt_id,
+                percent=progress.percent,
+                message=progress.message,
+                metrics=progress.metrics,
+                kind=progress.kind,
+            )
+        )
+        subject = subjects_of(source.tenant, source.swarm_id, source.run_id).progress(progress.step_id)
+        self._messaging.publisher.publish_progress(subject, batch)
+
+
+def _flow_hash(state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> str:
+    if isinstance(first, events.RunCreated):
+        return first.flow_hash
+    if isinstance(command, commands.CreateRun):
+        return command.flow_hash
+    return state.flow_hash
+
+
+def _give(run: Run, flow: Flow) -> None:
+    run.flow = flow
+    run.environment = {name: os.environ[name] for name in flow.env if name in os.environ}

@@ -1,0 +1,142 @@
+"""The stream to one executor: hello, batches both ways, reconnection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_contracts.executor.v1.executor_service_pb2_grpc import ExecutorServiceStub
+from tierflow_runtime.channels import open_channel
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.streams import Frames
+
+log = get_log(__name__)
+
+grpc_aio: Any = grpc.aio  # the stubs lack EOF
+
+
+class Listener(Protocol):
+    """Who hears what executors say."""
+
+    def hello_of(self, link: Link) -> pb.ExecuteStepsRequest:
+        """The first frame of a new stream."""
+        ...
+
+    def greeted(self, link: Link, hello: pb.ExecutorHello) -> None:
+        """An executor has introduced itself."""
+        ...
+
+    def heard(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
+        """A batch came."""
+        ...
+
+    def parted(self, link: Link) -> None:
+        """The stream is gone."""
+        ...
+
+
+class Link:
+    """One executor at one address. `key` names the process behind it: its name and id, as events record it."""
+
+    def __init__(self, address: str, listener: Listener, alive: Callable[[], bool]) -> None:
+        self.address = address
+        self._listener = listener
+        self._alive = alive
+        self.frames = Frames()
+        self.hello: pb.ExecutorHello | None = None
+        self.key = ""
+        self.handlers: frozenset[str] = frozenset()
+        self.slots = 0
+        self.used = 0
+        self.connected = False
+        self.draining = False
+        self.lost_since: float | None = None
+        """Monotonic seconds since when it has not answered; None while it is connected or was never."""
+
+    @property
+    def free(self) -> int:
+        """Slots that may be used now."""
+        return self.slots - self.used if self.connected and not self.draining else 0
+
+    def offers(self, handler: str, labels: Any) -> bool:
+        """Whether it has the handler and the labels."""
+        if handler not in self.handlers:
+            return False
+        if not labels:
+            return True
+        own = self.hello.labels if self.hello is not None else {}
+        return all(own.get(name) == value for name, value in labels.items())
+
+    async def run(self) -> None:
+        """Keeps a stream open, for ever."""
+        channel = open_channel(self.address)
+        pause = 0.05
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    await self._stream(ExecutorServiceStub(channel))
+                except grpc.aio.AioRpcError as error:
+                    if self.connected:
+                        log.warning(
+                            "lost an executor's stream",
+                            address=self.address,
+                            status=error.code().name,
+                            reason=error.details(),
+                        )
+                finally:
+                    self._parted()
+                pause = 0.05 if time.monotonic() - began > 5 else min(pause * 2, 1.0)
+                await asyncio.sleep(pause)
+        finally:
+            await channel.close(None)
+
+    def _parted(self) -> None:
+        if self.connected:
+            self.connected = False
+            self.lost_since = time.monotonic()
+        self._listener.parted(self)
+
+    async def _stream(self, stub: Any) -> None:
+        self.frames.close()
+        self.frames = Frames()
+        call = stub.ExecuteSteps()
+        await call.write(self._listener.hello_of(self))
+        writing = asyncio.create_task(self._write(call, self.frames))
+        try:
+            while True:
+                frame = await call.read()
+                if frame is grpc_aio.EOF:
+                    return
+                if frame.HasField("hello"):
+                    self._greet(frame.hello)
+                self._listener.heard(self, frame)
+        finally:
+            writing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writing
+            call.cancel()
+
+    def _greet(self, hello: pb.ExecutorHello) -> None:
+        self.hello = hello
+        self.handlers = frozenset(handler.name for handler in hello.handlers)
+        self.slots = hello.slots
+        self.draining = False
+        self.connected = True
+        self.lost_since = None
+        self._listener.greeted(self, hello)
+
+    async def _write(self, call: Any, frames: Frames) -> None:
+        while True:
+            frame = await frames.next()
+            if not frame:
+                return
+            while not self._alive():  # noqa: ASYNC110 - the lease is a fact of time, nobody sets an event
+                # Rule R25: past its lease this instance may not start anything; the lease comes back, or the process ends.
+                await asyncio.sleep(0.05)
+            await call.write(pb.ExecuteStepsRequest(**frame))

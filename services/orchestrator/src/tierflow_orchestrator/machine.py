@@ -1,0 +1,122 @@
+"""Runs for the durable library: the pure core with its coding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from tierflow_durable.machine import Header, Source
+from tierflow_runtime.values import Micros
+
+from tierflow_orchestrator import wire
+from tierflow_orchestrator.core import commands, events, snapshot
+from tierflow_orchestrator.core.decide import decide
+from tierflow_orchestrator.core.evolve import evolve
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.turn import Decision, Reply
+
+_LIFECYCLE = (events.RunCreated, events.RunStateChanged, events.RunEnded)
+_encoder = msgspec.msgpack.Encoder()
+_command_decoder: msgspec.msgpack.Decoder[commands.RunCommand] = msgspec.msgpack.Decoder(commands.RunCommand)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+_WAKE = commands.WakeUp()
+
+
+class RunMachine:
+    """See `tierflow_durable.machine.Machine`."""
+
+    kind = "run"
+
+    def fresh(self, entity_id: str) -> Run:
+        """The state before the first event."""
+        return Run.fresh(entity_id)
+
+    def decide(self, state: Run, command: commands.RunCommand, now: Micros) -> Decision:
+        """Decides and applies."""
+        return decide(state, command, now)
+
+    def evolve(self, state: Run, event: events.RunEvent, time: Micros) -> None:
+        """Applies a stored event."""
+        evolve(state, event, time)
+
+    def header(self, state: Run) -> Header:
+        """The run's row."""
+        context = state.context
+        ended = state.ended
+        return Header(
+            tenant=context.tenant,
+            user_id=context.user_id,
+            state=state.state,
+            reason=state.reason,
+            name=state.flow_name,
+            version=state.flow_version,
+            parent_id=context.swarm_id or None,
+            trace_id=context.trace_id,
+            correlation_id=context.correlation_id,
+            labels=context.labels,
+            outcome=state.outcome,
+            generation=state.generation,
+            created_at=state.created_at,
+            ended_at=state.ended_at if ended else None,
+            parked=not ended and is_waiting(state),
+            wake_at=state.next_wake(),
+            unacknowledged=ended,
+        )
+
+    def source(self, state: Run) -> Source:
+        """Whose events they are."""
+        context = state.context
+        return Source(
+            tenant=context.tenant, user_id=context.user_id, swarm_id=context.swarm_id, run_id=state.id, trace_id=context.trace_id,
+            correlation_id=context.correlation_id, traceparent=context.traceparent,
+        )  # fmt: skip
+
+    def encode(self, event: events.RunEvent, seq: int, time: Micros) -> bytes:
+        """A serialised Event."""
+        return wire.encode_event(event, seq, time)
+
+    def classify(self, event: events.RunEvent) -> str:
+        """The event's class."""
+        if isinstance(event, _LIFECYCLE):
+            return "lifecycle"
+        return "audit" if type(event) is events.CommandReceived else "steps"
+
+    def decode(self, data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
+        """Stored events."""
+        return wire.decode_events(data)
+
+    def wake_command(self) -> commands.WakeUp:
+        """A moment has come."""
+        return _WAKE
+
+    def dump(self, state: Run) -> bytes:
+        """A snapshot."""
+        return snapshot.dump(state)
+
+    def load(self, data: bytes) -> Run:
+        """The run of a snapshot."""
+        return snapshot.load(data)
+
+    def dump_command(self, command: commands.RunCommand) -> bytes:
+        """A command for its owner."""
+        return _encoder.encode(command)
+
+    def load_command(self, data: bytes) -> commands.RunCommand:
+        """A forwarded command."""
+        return _command_decoder.decode(data)
+
+    def dump_reply(self, reply: Any) -> bytes:
+        """An answer for a peer."""
+        return _encoder.encode(reply)
+
+    def load_reply(self, data: bytes) -> Reply:
+        """A forwarded answer."""
+        return _reply_decoder.decode(data)
+
+
+def is_waiting(run: Run) -> bool:
+    """Whether nothing is in flight and nothing may start: it waits for a time, a command or an operator (rule R15)."""
+    if run.in_flight or next(iter(run.ready_handlers()), None) is not None:
+        return False
+    return run.state in ("SUSPENDED", "PAUSED", "QUEUED") or run.next_wake() is not None

@@ -1,0 +1,368 @@
+"""The RPCs of Tier 2. Handlers check, hand on and wait; a caller that goes away stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from tierflow_contracts.common.v1 import flow_pb2
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as rpc
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.durable import Durable
+from tierflow_durable.entity import Created
+from tierflow_durable.ids import uuid7
+from tierflow_durable.reading import Idle, ListFilter
+from tierflow_runtime import wire
+from tierflow_runtime.contract import check_run_request, refusal
+from tierflow_runtime.errors import failure, public
+from tierflow_runtime.security import caller_of
+from tierflow_runtime.values import Failure, FailureError
+
+from tierflow_orchestrator import views
+from tierflow_orchestrator.checks import (
+    chain,
+    moment,
+    no_handlers,
+    page_size,
+    schema_json,
+    shown_link,
+    valid_id,
+    violated,
+)
+from tierflow_orchestrator.core import commands
+from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.flows import Flows, flow_to_proto
+from tierflow_orchestrator.sessions import Sessions
+
+SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
+FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
+
+Answer = Callable[[pb.StartRunResponse | FailureError], None]
+_COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
+    pb.RUN_COMMAND_PAUSE: commands.Pause,
+    pb.RUN_COMMAND_RESUME: commands.Resume,
+    pb.RUN_COMMAND_CANCEL: commands.Cancel,
+}
+
+
+class OrchestratorService(rpc.OrchestratorServiceServicer):
+    """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
+
+    def __init__(
+        self, durable: Durable, flows: Flows, dispatcher: Dispatcher, sessions: Sessions, *, most_runs: int
+    ) -> None:
+        self._durable = durable
+        self._flows = flows
+        self._dispatcher = dispatcher
+        self._sessions = sessions
+        self._most_runs = most_runs
+        sessions.start = self.start
+        sessions.command = self.command
+
+    # --- starting and steering ---
+
+    def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
+        """Takes a run; `answer` hears after the commit. Everything is checked before anything is stored (A5)."""
+        now = self._durable.clock.now()
+        violations = check_run_request(request, now)
+        if violations:
+            answer(FailureError(refusal(violations, component="orchestrator", operation="start_run")))
+            return
+        if refused := self._refusal():
+            answer(FailureError(refused))
+            return
+        flow = self._flows.cached(request.input.flow.hash) if request.input.flow.hash else None
+        if flow is None:
+            self._durable.host.spawn(self._find_and_start(request, answer))
+            return
+        self._create(request, flow, answer)
+
+    def _refusal(self) -> Failure | None:
+        if self._sessions.draining or not self._durable.ready:
+            return failure(
+                "UNAVAILABLE",
+                "this orchestrator takes no runs now; ask another",
+                component="orchestrator",
+                operation="start_run",
+            )
+        if len(self._durable.host.entities) >= self._most_runs:
+            return failure(
+                "QUEUE_FULL",
+                f"{self._most_runs} runs are under way here",
+                component="orchestrator",
+                operation="start_run",
+                retry_after=1_000_000,
+            )
+        return None
+
+    async def _find_and_start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
+        try:
+            if request.input.flow.HasField("source"):
+                flow, _ = await self._flows.register(request.context.tenant, request.input.flow.source, anonymous=True)
+            else:
+                flow = await self._flows.find(request.context.tenant, request.input.flow)
+            self._create(request, flow, answer)
+        except FailureError as error:
+            answer(error)
+
+    def _create(self, request: run_pb2.RunExecutionRequest, flow: Any, answer: Answer) -> None:
+        missing = [name for name in flow.handlers if name not in self._dispatcher.offered()]
+        if missing:
+            answer(FailureError(no_handlers(missing)))
+            return
+        now = self._durable.clock.now()
+        context = wire.context_from_proto(request.context, now)
+        command = commands.CreateRun(
+            context=context,
+            flow_hash=flow.hash,
+            flow_name=flow.name,
+            flow_version=flow.version,
+            input=wire.payload_from_proto(request.input.input) if request.input.HasField("input") else None,
+            allocation=wire.allocation_from_proto(request.allocation),
+            options=wire.options_from_proto(request.options),
+        )
+        run_id = context.run_id
+
+        def done(result: Created | FailureError) -> None:
+            if isinstance(result, FailureError):
+                answer(result)
+                return
+            entity = self._durable.host.entities.get(run_id)
+            state = entity.state.state if entity is not None else ""
+            answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(state), created=result.created))
+
+        self._durable.host.create_now(run_id, command, None, done)
+
+    async def command(self, request: pb.CommandRunRequest) -> pb.CommandRunResponse:
+        """Brings a command to its run, wherever that is. Raises FailureError."""
+        make = _COMMANDS.get(request.command)
+        if make is None:
+            raise violated("command", "set PAUSE, RESUME or CANCEL", "command_run")
+        valid_id("run_id", request.run_id)
+        command_id = request.command_id or uuid7()
+        reply = await self._durable.router.command(
+            request.run_id, make(command_id=command_id, actor=request.actor, reason=request.reason), command_id
+        )
+        return pb.CommandRunResponse(
+            run_id=request.run_id,
+            command_id=command_id,
+            applied=reply.applied,
+            state=wire.RUN_STATES.number(reply.state),
+            failure=None if reply.failure is None else wire.failure_to_proto(public(reply.failure)),
+        )
+
+    async def ExecuteRuns(
+        self, request_iterator: AsyncIterator[pb.ExecuteRunsRequest], context: Any
+    ) -> AsyncIterator[pb.ExecuteRunsResponse]:
+        """See the proto."""
+        async for first in request_iterator:
+            if not first.HasField("hello"):
+                raise violated("hello", "the first frame needs it", "execute_runs")
+            break
+        else:
+            return
+        if self._sessions.draining:
+            raise FailureError(
+                failure(
+                    "UNAVAILABLE",
+                    "this orchestrator is draining; ask another",
+                    component="orchestrator",
+                    operation="execute_runs",
+                )
+            )
+        async for frame in self._sessions.serve(chain(first, request_iterator), first.hello):
+            yield frame
+
+    async def StartRun(self, request: run_pb2.RunExecutionRequest, context: Any) -> pb.StartRunResponse:
+        """See the proto."""
+        return await self._durable.host.answered(lambda answer: self.start(request, answer))
+
+    async def CommandRun(self, request: pb.CommandRunRequest, context: Any) -> pb.CommandRunResponse:
+        """See the proto."""
+        return await self.command(request)
+
+    # --- reading ---
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
+        """See the proto."""
+        return pb.GetRunResponse(run=await self._show(request.run_id))
+
+    async def _show(self, run_id: str) -> run_pb2.Run:
+        valid_id("run_id", run_id)
+        row = await self._durable.reader.row(run_id)
+        entity = self._durable.host.entities.get(run_id)
+        owner = self._durable.instance_id if entity is not None else (row.owner or "") if row is not None else ""
+        run = await self._durable.reader.view(run_id, views.shown(self._durable.clock.now(), owner=owner))
+        run.seq = entity.committed_seq if entity is not None else max(row.seq if row is not None else 0, run.seq)
+        if row is not None and row.reason == "QUARANTINED":
+            run.state, run.reason = wire.RUN_STATES.number(row.state), row.reason
+        return run
+
+    async def WaitRun(
+        self, request: pb.WaitRunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.WaitRunResponse:
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        timeout = wire.micros(request.timeout) / 1_000_000 if request.HasField("timeout") else None
+        ended = await self._durable.reader.wait_ended(request.run_id, timeout)
+        return pb.WaitRunResponse(run=await self._show(request.run_id), ended=ended)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        """See the proto."""
+        wanted = ListFilter(
+            tenant=request.tenant or caller_of(context).tenant,
+            user_id=request.user_id or None,
+            parent_id=valid_id("swarm_id", request.swarm_id) if request.swarm_id else None,
+            states=tuple(wire.RUN_STATES.name(state) for state in request.states),
+            name=request.flow_name or None,
+            labels=dict(request.labels),
+            created_after=moment(request, "created_after"),
+            created_before=moment(request, "created_before"),
+            trace_id=request.trace_id or None,
+            before_id=valid_id("page_token", request.page_token) if request.page_token else None,
+            limit=page_size(request.page_size, 100),
+        )
+        page = await self._durable.reader.page(wanted)
+        now = self._durable.clock.now()
+        return pb.ListRunsResponse(
+            runs=[views.listed(row, now) for row in page.rows], next_page_token=page.next_id or ""
+        )
+
+    async def ListSteps(self, request: pb.ListStepsRequest, context: Any) -> pb.ListStepsResponse:
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        if request.page_token and not request.page_token.isdecimal():
+            raise violated("page_token", "not a token of this list", "list_steps")
+        look = views.steps_page(
+            request.step_id,
+            int(request.page_token or 0),
+            page_size(request.page_size, 1000),
+            self._durable.clock.now(),
+            payloads=request.include_payloads,
+        )
+        steps, following = await self._durable.reader.view(request.run_id, look)
+        return pb.ListStepsResponse(steps=steps, next_page_token=str(following) if following else "")
+
+    async def ListLogs(self, request: pb.ListLogsRequest, context: Any) -> pb.ListLogsResponse:
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        await self._need_run(request.run_id)
+        logs: list[pb.AttemptLog] = []
+        after = 0
+        while rows := await self._durable.reader.events(request.run_id, after, 500):
+            for row in rows:
+                logs += views.logs_of(event_pb2.EventBatch.FromString(row.data).events, request.step_id)
+            after = rows[-1].seq
+        return pb.ListLogsResponse(attempts=logs)
+
+    async def _need_run(self, run_id: str) -> None:
+        if await self._durable.reader.row(run_id) is None:
+            raise self._durable.reader.not_found(run_id)
+
+    async def ListRunEvents(self, request: pb.ListRunEventsRequest, context: Any) -> pb.ListRunEventsResponse:
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        await self._need_run(request.run_id)
+        limit = page_size(request.limit, 1000, most=10_000, field="limit")
+        batch = event_pb2.EventBatch(source=await self._source(request.run_id))
+        more = False
+        rows = await self._durable.reader.events(request.run_id, request.after_seq, limit + 1)
+        for row in rows:
+            for event in event_pb2.EventBatch.FromString(row.data).events:
+                if event.seq > request.after_seq:
+                    if len(batch.events) >= limit:
+                        more = True
+                        break
+                    batch.events.append(event)
+        return pb.ListRunEventsResponse(batch=batch, more=more)
+
+    async def _source(self, run_id: str) -> event_pb2.EventSource:
+        row = await self._durable.reader.row(run_id)
+        if row is None:
+            raise self._durable.reader.not_found(run_id)
+        return event_pb2.EventSource(
+            kind="run", entity_id=run_id, tenant=row.tenant, user_id=row.user_id, swarm_id=row.parent_id or "", run_id=run_id, trace_id=row.trace_id,
+            correlation_id=row.correlation_id,
+        )  # fmt: skip
+
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.WatchRunResponse]:
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        await self._need_run(request.run_id)
+        source = await self._source(request.run_id)
+        yield pb.WatchRunResponse(ready_after_seq=request.after_seq)
+        async for row in self._durable.reader.watch(request.run_id, request.after_seq):
+            if isinstance(row, Idle):
+                yield pb.WatchRunResponse(idle_at_seq=row.seq)
+                continue
+            batch = event_pb2.EventBatch.FromString(row.data)
+            if row.first_seq <= request.after_seq:
+                kept = [event for event in batch.events if event.seq > request.after_seq]
+                del batch.events[:]
+                batch.events.extend(kept)
+            batch.source.CopyFrom(source)
+            yield pb.WatchRunResponse(batch=batch)
+
+    async def GetRunQueue(self, request: pb.GetRunQueueRequest, context: Any) -> pb.GetRunQueueResponse:
+        """See the proto."""
+        counts = await self._durable.reader.count_states()
+        links = self._dispatcher.links()
+        return pb.GetRunQueueResponse(
+            runs=[
+                pb.RunStateCount(state=wire.RUN_STATES.number(state), count=count)
+                for state, count in sorted(counts.items())
+            ],
+            waiting_steps=self._dispatcher.waiting_counts(),
+            attempts=len(self._dispatcher.flights),
+            slots=sum(link.slots for link in links if link.connected),
+            time=wire.timestamp(self._durable.clock.now()),
+        )
+
+    async def ListExecutors(self, request: pb.ListExecutorsRequest, context: Any) -> pb.ListExecutorsResponse:
+        """See the proto."""
+        return pb.ListExecutorsResponse(executors=[shown_link(link) for link in self._dispatcher.links()])
+
+
+class FlowService(rpc.FlowServiceServicer):
+    """See the proto."""
+
+    def __init__(self, flows: Flows, dispatcher: Dispatcher) -> None:
+        self._flows = flows
+        self._dispatcher = dispatcher
+
+    async def RegisterFlow(self, request: pb.RegisterFlowRequest, context: Any) -> pb.RegisterFlowResponse:
+        """See the proto."""
+        flow, created = await self._flows.register(
+            caller_of(context).tenant, request.source, anonymous=request.anonymous
+        )
+        return pb.RegisterFlowResponse(flow=flow_to_proto(flow), created=created)
+
+    async def CheckFlow(self, request: pb.CheckFlowRequest, context: Any) -> pb.CheckFlowResponse:
+        """See the proto."""
+        try:
+            flow = await self._flows.find(caller_of(context).tenant, request.flow)
+        except FailureError as error:
+            if error.failure.code != "FLOW_INVALID":
+                raise
+            problems = [wire.violation_to_proto(violation) for violation in error.failure.violations]
+            return pb.CheckFlowResponse(check=flow_pb2.FlowCheck(problems=problems))
+        offered = self._dispatcher.offered()
+        missing = [name for name in flow.handlers if name not in offered]
+        schema = schema_json(flow.input_schema)
+        return pb.CheckFlowResponse(
+            check=flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing), input_schema_json=schema
+        )
+
+    async def GetFlow(self, request: pb.GetFlowRequest, context: Any) -> pb.GetFlowResponse:
+        """See the proto."""
+        return pb.GetFlowResponse(flow=flow_to_proto(await self._flows.find(caller_of(context).tenant, request.flow)))
+
+    async def ListFlows(self, request: pb.ListFlowsRequest, context: Any) -> pb.ListFlowsResponse:
+        """See the proto."""
+        flows, token = await self._flows.list(
+            caller_of(context).tenant, request.name, page_size(request.page_size, 100), request.page_token
+        )
+        return pb.ListFlowsResponse(flows=flows, next_page_token=token)

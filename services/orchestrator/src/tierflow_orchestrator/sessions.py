@@ -1,0 +1,193 @@
+"""Coordinators that are connected: requests in, answers and results out, until each result is acknowledged (rule R28)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tierflow_contracts.common.v1 import failure_pb2
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.durable import Durable
+from tierflow_runtime import wire
+from tierflow_runtime.errors import public
+from tierflow_runtime.logs import get_log
+from tierflow_runtime.streams import Frames
+from tierflow_runtime.values import FailureError
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.views import result_of
+
+log = get_log(__name__)
+
+SWEEP_EVERY = 5.0
+"""Seconds between looks for results that nobody has acknowledged."""
+
+Start = Callable[[run_pb2.RunExecutionRequest, Callable[[pb.StartRunResponse | FailureError], None]], None]
+
+
+class Session:
+    """One coordinator's stream."""
+
+    def __init__(self, hello: pb.CoordinatorHello) -> None:
+        self.instance_id = hello.instance_id
+        self.name = hello.name
+        self.frames = Frames()
+
+
+class Sessions:
+    """All coordinators' streams of this instance, and the results that wait for acknowledgement."""
+
+    def __init__(self, durable: Durable, info: Callable[[], pb.OrchestratorInfo]) -> None:
+        self._durable = durable
+        self._info = info
+        self._sessions: list[Session] = []
+        self._interested: dict[str, Session] = {}
+        """By run: the session that asked for it last."""
+        self._results: dict[str, run_pb2.RunExecutionResult] = {}
+        """Ended runs whose results are not yet acknowledged."""
+        self._commands: dict[str, str] = {}
+        """By run: id of the last command, for the word that it has taken full effect."""
+        self.draining = False
+        self.start: Start
+        self.command: Callable[[pb.CommandRunRequest], Awaitable[pb.CommandRunResponse]]
+
+    @property
+    def unacknowledged(self) -> int:
+        """Results in memory that no coordinator has acknowledged."""
+        return len(self._results)
+
+    async def serve(
+        self, requests: AsyncIterator[pb.ExecuteRunsRequest], hello: pb.CoordinatorHello
+    ) -> AsyncIterator[pb.ExecuteRunsResponse]:
+        """One stream, after its hello."""
+        session = Session(hello)
+        self._sessions.append(session)
+        session.frames.set("hello", self._info())
+        log.info("a coordinator is connected", coordinator=hello.name, coordinator_instance=hello.instance_id)
+        for run_id, result in self._results.items():
+            if self._interested.get(run_id) not in self._sessions:
+                session.frames.put("results", result)
+        reading = asyncio.create_task(self._read(session, requests))
+        try:
+            async for frame in session.frames:
+                yield pb.ExecuteRunsResponse(**frame)
+        finally:
+            reading.cancel()
+            self._sessions.remove(session)
+            for run_id in [run_id for run_id, other in self._interested.items() if other is session]:
+                del self._interested[run_id]
+
+    async def _read(self, session: Session, requests: AsyncIterator[pb.ExecuteRunsRequest]) -> None:
+        try:
+            async for frame in requests:
+                self.take(session, frame)
+        finally:
+            session.frames.close()
+
+    def take(self, session: Session, frame: pb.ExecuteRunsRequest) -> None:
+        """A batch from a coordinator: acknowledgements and commands before new work."""
+        for acknowledgement in frame.acknowledge:
+            self._results.pop(acknowledgement.run_id, None)
+            self._interested.pop(acknowledgement.run_id, None)
+            self._commands.pop(acknowledgement.run_id, None)
+            self._durable.host.writer.acknowledge(acknowledgement.run_id, acknowledgement.generation)
+        for command in frame.commands:
+            self._durable.host.spawn(self._command(session, command))
+        for request in frame.execute:
+            self._execute(session, request)
+
+    def _execute(self, session: Session, request: run_pb2.RunExecutionRequest) -> None:
+        run_id = request.context.run_id
+        self._interested[run_id] = session
+
+        def answered(answer: pb.StartRunResponse | FailureError) -> None:
+            if isinstance(answer, FailureError):
+                self._interested.pop(run_id, None)
+                session.frames.put("refused", pb.RunRefused(run_id=run_id, failure=failure_message(answer)))
+                return
+            session.frames.put("accepted", answer)
+            if not answer.created:
+                self._durable.host.spawn(self._attach(session, run_id))
+
+        self.start(request, answered)
+
+    async def _attach(self, session: Session, run_id: str) -> None:
+        """A run that existed: its result, if it has ended; its owner's address, if that is another."""
+        try:
+            if run_id in self._durable.host.entities:
+                return
+            row = await self._durable.database.fetchrow("owner", id=run_id)
+            if row is not None and row["ended_at"] is not None:
+                session.frames.put("results", await self._durable.reader.view(run_id, result_of))
+            elif row is not None and row["owner"] is not None and row["address"] and not row["fenced"]:
+                session.frames.put("redirects", pb.RunRedirect(run_id=run_id, address=row["address"]))
+        except FailureError as error:
+            log.info("attaching waits", run_id=run_id, reason=str(error))
+
+    async def _command(self, session: Session, request: pb.CommandRunRequest) -> None:
+        self._commands[request.run_id] = request.command_id
+        self._interested.setdefault(request.run_id, session)
+        try:
+            answer = await self.command(request)
+        except FailureError as error:
+            answer = pb.CommandRunResponse(
+                run_id=request.run_id, command_id=request.command_id, failure=failure_message(error)
+            )
+        session.frames.put_first("commands", answer)
+
+    def changed(self, run: Run) -> None:
+        """A run's state has changed: whoever commanded it hears when the command has taken full effect."""
+        session = self._interested.get(run.id)
+        if session is not None and run.id in self._commands:
+            session.frames.put(
+                "commands",
+                pb.CommandRunResponse(
+                    run_id=run.id,
+                    command_id=self._commands[run.id],
+                    applied=True,
+                    state=wire.RUN_STATES.number(run.state),
+                ),
+            )
+
+    def ended(self, run: Run) -> None:
+        """A run's end is committed: to the coordinator that asked for it, else to any."""
+        result = result_of(run)
+        self._results[run.id] = result
+        session = self._interested.get(run.id) or (self._sessions[0] if self._sessions else None)
+        if session is not None:
+            session.frames.put("results", result)
+
+    async def run_sweep(self) -> None:
+        """Sends results again that no coordinator has acknowledged for a while, whoever had ended their runs."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            if not self._sessions:
+                continue
+            try:
+                before = self._durable.clock.now() - int(2 * SWEEP_EVERY * 1_000_000)
+                for row in await self._durable.database.fetch("unacknowledged", before=before, limit=200):
+                    run_id = str(row["id"])
+                    result = self._results.get(run_id)
+                    if result is None:
+                        result = await self._durable.reader.view(run_id, result_of)
+                    if self._sessions:
+                        self._sessions[0].frames.put("results", result)
+            except FailureError as error:
+                log.info("sending results again waits", reason=str(error))
+
+    def announce_draining(self) -> None:
+        """Tells all coordinators to send new runs elsewhere."""
+        self.draining = True
+        for session in self._sessions:
+            session.frames.set("draining", True)
+
+    def close(self) -> None:
+        """Ends all streams once what is there is written."""
+        for session in self._sessions:
+            session.frames.close()
+
+
+def failure_message(error: FailureError) -> failure_pb2.Failure:
+    """The failure of an error, fit for another tier."""
+    return wire.failure_to_proto(public(error.failure))

@@ -1,0 +1,188 @@
+"""Runs and steps as they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.reading import EntityRow
+from tierflow_runtime import wire
+from tierflow_runtime.errors import public
+from tierflow_runtime.values import Allocation, Micros, Payload
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.scope import MissingContent, output_text
+from tierflow_orchestrator.core.step import Step
+
+RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
+PENDING = ("PENDING", "READY", "AWAITING_APPROVAL")
+UNDER_WAY = ("SCHEDULED", "RUNNING", "BACKOFF", "COMPENSATING")
+
+
+def result_of(run: Run) -> run_pb2.RunExecutionResult:
+    """The result of an ended run."""
+    return run_pb2.RunExecutionResult(
+        context=wire.context_to_proto(run.context, labels=False),
+        state=RUN.number(run.state),
+        outcome=OUTCOME.number(run.outcome),
+        output=wire.payload_to_proto(run.output),
+        failure=None if run.failure is None else wire.failure_to_proto(public(run.failure)),
+        usage=wire.usage_to_proto(run.usage),
+        allocation_returned=wire.allocation_to_proto(returned(run)),
+        duration=wire.duration((run.ended_at or run.created_at) - run.created_at),
+    )
+
+
+def returned(run: Run) -> Allocation:
+    """What is left of a run's allocation, in the dimensions that are counted."""
+    given, used = run.allocation, run.usage
+
+    def left(limit: int | None, spent: int) -> int | None:
+        return None if limit is None else max(0, limit - spent)
+
+    return Allocation(
+        credits=left(given.credits, used.credits),
+        steps=left(given.steps, used.attempts),
+        tool_calls=left(given.tool_calls, used.tool_calls),
+        tokens=left(given.tokens, used.input_tokens + used.output_tokens),
+    )
+
+
+def shown(now: Micros, seq: int = 0, owner: str = "") -> Callable[[Run], run_pb2.Run]:
+    """How a run is shown now."""
+
+    def look(run: Run) -> run_pb2.Run:
+        counts = run.counts()
+        wake = None if run.ended or run.state == "RUNNING" else run.next_wake()
+        return run_pb2.Run(
+            context=wire.context_to_proto(run.context),
+            state=RUN.number(run.state),
+            reason=run.reason,
+            outcome=OUTCOME.number(run.outcome),
+            flow_name=run.flow_name,
+            flow_version=run.flow_version,
+            flow_hash=run.flow_hash,
+            input=wire.payload_to_proto(run.input),
+            output=wire.payload_to_proto(run.output),
+            failure=None if run.failure is None else wire.failure_to_proto(public(run.failure)),
+            usage=wire.usage_to_proto(run.usage),
+            created_at=wire.timestamp(run.created_at),
+            started_at=None if run.started_at is None else wire.timestamp(run.started_at),
+            ended_at=None if run.ended_at is None else wire.timestamp(run.ended_at),
+            duration=wire.duration((run.ended_at or max(now, run.created_at)) - run.created_at),
+            wake_at=None if wake is None else wire.timestamp(wake),
+            percent=run.percent(),
+            counts=run_pb2.StepCounts(
+                total=counts["total"],
+                pending=sum(counts[state] for state in PENDING),
+                running=sum(counts[state] for state in UNDER_WAY),
+                completed=counts["COMPLETED"] + counts["COMPENSATED"],
+                failed=counts["FAILED"],
+                skipped=counts["SKIPPED"],
+                cancelled=counts["CANCELLED"],
+            ),
+            seq=seq,
+            owner=owner,
+        )
+
+    return look
+
+
+def listed(row: EntityRow, now: Micros) -> run_pb2.Run:
+    """A run as a list shows it: from its row alone."""
+    run = run_pb2.Run(
+        state=RUN.number(row.state),
+        reason=row.reason,
+        outcome=OUTCOME.number(row.outcome),
+        flow_name=row.name,
+        flow_version=row.version,
+        created_at=wire.timestamp(row.created_at),
+        ended_at=None if row.ended_at is None else wire.timestamp(row.ended_at),
+        duration=wire.duration(max(0, (row.ended_at or now) - row.created_at)),
+        wake_at=None if row.wake_at is None else wire.timestamp(row.wake_at),
+        seq=row.seq,
+        owner=row.owner or "",
+    )
+    context = run.context
+    context.tenant, context.user_id, context.run_id, context.swarm_id = (
+        row.tenant,
+        row.user_id,
+        row.id,
+        row.parent_id or "",
+    )
+    context.correlation_id, context.generation = row.correlation_id, row.generation
+    context.labels.update(row.labels)
+    if row.trace_id:
+        context.traceparent = f"00-{row.trace_id}-{row.trace_id[:16]}-00"
+    return run
+
+
+def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.Step:
+    """How a step is shown now."""
+    spec = run.spec(step) if run.flow is not None else None
+    began = step.scheduled_at
+    message = run_pb2.Step(
+        run_id=run.id,
+        step_id=step.id,
+        kind="item" if step.is_item else spec.kind if spec is not None else "",
+        handler=step.handler or (spec.handler if spec is not None else ""),
+        state=STEP.number(step.state),
+        reason=step.reason,
+        attempts=step.epoch,
+        failure=None if step.failure is None else wire.failure_to_proto(public(step.failure)),
+        usage=wire.usage_to_proto(step.usage),
+        scheduled_at=None if began is None else wire.timestamp(began),
+        started_at=None if step.started_at is None else wire.timestamp(step.started_at),
+        ended_at=None if step.ended_at is None else wire.timestamp(step.ended_at),
+        duration=None if began is None else wire.duration(max(0, (step.ended_at or now) - began)),
+        executor_id=step.executor_id,
+        next_attempt_at=None
+        if step.state != "BACKOFF" or step.next_attempt_at is None
+        else wire.timestamp(step.next_attempt_at),
+        needs=spec.needs if spec is not None and not step.is_item else (),
+    )
+    if payloads:
+        if step.input is not None:
+            message.input.CopyFrom(wire.payload_to_proto(step.input) or message.input)
+        output = _output(run, step)
+        if output is not None:
+            message.output.CopyFrom(wire.payload_to_proto(output) or message.output)
+    return message
+
+
+def _output(run: Run, step: Step) -> Payload | None:
+    """A step's output; a map's is put together from its items', where they are at hand."""
+    if step.output is not None or not step.is_map or step.state != "COMPLETED":
+        return step.output
+    try:
+        return output_text(run, step)
+    except MissingContent:
+        return None
+
+
+def steps_page(
+    step_id: str, start: int, size: int, now: Micros, *, payloads: bool
+) -> Callable[[Run], tuple[list[run_pb2.Step], int]]:
+    """A page of a run's steps, and where the next begins (0: nowhere)."""
+
+    def look(run: Run) -> tuple[list[run_pb2.Step], int]:
+        wanted = [
+            step
+            for step in run.steps.values()
+            if not step_id or step.id == step_id or step.id.startswith(f"{step_id}[")
+        ]
+        page = [step_shown(run, step, now, payloads=payloads) for step in wanted[start : start + size]]
+        return page, start + size if start + size < len(wanted) else 0
+
+    return look
+
+
+def logs_of(events: Iterable[event_pb2.Event], step_id: str) -> list[pb.AttemptLog]:
+    """What attempts wrote, from a run's events."""
+    return [
+        pb.AttemptLog(step_id=event.step_id, attempt=event.attempt, lines=event.attempt_logged.lines)
+        for event in events
+        if event.WhichOneof("payload") == "attempt_logged" and step_id in ("", event.step_id)
+    ]

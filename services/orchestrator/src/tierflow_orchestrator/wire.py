@@ -1,0 +1,337 @@
+"""The core's events, commands and states as messages, and back: the one place beside the service that sees generated code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from tierflow_contracts.common.v1 import flow_pb2
+from tierflow_contracts.events.v1 import event_pb2 as ev
+from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_runtime import wire
+from tierflow_runtime.values import LogLine, Micros, Payload
+
+from tierflow_orchestrator.core import commands, events
+
+RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
+
+
+@lru_cache(maxsize=256)
+def moment(at: Micros) -> Timestamp:
+    """A moment as a message; events of one decision share it."""
+    return wire.timestamp(at)
+
+
+def _payload(message: Any, field: str) -> Payload | None:
+    return wire.payload_from_proto(getattr(message, field)) if message.HasField(field) else None
+
+
+# --- events to messages ---
+
+
+def _run_created(e: events.RunCreated) -> dict[str, Any]:
+    return {
+        "run_created": ev.RunCreated(
+            context=wire.context_to_proto(e.context),
+            flow=flow_pb2.FlowRef(name=e.flow_name, version=e.flow_version, hash=e.flow_hash),
+            input=wire.payload_to_proto(e.input),
+            allocation=wire.allocation_to_proto(e.allocation),
+            options=wire.options_to_proto(e.options),
+        )
+    }
+
+
+def _run_state_changed(e: events.RunStateChanged) -> dict[str, Any]:
+    return {
+        "run_state_changed": ev.RunStateChanged(
+            to=RUN.number(e.to), reason=e.reason, actor=e.actor, **{"from": RUN.number(e.from_)}
+        )
+    }
+
+
+def _run_ended(e: events.RunEnded) -> dict[str, Any]:
+    return {
+        "run_ended": ev.RunEnded(
+            to=RUN.number(e.to),
+            outcome=OUTCOME.number(e.outcome),
+            output=wire.payload_to_proto(e.output),
+            failure=None if e.failure is None else wire.failure_to_proto(e.failure),
+            usage=wire.usage_to_proto(e.usage),
+            reason=e.reason,
+            unconfirmed_attempts=e.unconfirmed_attempts,
+            **{"from": RUN.number(e.from_)},
+        )
+    }
+
+
+def _command_received(e: events.CommandReceived) -> dict[str, Any]:
+    return {
+        "command_received": ev.CommandReceived(
+            command_id=e.command_id, command=e.command, actor=e.actor, reason=e.reason
+        )
+    }
+
+
+def _items_expanded(e: events.ItemsExpanded) -> dict[str, Any]:
+    return {"step_id": e.step_id, "items_expanded": ev.ItemsExpanded(count=e.count)}
+
+
+def _step_scheduled(e: events.StepScheduled) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_scheduled": ev.StepScheduled(
+            attempt_id=e.attempt_id,
+            epoch=e.epoch,
+            executor_id=e.executor_id,
+            handler=e.handler,
+            input=wire.payload_to_proto(e.input),
+        ),
+    }
+
+
+def _step_started(e: events.StepStarted) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_started": ev.StepStarted(attempt_id=e.attempt_id, started_at=moment(e.started_at)),
+    }
+
+
+def _step_completed(e: events.StepCompleted) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_completed": ev.StepCompleted(
+            attempt_id=e.attempt_id,
+            output=wire.payload_to_proto(e.output),
+            outcome=OUTCOME.number(e.outcome),
+            usage=wire.usage_to_proto(e.usage),
+        ),
+    }
+
+
+def _step_retrying(e: events.StepRetrying) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_retrying": ev.StepRetrying(
+            attempt_id=e.attempt_id,
+            failure=wire.failure_to_proto(e.failure),
+            next_attempt_at=moment(e.next_attempt_at),
+            usage=wire.usage_to_proto(e.usage),
+        ),
+    }
+
+
+def _step_failed(e: events.StepFailed) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_failed": ev.StepFailed(
+            attempt_id=e.attempt_id,
+            failure=wire.failure_to_proto(e.failure),
+            usage=wire.usage_to_proto(e.usage),
+            tolerated=e.tolerated,
+        ),
+    }
+
+
+def _step_skipped(e: events.StepSkipped) -> dict[str, Any]:
+    return {"step_id": e.step_id, "step_skipped": ev.StepSkipped(reason=e.reason)}
+
+
+def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_cancelled": ev.StepCancelled(
+            attempt_id=e.attempt_id, reason=e.reason, usage=wire.usage_to_proto(e.usage), confirmed=e.confirmed
+        ),
+    }
+
+
+def _late_result(e: events.LateResult) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "late_result": ev.LateResult(
+            attempt_id=e.attempt_id, state=STEP.number(e.state), usage=wire.usage_to_proto(e.usage)
+        ),
+    }
+
+
+def _attempt_logged(e: events.AttemptLogged) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "attempt_logged": ev.AttemptLogged(
+            attempt_id=e.attempt_id,
+            lines=[
+                step_pb2.LogLine(time=wire.timestamp(line.time), stream=line.stream, text=line.text) for line in e.lines
+            ],
+        ),
+    }
+
+
+_ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
+    events.RunCreated: _run_created,
+    events.RunStateChanged: _run_state_changed,
+    events.RunEnded: _run_ended,
+    events.CommandReceived: _command_received,
+    events.ItemsExpanded: _items_expanded,
+    events.StepScheduled: _step_scheduled,
+    events.StepStarted: _step_started,
+    events.StepCompleted: _step_completed,
+    events.StepRetrying: _step_retrying,
+    events.StepFailed: _step_failed,
+    events.StepSkipped: _step_skipped,
+    events.StepCancelled: _step_cancelled,
+    events.LateResult: _late_result,
+    events.AttemptLogged: _attempt_logged,
+}
+
+
+def encode_event(event: events.RunEvent, seq: int, time: Micros) -> bytes:
+    """An event of a run as a serialised `tierflow.events.v1.Event`."""
+    return ev.Event(seq=seq, time=moment(time), **_ENCODERS[type(event)](event)).SerializeToString()
+
+
+# --- messages to events ---
+
+
+def _from_created(m: ev.Event) -> events.RunEvent:
+    p = m.run_created
+    return events.RunCreated(
+        context=wire.context_from_proto(p.context), flow_hash=p.flow.hash, flow_name=p.flow.name, flow_version=p.flow.version, input=_payload(p, "input"),
+        allocation=wire.allocation_from_proto(p.allocation), options=wire.options_from_proto(p.options),
+    )  # fmt: skip
+
+
+def _from_changed(m: ev.Event) -> events.RunEvent:
+    p = m.run_state_changed
+    return events.RunStateChanged(from_=RUN.name(getattr(p, "from")), to=RUN.name(p.to), reason=p.reason, actor=p.actor)
+
+
+def _from_ended(m: ev.Event) -> events.RunEvent:
+    p = m.run_ended
+    return events.RunEnded(
+        from_=RUN.name(getattr(p, "from")), to=RUN.name(p.to), outcome=OUTCOME.name(p.outcome), output=_payload(p, "output"),
+        failure=wire.failure_from_proto(p.failure) if p.HasField("failure") else None, usage=wire.usage_from_proto(p.usage), reason=p.reason,
+        unconfirmed_attempts=tuple(p.unconfirmed_attempts),
+    )  # fmt: skip
+
+
+def _from_command(m: ev.Event) -> events.RunEvent:
+    p = m.command_received
+    return events.CommandReceived(command_id=p.command_id, command=p.command, actor=p.actor, reason=p.reason)
+
+
+def _from_scheduled(m: ev.Event) -> events.RunEvent:
+    p = m.step_scheduled
+    return events.StepScheduled(
+        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, epoch=p.epoch, executor_id=p.executor_id, handler=p.handler,
+        input=_payload(p, "input") or "null",
+    )  # fmt: skip
+
+
+def _from_started(m: ev.Event) -> events.RunEvent:
+    p = m.step_started
+    return events.StepStarted(
+        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, started_at=wire.micros(p.started_at)
+    )
+
+
+def _from_completed(m: ev.Event) -> events.RunEvent:
+    p = m.step_completed
+    return events.StepCompleted(
+        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, output=_payload(p, "output"), outcome=OUTCOME.name(p.outcome),
+        usage=wire.usage_from_proto(p.usage),
+    )  # fmt: skip
+
+
+def _from_retrying(m: ev.Event) -> events.RunEvent:
+    p = m.step_retrying
+    return events.StepRetrying(
+        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, failure=wire.failure_from_proto(p.failure),
+        next_attempt_at=wire.micros(p.next_attempt_at), usage=wire.usage_from_proto(p.usage),
+    )  # fmt: skip
+
+
+def _from_failed(m: ev.Event) -> events.RunEvent:
+    p = m.step_failed
+    return events.StepFailed(
+        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, failure=wire.failure_from_proto(p.failure), usage=wire.usage_from_proto(p.usage),
+        tolerated=p.tolerated,
+    )  # fmt: skip
+
+
+def _from_cancelled(m: ev.Event) -> events.RunEvent:
+    p = m.step_cancelled
+    return events.StepCancelled(
+        step_id=m.step_id,
+        attempt=m.attempt,
+        attempt_id=p.attempt_id,
+        reason=p.reason,
+        usage=wire.usage_from_proto(p.usage),
+        confirmed=p.confirmed,
+    )
+
+
+def _from_late(m: ev.Event) -> events.RunEvent:
+    p = m.late_result
+    return events.LateResult(
+        step_id=m.step_id, attempt_id=p.attempt_id, state=STEP.name(p.state), usage=wire.usage_from_proto(p.usage)
+    )
+
+
+def _from_logged(m: ev.Event) -> events.RunEvent:
+    p = m.attempt_logged
+    return events.AttemptLogged(step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, lines=log_lines(p.lines))
+
+
+def log_lines(lines: Iterable[step_pb2.LogLine]) -> tuple[LogLine, ...]:
+    """Log lines of an attempt."""
+    return tuple(LogLine(time=wire.micros(line.time), stream=line.stream, text=line.text) for line in lines)
+
+
+_DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
+    "run_created": _from_created,
+    "run_state_changed": _from_changed,
+    "run_ended": _from_ended,
+    "command_received": _from_command,
+    "items_expanded": lambda m: events.ItemsExpanded(step_id=m.step_id, count=m.items_expanded.count),
+    "step_scheduled": _from_scheduled,
+    "step_started": _from_started,
+    "step_completed": _from_completed,
+    "step_retrying": _from_retrying,
+    "step_failed": _from_failed,
+    "step_skipped": lambda m: events.StepSkipped(step_id=m.step_id, reason=m.step_skipped.reason),
+    "step_cancelled": _from_cancelled,
+    "late_result": _from_late,
+    "attempt_logged": _from_logged,
+}
+
+
+def decode_events(data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
+    """The events in a serialised EventBatch, with sequence number and time. Raises KeyError for a type that this build does not know."""
+    for message in ev.EventBatch.FromString(data).events:
+        yield message.seq, wire.micros(message.time), _DECODERS[message.WhichOneof("payload") or ""](message)
+
+
+# --- results of attempts ---
+
+
+def result_command(result: step_pb2.StepExecutionResult) -> commands.ReportResult:
+    """What an executor reports, as a command."""
+    return commands.ReportResult(
+        attempt_id=result.context.attempt_id,
+        state=STEP.name(result.state),
+        outcome=OUTCOME.name(result.outcome) or "SUCCESS",
+        output=wire.payload_from_proto(result.output) if result.HasField("output") else None,
+        failure=wire.failure_from_proto(result.failure) if result.HasField("failure") else None,
+        usage=wire.usage_from_proto(result.usage),
+        started_at=wire.micros(result.started_at) if result.HasField("started_at") else None,
+        logs=log_lines(result.logs) if result.logs else (),
+    )
