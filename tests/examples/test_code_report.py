@@ -14,7 +14,7 @@ PYTHON = """def short():
 
 
 def long(a, b):
-    # TODO: split this
+    # {NOTE}: split this
     total = 0
     for item in a:
         total += item
@@ -78,8 +78,8 @@ def test_the_report_tells_what_is_there(project: Path) -> None:
         ("add", "src/main.go", 3, 6),
     ]
     assert [(note.path, note.line, note.kind, note.text) for note in summary.debt] == [
-        ("src/one.py", 6, "TODO", "split this"),
-        ("src/two.py", 8, "TODO", "split this"),
+        ("src/one.py", 6, NOTE, "split this"),
+        ("src/two.py", 8, NOTE, "split this"),
     ]
     assert repeated.total == 1
     assert (repeated.longest[0].lines, repeated.longest[0].first, repeated.longest[0].second) == (
@@ -92,7 +92,7 @@ def test_the_report_tells_what_is_there(project: Path) -> None:
         "7 files",
         "| Python | 4 |",
         "| `long` | src/one.py:5 | 9 |",
-        "2 TODO",
+        f"2 {NOTE}",
         "1 binary",
         "1 could not be analysed",
     ):
@@ -111,7 +111,7 @@ def test_an_empty_directory_has_an_empty_report(tmp_path: Path) -> None:
     """E6: nothing to do is no failure."""
     found, _, repeated, text = _report(tmp_path)
     assert (found.files, repeated.total) == ([], 0)
-    assert "No TODO" in text
+    assert f"No {NOTE}" in text
 
 
 def test_copies_are_found_wherever_they_begin() -> None:

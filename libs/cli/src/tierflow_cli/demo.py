@@ -60,7 +60,7 @@ def demo(directory: Path | None, chaos: bool, data: Path) -> None:
             f"Ready in {text.span(time.monotonic() - began)}: "
             + ", ".join(f"{s.name.removesuffix('-0')} {s.address}" for s in reversed(stack.services))
         )
-        code = guarded(lambda: _job(stack, (directory or _checkout()).resolve(), chaos=chaos, began=began))
+        code = guarded(lambda: _work(stack, (directory or _checkout()).resolve(), chaos=chaos, began=began))
     finally:
         stack.stop()
     sys.exit(code)
@@ -114,7 +114,7 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-async def _job(stack: Stack, directory: Path, *, chaos: bool, began: float) -> int:
+async def _work(stack: Stack, directory: Path, *, chaos: bool, began: float) -> int:
     from tierflow import Client
 
     async with Client(stack.address, patience=120) as client:

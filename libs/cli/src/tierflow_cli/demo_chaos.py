@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tierflow_testing.stack import Stack
 
 
+_ENDS = ("step_completed", "step_failed", "step_skipped", "step_cancelled")
+
+
 class Chaos:
     """Kills executor, orchestrator and coordinator once each, one after the other, as the work goes on."""
 
@@ -53,37 +56,49 @@ class Chaos:
         self._say(f"{service.name} serves again after {text.span(time.monotonic() - began)}, as process {service.pid}")
 
 
-def findings(swarm: EventBatch, run: EventBatch, seen: Counter[tuple[str, int]]) -> list[tuple[bool, str]]:
-    """What the histories of a swarm and its run show; each finding with whether it holds. `seen`: how often a watch brought each event."""
-    ends = ("step_completed", "step_failed", "step_skipped", "step_cancelled")
-    ended = Counter(event.step_id for event in run.events if event.WhichOneof("payload") in ends)
-    items = {
-        f"{event.step_id}[{n}]"
-        for event in run.events
-        if event.HasField("items_expanded")
-        for n in range(event.items_expanded.count)
-    }
-    failed = sum(event.HasField("step_failed") for event in run.events)
-    attempts = Counter(event.step_scheduled.attempt_id for event in run.events if event.HasField("step_scheduled"))
-    again = sum(event.HasField("step_retrying") for event in run.events)
-    stored = Counter((batch.source.entity_id, event.seq) for batch in (swarm, run) for event in batch.events)
-    terminal = (
-        sum(event.HasField("swarm_ended") for event in swarm.events),
-        sum(event.HasField("run_ended") for event in run.events),
-    )
-    lost = f"; {again} were lost with the executor and made again" if again else ""
+Finding = tuple[bool, str]
+"""Whether it holds, and what it says."""
+
+
+def findings(swarm: EventBatch, run: EventBatch, seen: Counter[tuple[str, int]]) -> list[Finding]:
+    """What the histories of a swarm and its run show. `seen`: how often a watch brought each event."""
     return [
-        (
-            _gapless(swarm) and _gapless(run),
-            f"{len(run.events)} events of the run and {len(swarm.events)} of the swarm, numbered without gaps",
-        ),
-        (stored == seen, f"the watch brought all {len(stored)} of them, each once, over its broken connections"),
-        (items <= ended.keys() and not failed, f"all {len(items)} files were looked at"),
-        (set(ended.values()) == {1}, f"{len(ended)} steps ended, each once"),
-        (set(attempts.values()) == {1}, f"{len(attempts)} attempts were given out, each once{lost}"),
-        (terminal == (1, 1), "swarm and run ended once"),
+        _numbers(swarm, run),
+        _watched(swarm, run, seen),
+        *_steps(run),
+        _attempts(run),
+        (_count(swarm, "swarm_ended") == 1 and _count(run, "run_ended") == 1, "swarm and run ended once"),
     ]
 
 
-def _gapless(batch: EventBatch) -> bool:
-    return [event.seq for event in batch.events] == list(range(1, len(batch.events) + 1))
+def _numbers(swarm: EventBatch, run: EventBatch) -> Finding:
+    gapless = all(
+        [event.seq for event in batch.events] == list(range(1, len(batch.events) + 1)) for batch in (swarm, run)
+    )
+    return gapless, f"{len(run.events)} events of the run and {len(swarm.events)} of the swarm, numbered without gaps"
+
+
+def _watched(swarm: EventBatch, run: EventBatch, seen: Counter[tuple[str, int]]) -> Finding:
+    stored = Counter((batch.source.entity_id, event.seq) for batch in (swarm, run) for event in batch.events)
+    return stored == seen, f"the watch brought all {len(stored)} of them, each once, over its broken connections"
+
+
+def _steps(run: EventBatch) -> list[Finding]:
+    ended = Counter(event.step_id for event in run.events if event.WhichOneof("payload") in _ENDS)
+    maps = [event for event in run.events if event.HasField("items_expanded")]
+    items = {f"{event.step_id}[{n}]" for event in maps for n in range(event.items_expanded.count)}
+    return [
+        (items <= ended.keys() and not _count(run, "step_failed"), f"all {len(items)} files were looked at"),
+        (set(ended.values()) == {1}, f"{len(ended)} steps ended, each once"),
+    ]
+
+
+def _attempts(run: EventBatch) -> Finding:
+    given = Counter(event.step_scheduled.attempt_id for event in run.events if event.HasField("step_scheduled"))
+    again = _count(run, "step_retrying")
+    lost = f"; {again} were lost with the executor and made again" if again else ""
+    return set(given.values()) == {1}, f"{len(given)} attempts were given out, each once{lost}"
+
+
+def _count(batch: EventBatch, kind: str) -> int:
+    return sum(event.WhichOneof("payload") == kind for event in batch.events)
