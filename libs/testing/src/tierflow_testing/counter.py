@@ -157,7 +157,8 @@ class Toy:
         return msgspec.msgpack.encode(command)
 
     def load_command(self, data: bytes) -> Command:
-        return msgspec.msgpack.decode(data, type=Command)
+        command: Command = msgspec.msgpack.decode(data, type=Command)
+        return command
 
     def dump_reply(self, reply: Any) -> bytes:
         return msgspec.msgpack.encode(reply)

@@ -8,7 +8,7 @@ from typing import Final
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_durable.reading import ListFilter
 from tierflow_runtime.contract import refuse_if
-from tierflow_runtime.contract_parts import LONGEST_TEXT, check_text
+from tierflow_runtime.contract_basics import LONGEST_TEXT, check_text
 from tierflow_runtime.values import Violation
 from tierflow_runtime.wire import SWARM_STATES, micros
 

@@ -10,7 +10,7 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_durable.durable import Durable
 from tierflow_runtime.contract import refuse_if
-from tierflow_runtime.contract_parts import check_uuid
+from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure
 from tierflow_runtime.security import Caller
 from tierflow_runtime.streams import Frames
