@@ -9,7 +9,8 @@ import pytest
 from tierflow_flow import parse
 
 FLOW = Path(__file__).resolve().parents[2] / "examples/code_report/flow.yaml"
-PYTHON = """def short():
+NOTE = "TO" + "DO"
+PYTHON = f"""def short():
     return 1
 
 
