@@ -227,6 +227,12 @@ class Host(Generic[S, C, E]):
     def _take(self, entity: Entity[S]) -> Write | None:
         """What an entity brings to the batch that is being made."""
         pending, entity.pending = entity.pending, None
+        if self.entities.get(entity.id) is not entity:
+            # It was let go by the batch before. Who asked meanwhile to hear of that commit hears now; there is nothing left to write.
+            if pending is not None and entity.seq == entity.committed_seq:
+                for callback in pending.callbacks:
+                    callback()
+            return None
         header = self.machine.header(entity.state)
         write = Write(entity, pending, header)
         if pending is not None:
