@@ -86,11 +86,10 @@ class Handler:
             _check_raw(data)
             return typing.cast("str", value)
         try:
-            checked = self.output.dump_python(value, mode="json", warnings="error")
-            data = orjson.dumps(checked)
+            data = orjson.dumps(self.output.dump_python(value, mode="json", warnings="error"))
         except (ValueError, TypeError, RecursionError) as error:
             raise OutputInvalid(f"the result of {self.name} is not what it declares, or not JSON: {error}") from error
-        if b"null" in data and _holds_nan(checked):  # orjson writes NaN as null
+        if b"null" in data and _holds_nan(self.output.dump_python(value)):  # NaN was written as null
             raise OutputInvalid(f"the result of {self.name} holds a number that JSON does not have (NaN or infinity)")
         if b"\\u0000" in data and _NUL.search(data):
             raise OutputInvalid(f"the result of {self.name} holds a NUL character")
@@ -115,7 +114,7 @@ def _holds_nan(value: Any) -> bool:
                 return True
         elif isinstance(item, dict):
             pending.extend(item.values())
-        elif isinstance(item, list):
+        elif isinstance(item, list | tuple | set | frozenset):
             pending.extend(item)
     return False
 

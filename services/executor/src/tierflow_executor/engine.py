@@ -90,10 +90,8 @@ class Engine:
         replaced = self._note(hello)
         owners = {instance, *hello.replaces}
         known = [wire.status_of(each.attempt_id, each) for each in self.attempts.of(owners)]
-        stream.slots = -1
-        self._share()
-        slots = max(0, stream.slots)
-        answer = self.hello(slots, known)
+        self._share(stream)
+        answer = self.hello(stream.slots, known)
         stream.outbox.put_hello(wire.frame(hello=answer, replaced=replaced, draining=self.draining))
         for attempt in self.attempts.of((instance,)):
             if attempt.has_result:
@@ -280,10 +278,10 @@ class Engine:
 
     # Slots, expiry, drain
 
-    def _share(self) -> None:
+    def _share(self, newcomer: Stream | None = None) -> None:
         self._was_full = self.attempts.holding.full
         usable = 0 if self.draining or self._was_full else self.settings.slots - self.runner.lingering
-        self.streams.share(usable)
+        self.streams.share(usable, newcomer)
 
     def _after(self) -> None:
         """A frame was looked at: slots may be granted again, or nothing may be left to wait for."""

@@ -82,10 +82,11 @@ class Streams:
         if stream is not None:
             stream.close(refused=True)
 
-    def share(self, usable: int) -> None:
-        """Divides the slots anew and tells those for whom that changes something."""
+    def share(self, usable: int, newcomer: Stream | None = None) -> None:
+        """Divides the slots anew and tells those for whom that changes something; a newcomer is told by its hello."""
         for instance, slots in shares(usable, list(self._streams)).items():
             stream = self._streams[instance]
             if stream.slots != slots:
                 stream.slots = slots
-                stream.outbox.put_first(frame(slots=slots))
+                if stream is not newcomer:
+                    stream.outbox.put_first(frame(slots=slots))
