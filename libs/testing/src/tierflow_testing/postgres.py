@@ -73,6 +73,11 @@ class EmbeddedPostgres:
         return self._port
 
     @property
+    def process_id(self) -> int:
+        """The server's pid; 0 where it does not run."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def running(self) -> bool:
         """Whether the postmaster lives."""
         return self._process is not None and self._process.poll() is None

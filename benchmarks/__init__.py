@@ -1,0 +1,1 @@
+"""Benchmarks: the workloads that the project is measured by, against the real stack."""

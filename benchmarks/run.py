@@ -1,0 +1,145 @@
+"""Runs one workload against the real stack and prints one JSON line last.
+
+Usage: python -m benchmarks.run w1|w2|w3|w3big [--keep] [--profile SERVICE]
+
+Everything counts: client, three tiers, Postgres with fsync and synchronous_commit, NATS with every event acknowledged. Runs end with the auditor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import psutil
+from tierflow import Client
+from tierflow_testing.stack import Stack, StackOptions
+
+from benchmarks.workloads import SCENARIOS, drive
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all its children, user and system, in seconds."""
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = each.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def processes_of(stack: Stack) -> dict[str, int]:
+    """Names and pids of everything that takes part, but for the client."""
+    found = {service.name.rpartition("-")[0]: service.pid for service in stack.services}
+    found["postgres"] = stack.postgres.process_id
+    found["nats"] = stack.nats.process_id
+    return found
+
+
+def commit() -> str:
+    """The commit that is measured, with `+` where there are changes."""
+    try:
+        name = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return name + ("+" if changed else "")
+
+
+async def ready(client: Client) -> None:
+    """Waits until the orchestrator has met its executors."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with contextlib.suppress(Exception):  # whatever is not up yet
+            if await client.executors():
+                return
+        await asyncio.sleep(0.05)
+    raise SystemExit("no executor appeared within 30 s")
+
+
+async def measure(stack: Stack, name: str) -> dict[str, Any]:
+    """Drives the workload and returns the figures."""
+    scenario = SCENARIOS[name]
+    before: dict[str, float] = {}
+    own = psutil.Process()
+
+    def take() -> None:
+        before.update({who: cpu_seconds(pid) for who, pid in processes_of(stack).items()})
+        times = own.cpu_times()
+        before["client"] = times.user + times.system
+
+    async with Client(stack.address) as client:
+        await ready(client)
+        took = await drive(client, scenario, between=take)
+    after = {who: cpu_seconds(pid) for who, pid in processes_of(stack).items()}
+    times = own.cpu_times()
+    after["client"] = times.user + times.system
+    steps = scenario.runs * scenario.steps
+    cpu = {who: round((after[who] - before[who]) / steps * 1e6, 1) for who in before}
+    latencies = sorted(took["latencies"])
+    return {
+        "scenario": name,
+        "runs_per_s": round(scenario.runs / took["seconds"], 1),
+        "steps_per_s": round(steps / took["seconds"], 1),
+        "p50_ms": round(statistics.median(latencies) * 1000, 3),
+        "p99_ms": round(latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] * 1000, 3),
+        "single_p50_ms": round(statistics.median(took["alone"]) * 1000, 3) if took["alone"] else None,
+        "seconds": round(took["seconds"], 4),
+        "cpu_us_per_step": cpu,
+        "cpu_us_per_step_total": round(sum(cpu.values()), 1),
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cpus, load {psutil.getloadavg()[0]:.1f}, Python {platform.python_version()}",
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("--keep", action="store_true", help="append the figures to benchmarks/results")
+    parser.add_argument("--no-audit", action="store_true", help="leave out the auditor")
+    given = parser.parse_args()
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="tierflow-bench-"))
+    directory.chmod(0o755)
+    try:
+        with Stack(directory, StackOptions(slots=1024)) as stack:
+            figures = asyncio.run(measure(stack, given.scenario))
+            if not given.no_audit:
+                audit_or_exit(stack)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    line = json.dumps(figures)
+    if given.keep:
+        with (pathlib.Path(__file__).parent / "results" / f"{given.scenario}.jsonl").open("a") as results:
+            results.write(line + "\n")
+    print(line)
+
+
+def audit_or_exit(stack: Stack) -> None:
+    """Ends the program with an error where the auditor finds a problem: fast and wrong does not count."""
+    from tierflow_testing.auditor import audit
+
+    report = asyncio.run(audit(stack.database_url, stack.nats.url))
+    print(f"audit: {len(report.problems)} problems, {report.counts}", file=sys.stderr)
+    if report.problems:
+        raise SystemExit("\n".join(report.problems[:20]))
+
+
+if __name__ == "__main__":
+    main()

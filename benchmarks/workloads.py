@@ -1,0 +1,94 @@
+"""The workloads: flows and how they are driven.
+
+W1: one-step runs, many at once, then one at a time. W2: chains of ten steps, likewise. W3: one run that fans out over 1,000 or 10,000 items and joins. All steps
+are no-ops (`echo`), so that what is measured is the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tierflow import Client
+
+ONE_STEP = {"name": "bench-one", "version": "1", "steps": {"only": {"call": "echo", "with": {"i": "${{ input.i }}"}}}}
+
+CHAIN = {
+    "name": "bench-chain",
+    "version": "1",
+    "steps": {
+        "s0": {"call": "echo", "with": {"i": "${{ input.i }}"}},
+        **{f"s{n}": {"call": "echo", "with": {"i": f"${{{{ steps.s{n - 1}.output.i }}}}"}} for n in range(1, 10)},
+    },
+    "output": "${{ steps.s9.output }}",
+}
+
+FAN_OUT = {
+    "name": "bench-fan-out",
+    "version": "1",
+    "steps": {
+        "each": {"map": "${{ input.items }}", "call": "echo", "with": {"i": "${{ item }}"}},
+        "join": {"call": "echo", "needs": ["each"], "with": {"done": True}},
+    },
+    "output": "${{ steps.join.output }}",
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One workload: its flow, how many runs, how many of them at once, how many one at a time, and steps to a run."""
+
+    flow: dict[str, Any]
+    runs: int
+    at_once: int
+    alone: int
+    steps: int
+    items: int = 0
+
+
+SCENARIOS = {
+    "w1": Scenario(ONE_STEP, runs=2000, at_once=256, alone=300, steps=1),
+    "w2": Scenario(CHAIN, runs=200, at_once=32, alone=20, steps=10),
+    "w3": Scenario(FAN_OUT, runs=1, at_once=1, alone=2, steps=1002, items=1000),
+    "w3big": Scenario(FAN_OUT, runs=1, at_once=1, alone=0, steps=10002, items=10000),
+}
+
+
+async def drive(client: Client, scenario: Scenario, *, between: Callable[[], None]) -> dict[str, Any]:
+    """Drives a workload: some runs to warm up, those alone, then those at once. `between` is called right before the part that counts.
+
+    Returns seconds, latencies in seconds and counts.
+    """
+    await client.register_flow(scenario.flow)
+    name = f"{scenario.flow['name']}@{scenario.flow['version']}"
+
+    async def once(i: int) -> float:
+        began = time.perf_counter()
+        given: dict[str, Any] = {"items": list(range(scenario.items))} if scenario.items else {"i": i}
+        result = await client.run(name, given)
+        if not scenario.items and scenario.steps > 1 and result != {"i": i}:
+            raise AssertionError(f"wrong result: {result!r}")
+        return time.perf_counter() - began
+
+    for i in range(3 if scenario.items else 20):
+        await once(i)
+    alone = [await once(i) for i in range(scenario.alone)]
+    between()
+    began = time.perf_counter()
+    latencies = await _at_once(once, scenario)
+    return {"seconds": time.perf_counter() - began, "latencies": latencies, "alone": alone}
+
+
+async def _at_once(once: Callable[[int], Awaitable[float]], scenario: Scenario) -> list[float]:
+    numbers = iter(range(scenario.runs))
+    latencies: list[float] = []
+
+    async def lane() -> None:
+        for i in numbers:
+            latencies.append(await once(i))
+
+    await asyncio.gather(*(lane() for _ in range(min(scenario.at_once, scenario.runs))))
+    return latencies
