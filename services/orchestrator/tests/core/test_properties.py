@@ -1,0 +1,343 @@
+"""Random flows through random lives: results, failures, losses, commands, forgeries, repetitions, restarts. After every step all invariants hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tierflow_flow.definition import Flow, StepSpec
+from tierflow_orchestrator.core import Decision, Run, decide, dump, load, open_effects, react
+from tierflow_orchestrator.core.commands import (
+    AssignSlot,
+    Cancel,
+    DispatchAttempt,
+    Pause,
+    ReportEnd,
+    ReportLost,
+    ReportResult,
+    ReportStarted,
+    ReportUnconfirmed,
+    Resume,
+    RunCommand,
+    StopAttempt,
+    WakeUp,
+)
+from tierflow_orchestrator.core.events import LateResult
+from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, RetryPolicy, Usage
+from tierflow_testing.history import check_history
+
+from .fakes import RUN_ID, SECOND, START, Computed, Ref, Value, call, create, flow, fold, map_, raising
+from .invariants import check_invariants
+
+CODES = ("TIMEOUT", "RATE_LIMITED", "HANDLER_REJECTED", "EXECUTOR_LOST")
+
+
+PLAIN: list[dict[str, Any]] = [{}]
+CONDITIONS = PLAIN * 20 + [
+    {"condition": Value(True)},
+    {"condition": Value(True), "always": True},
+    {"condition": Value(False)},
+    {"condition": Value(False), "always": True},
+    {"condition": Computed(raising), "always": True},
+    {"condition": Value("yes")},
+    {"condition": Computed(lambda scope: scope.lookup("status", ("failure",))), "always": True},
+    {"condition": Computed(lambda scope: scope.lookup("status", ("success",))), "always": True},
+]
+
+
+@st.composite
+def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
+    needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
+    more: dict[str, Any] = {"handler": draw(st.sampled_from(("h1", "h2")))}
+    more |= draw(st.sampled_from(CONDITIONS))
+    more["on_error"] = draw(st.sampled_from(("stop", "stop", "continue")))
+    more["on_lost"] = draw(st.sampled_from(("", "RETRY", "FAIL", "ASK")))
+    more["side_effecting"] = draw(st.booleans())
+    if draw(st.booleans()):
+        more["retry"] = RetryPolicy(max_attempts=draw(st.integers(1, 3)), initial_delay=SECOND, max_delay=4 * SECOND)
+    if needs and draw(st.booleans()):
+        more["with_"] = Ref(f"steps.{needs[0]}.output")
+    elif draw(st.sampled_from([False] * 24 + [True])):
+        more["with_"] = Computed(raising)
+    if draw(st.sampled_from((False, False, True))):
+        more["concurrency"] = draw(st.sampled_from((None, 1, 2)))
+        more["tolerate"] = draw(st.integers(0, 2))
+        return map_(step_id, draw(st.sampled_from((3, 2, 1, 4, 0))), *needs, **more)
+    return call(step_id, *needs, **more)
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> Flow:
+    made: list[StepSpec] = []
+    for number in range(draw(st.sampled_from((4, 3, 5, 6, 2, 1, 0)))):
+        made.append(draw(specs(f"s{number}", [spec.id for spec in made])))
+    return flow(
+        *made,
+        failure_policy=draw(st.sampled_from(("FAIL_FAST", "CONTINUE", "PAUSE"))),
+        concurrency=draw(st.sampled_from((None, None, 1, 3))),
+        retry=RetryPolicy(max_attempts=draw(st.integers(1, 2)), initial_delay=SECOND),
+        run_timeout=draw(st.sampled_from((None, None, None, None, 60 * SECOND))),
+        output=draw(st.sampled_from([None] * 8 + [Value({"ok": True}), Computed(raising)])),
+    )
+
+
+USAGES = st.builds(Usage, credits=st.integers(0, 9), memory_bytes=st.integers(0, 3), steps=st.integers(0, 2))
+FAILURES = st.builds(
+    Failure,
+    code=st.sampled_from(CODES),
+    message=st.just("it broke"),
+    retryable=st.booleans(),
+    retry_after=st.sampled_from((None, 2 * SECOND)),
+)
+RESULTS = st.one_of(
+    st.fixed_dictionaries({"state": st.just("COMPLETED"), "output": st.sampled_from(("1", '"x"', None))}),
+    st.fixed_dictionaries({"state": st.just("COMPLETED"), "outcome": st.just("DEGRADED")}),
+    st.fixed_dictionaries({"state": st.just("FAILED"), "failure": st.one_of(st.none(), FAILURES)}),
+    st.fixed_dictionaries({"state": st.just("CANCELLED")}),
+)
+
+
+class Lives(RuleBasedStateMachine):
+    """One run, and a shell around it that does everything that can be done to it."""
+
+    @initialize(
+        flow=flows(),
+        allocation=st.builds(
+            Allocation,
+            concurrent_steps=st.sampled_from((None, None, 2)),
+            steps=st.sampled_from((None, None, None, None, 4)),
+        ),
+        options=st.builds(
+            Options,
+            failure_policy=st.sampled_from(("", "", "CONTINUE")),
+            not_before=st.sampled_from([None] * 9 + [START + 99]),
+        ),
+        deadline=st.sampled_from((None, None, None, START + 90 * SECOND)),
+        eager=st.sampled_from((True, True, True, False)),
+    )
+    def begin(self, flow: Flow, allocation: Allocation, options: Options, deadline: int | None, eager: bool) -> None:
+        self.eager = eager
+        self.flow = flow
+        self.run = Run.fresh(RUN_ID)
+        self.run.flow = flow
+        self.now = START
+        self.journal: list[tuple[Any, int]] = []
+        self.attempts: list[str] = []
+        self.command_ids: dict[str, tuple[bool, str]] = {}
+        self.percent = 0.0
+        self.ends = 0
+        self.told: set[str] = set()
+        """Attempts that a StopAttempt was sent for."""
+        context = Context(tenant="t", user_id="u", swarm_id="s", run_id=RUN_ID, deadline=deadline)
+        self.tell(create(flow, allocation=allocation, options=options, context=context))
+        self.settle()
+
+    def tell(self, command: RunCommand) -> Decision:
+        self.now += 1
+        decision = decide(self.run, command, self.now)
+        for event in decision.events:
+            self.journal.append((event, self.now))
+            for effect in react(self.run, event):
+                if isinstance(effect, DispatchAttempt):
+                    self.attempts.append(effect.attempt_id)
+                elif isinstance(effect, StopAttempt):
+                    self.told.add(effect.attempt_id)
+                elif isinstance(effect, ReportEnd):
+                    self.ends += 1
+        return decision
+
+    def settle(self) -> None:
+        """As the real shell does after each decision: slots for whatever may start."""
+        while self.eager and (handler := next(iter(self.run.ready_handlers()), None)) is not None:
+            step_id = self.run.next_ready(handler)
+            assert step_id is not None, "I18"
+            before = dump(self.run)
+            self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+            assert dump(self.run) != before, "I18"
+
+    def current(self, attempt_id: str) -> bool:
+        return attempt_id in {self.run.steps[step_id].attempt_id for step_id in self.run.live}
+
+    def stale(self, attempt_id: str, decision: Decision) -> None:
+        """I15: nothing but the late result, and no answer that sounds like more."""
+        assert all(isinstance(event, LateResult) for event in decision.events), "I15"
+        assert len(decision.events) <= 1, "I15"
+        assert not decision.reply.applied, "I15"
+        assert decision.reply.failure is not None, "I15"
+        assert decision.reply.failure.code == "STALE", "I15"
+
+    @rule(data=st.data(), most=st.integers(1, 4))
+    def assign(self, data: st.DataObject, most: int) -> None:
+        for _ in range(most):
+            handlers = sorted(self.run.ready_handlers())
+            if not handlers:
+                return
+            step_id = self.run.next_ready(data.draw(st.sampled_from(handlers)))
+            assert step_id is not None
+            self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+
+    @rule(data=st.data())
+    def assign_anything(self, data: st.DataObject) -> None:
+        """A shell that is mistaken about what is ready does no harm."""
+        step_id = data.draw(st.sampled_from([*self.run.steps, "nothing"]))
+        free = step_id in self.run.steps and self.run.may_start(self.run.steps[step_id])
+        decision = self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+        if not free:
+            assert not decision.events, "I5"
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        attempt_id = data.draw(st.sampled_from(self.attempts))
+        current = self.current(attempt_id)
+        decision = self.tell(ReportStarted(attempt_id=attempt_id, started_at=self.now))
+        if not current:
+            self.stale(attempt_id, decision)
+            assert not decision.events, "I15"
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        data=st.data(),
+        result=RESULTS,
+        usage=USAGES,
+        begun=st.booleans(),
+        logs=st.sampled_from(((), (LogLine(time=1, stream="stdout", text="hi"),))),
+    )
+    def finish(
+        self, data: st.DataObject, result: dict[str, Any], usage: Usage, begun: bool, logs: tuple[LogLine, ...]
+    ) -> None:
+        live = [self.run.steps[step_id].attempt_id for step_id in self.run.live]
+        attempt_id = data.draw(st.sampled_from(live * 3 + self.attempts))
+        current = self.current(attempt_id)
+        command = ReportResult(
+            attempt_id=attempt_id, usage=usage, started_at=self.now if begun else None, logs=logs, **result
+        )
+        decision = self.tell(command)
+        if current:
+            assert decision.reply.applied
+            assert not self.current(attempt_id), "I11"
+        else:
+            self.stale(attempt_id, decision)
+        self.stale(attempt_id, self.tell(command))
+        self.settle()
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), lost=st.booleans())
+    def lose(self, data: st.DataObject, lost: bool) -> None:
+        attempt_id = data.draw(st.sampled_from(self.attempts))
+        current, stopping = self.current(attempt_id), attempt_id in self.told
+        command = ReportLost(attempt_id=attempt_id, reason="gone") if lost else ReportUnconfirmed(attempt_id=attempt_id)
+        decision = self.tell(command)
+        if not current or not (lost or stopping):
+            self.stale(attempt_id, decision)
+            assert not decision.events, "I15"
+        else:
+            assert not self.current(attempt_id), "I11"
+
+    @rule(
+        step_id=st.sampled_from(("s0", "s1", "s0[0]", "nope", "")),
+        epoch=st.sampled_from(("0", "9", "-1", "x", "", "٣")),
+    )
+    def forge(self, step_id: str, epoch: str) -> None:
+        """Lesson 45: a completion of an attempt that never existed."""
+        for run_id in (RUN_ID, "another"):
+            attempt_id = f"{run_id}/{step_id}/{epoch}"
+            if attempt_id in self.attempts:
+                continue
+            for command in (
+                ReportResult(attempt_id=attempt_id, state="COMPLETED", output="1", usage=Usage(credits=1)),
+                ReportStarted(attempt_id=attempt_id, started_at=1),
+                ReportLost(attempt_id=attempt_id, reason="x"),
+                ReportUnconfirmed(attempt_id=attempt_id),
+            ):
+                decision = self.tell(command)
+                self.stale(attempt_id, decision)
+                assert not decision.events, "I15"
+
+    @rule(kind=st.sampled_from((Resume, Pause, Resume, Pause, Resume, Resume, Cancel)), number=st.integers(0, 9))
+    def command(self, kind: Any, number: int) -> None:
+        command_id = f"{kind.__name__}{number}"
+        before = self.run.ended
+        decision = self.tell(kind(command_id=command_id, actor="a", reason="r"))
+        answer = (decision.reply.applied, decision.reply.state)
+        if command_id in self.command_ids:
+            assert not decision.events, "I16"
+            assert answer == self.command_ids[command_id], "I16"
+        elif before:
+            assert not decision.events, "I1"
+            assert answer == (False, self.run.state)
+        else:
+            self.command_ids[command_id] = answer
+            assert answer[1] == self.run.state, "the answer is what happened"
+        self.settle()
+
+    @rule(seconds=st.sampled_from((0, 1, 5, 40)))
+    def wake(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+        self.tell(WakeUp())
+        moment = self.run.next_wake()
+        assert moment is None or moment > self.now, "I22"
+        self.settle()
+
+    @rule(stored=st.booleans())
+    def restart(self, stored: bool) -> None:
+        """K7, Lesson 26: another instance takes over from the snapshot or from the journal alone."""
+        before = dump(self.run)
+        self.run = load(before) if stored else fold(self.flow, self.journal)
+        self.run.flow = self.flow
+        assert dump(self.run) == before, "I12"
+        self.told |= {effect.attempt_id for effect in open_effects(self.run) if isinstance(effect, StopAttempt)}
+        self.tell(WakeUp())
+        self.settle()
+
+    @invariant()
+    def all_hold(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        check_invariants(self.run)
+        assert dump(fold(self.flow, self.journal)) == dump(self.run), "I12"
+        percent = self.run.percent()
+        assert percent >= self.percent, "I21"
+        self.percent = percent
+        stopping = {e.attempt_id for e in open_effects(self.run) if isinstance(e, StopAttempt)}
+        assert stopping <= self.told, "I17: whoever is to be stopped was told so"
+        assert self.ends == int(self.run.ended), "I1"
+
+    def teardown(self) -> None:
+        """I18: left to executors that work and an operator who resumes, every run comes to an end."""
+        if not hasattr(self, "run"):
+            return
+        for number in range(400):
+            if self.run.ended:
+                break
+            self.advance(number)
+        assert self.run.ended, "I18"
+        self.all_hold()
+        needs = {spec.id: spec.needs for spec in self.flow.steps}
+        breaches = check_history(self.journal, needs, complete=True)
+        assert not breaches, "; ".join(map(str, breaches))
+
+    def advance(self, number: int) -> None:
+        if self.run.state in ("PAUSED", "SUSPENDED"):
+            self.tell(Resume(command_id=f"last{number}"))
+        for step_id in list(self.run.live):
+            attempt_id = self.run.steps[step_id].attempt_id
+            if self.current(attempt_id):
+                self.tell(ReportResult(attempt_id=attempt_id, state="COMPLETED", output="1"))
+        for handler in list(self.run.ready_handlers()):
+            step_id = self.run.next_ready(handler)
+            if step_id is not None:
+                self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+        moment = self.run.next_wake()
+        if moment is not None and not self.run.live:
+            self.now = max(self.now, moment)
+            self.tell(WakeUp())
+
+
+Lives.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLives = Lives.TestCase
+"""C2, C6, E6, F10, G5, G10, G11, K7, O14, Lesson 2, Lesson 14, Lesson 21, Lesson 26, Lesson 45: see docs/invariants.md."""
