@@ -201,6 +201,7 @@ class _Checker:
         if event.attempt_id:
             self.expect(event.attempt_id not in self.closed, "I10", f"{event.attempt_id} was closed before")
             self.expect(event.attempt == step.attempt, "I6", f"{event.attempt_id} is attempt {step.attempt}")
+            self.expect(event.usage.attempts == 1, "I10", f"{event.attempt_id} is booked as {event.usage.attempts}")
             self.closed[event.attempt_id] = not known
         self._book(event.usage)
         step.live = ""
@@ -256,6 +257,7 @@ class _Checker:
         expected = self.closed.get(event.attempt_id)
         self.expect(expected is not None, "I15", f"a result of {event.attempt_id}, which never ended")
         self.expect(expected is not False, "I10", f"{event.attempt_id} is booked twice")
+        self.expect(not event.usage.attempts, "I10", f"{event.attempt_id} is counted twice")
         self.closed[event.attempt_id] = False
         self._book(event.usage)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tierflow_orchestrator.core import Run, dump, load, open_effects
+from tierflow_orchestrator.core import Run, Step, dump, load, open_effects
 from tierflow_orchestrator.core.commands import DispatchAttempt, ReportEnd, StopAttempt
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_runtime.values import Failure, Usage
@@ -19,6 +19,7 @@ def check_invariants(run: Run) -> None:
     _limits(run)
     _effects(run)
     _not_stuck(run)
+    _navigation(run)
     _verdict(run)
     _snapshot(run)
 
@@ -99,6 +100,40 @@ def _not_stuck(run: Run) -> None:
             assert step.id in run.ready[step.handler], "I18"
 
 
+def _good(step: Step) -> bool:
+    return step.state == "COMPLETED" or step.tolerated
+
+
+def _navigation(run: Run) -> None:
+    """What is decided about each step, told again in the plainest way."""
+    flow = run.flow
+    assert flow is not None
+    for step in run.steps.values():
+        spec = flow.by_id[step.of]
+        needs = [run.steps[need] for need in spec.needs]
+        if step.epoch or step.branches is not None:
+            assert spec.always or all(_good(need) for need in needs), "I4"
+        if step.state == "SKIPPED":
+            assert spec.condition is not None or not all(_good(need) for need in needs), "I4"
+        if step.branches is not None and step.ended:
+            assert (step.state == "FAILED") == (step.branches.failed > spec.tolerate), "I19"
+            assert step.state != "COMPLETED" or not step.branches.cancelled, "I19"
+        if not step.is_item and step.state == "FAILED":
+            assert step.tolerated == (spec.on_error == "continue"), "I19"
+            if not step.tolerated and run.failure_policy == "FAIL_FAST":
+                assert run.ended or run.state == "CANCELLING", "I9"
+        assert step.asked == (step.id in run.asked), "I13"
+        assert not step.asked or step.state == "BACKOFF", "I13"
+    for due, step_id, epoch in run.backoff:
+        step = run.steps[step_id]
+        if step.state == "BACKOFF" and step.epoch == epoch:
+            assert not step.asked, "I9: it waits for an operator"
+            assert due == step.next_attempt_at, "I7"
+    for step_id in run.due:
+        assert run.steps[step_id].state == "BACKOFF", "I7"
+        assert not run.steps[step_id].asked, "I9"
+
+
 def _verdict(run: Run) -> None:
     for step in run.steps.values():
         _failure(step.failure)
@@ -113,6 +148,9 @@ def _verdict(run: Run) -> None:
         assert not bad, "I19"
         assert run.failure is None, "I19"
         assert run.percent() == 100, "I21"
+        tolerated = any(step.tolerated for step in run.steps.values())
+        degraded = any(step.outcome == "DEGRADED" for step in run.steps.values())
+        assert run.outcome == ("PARTIAL" if tolerated else "DEGRADED" if degraded else "SUCCESS"), "I19"
     else:
         assert run.percent() < 100, "I21"
     if run.state == "FAILED":
