@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
-from tierflow_runtime.settings import PREFIX, ServiceSettings, StatefulSettings
+from tierflow_runtime.settings import PREFIX
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 
 import check_kubernetes
+import docs_settings
 import kustomize
 
 PROD = check_kubernetes.ROOT / "k8s/overlays/prod"
 TIERS = ("coordinator", "orchestrator", "executor")
 LAST_SECONDS = 5
 """What a service takes beyond its drain timeout."""
-OF_ONE_TIER = {"TIERFLOW_ORCHESTRATORS", "TIERFLOW_EXECUTORS", "TIERFLOW_HANDLERS", "TIERFLOW_SLOTS"}
 
 
 @pytest.fixture(scope="module")
@@ -219,14 +219,13 @@ def test_migrations_use_the_service_they_migrate(
 
 
 def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], resources: list[dict[str, Any]]) -> None:
-    """Q33, L5: no manifest sets what no service reads."""
-    known = {
-        PREFIX + name.upper() for cls in (ServiceSettings, StatefulSettings) for name in cls.model_fields
-    } | OF_ONE_TIER
-    set_here = set(one(resources, "ConfigMap", "tierflow")["data"]) | {
-        name for service in services.values() for name in variables(service)
-    }
-    assert set_here - known == {"OTEL_EXPORTER_OTLP_ENDPOINT", "POD_IP"}
+    """Q33, L5: no manifest sets what its service does not read, or leaves out what it must be told."""
+    shared = set(one(resources, "ConfigMap", "tierflow")["data"])
+    for tier, service in services.items():
+        fields = docs_settings.settings_of(tier).model_fields
+        given = {name for name in shared | set(variables(service)) if name.startswith(PREFIX)}
+        assert given <= {PREFIX + name.upper() for name in fields}, tier
+        assert {PREFIX + name.upper() for name, field in fields.items() if field.is_required()} <= given, tier
 
 
 def selecting(resources: list[dict[str, Any]], labels: dict[str, str]) -> list[dict[str, Any]]:
