@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 import click
@@ -60,7 +61,7 @@ def list_runs(runs: Iterable[Run]) -> None:
             r.context.run_id,
             text.state(run_state(r.state)),
             _flow(r),
-            f"{r.counts.completed}/{r.counts.total}",
+            f"{r.counts.completed}/{r.counts.total}" if r.counts.total else "",
             text.ago(r.created_at),
             text.duration(r.duration),
             r.context.user_id,
@@ -182,7 +183,7 @@ def payload(value: Payload) -> str:
         return ""
     if kind == "ref":
         return f"{text.size(value.ref.size)} stored as {value.ref.sha256}"
-    shown = value.json if kind == "json" else str(text.plain(value)["value"])
+    shown = value.json if kind == "json" else json.dumps(text.plain(value)["value"], ensure_ascii=False)
     return shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}... ({len(shown)} characters)"
 
 

@@ -252,8 +252,8 @@ class Dispatcher:
     def greeted(self, link: Link, hello: pb.ExecutorHello) -> None:
         """An executor has introduced itself: attempts of an older process of its name are lost, those of this one are adopted."""
         key = f"{hello.name}/{hello.executor_id}"
-        if link.key != key:
-            self._lose_older(hello.name, key)
+        replaced = link.key != key
+        if replaced:
             link.key = key
             link.used = 0
         self._by_key[key] = link
@@ -276,6 +276,8 @@ class Dispatcher:
                     "cancel",
                     pb.CancelStepRequest(attempt_id=flight.attempt_id, reason=flight.stop_reason, run_id=flight.run_id),
                 )
+        if replaced:  # Only now: what is lost is given out again at once, and must go to this process by its name.
+            self._lose_older(hello.name, key)
         self.pump()
 
     def _lose_older(self, name: str, key: str) -> None:
