@@ -1,6 +1,6 @@
-"""Which tests show which capability, rule and lesson.
+"""Which tests show which capability, rule, invariant and lesson.
 
-Tests cite ids in docstrings and names of sections: `A5`, `R7`, `Lesson 9`. The tables are docs/capabilities.md, docs/rules.md and docs/lessons.md.
+Tests cite ids in docstrings: `A5`, `R7`, `V3`, `Lesson 9`. The tables are docs/capabilities.md, docs/rules.md, docs/invariants.md and docs/lessons.md.
 
 Usage: capabilities.py            lists what no test cites yet
        capabilities.py --update   writes status (planned or part; done is written by hand) and places into docs/capabilities.md
@@ -20,7 +20,8 @@ MOST_PLACES = 4
 _ROW = re.compile(r"^\| ([A-QS]\d{1,2}) \| (.+?) \| (planned|part|done) \|(.*)\|$", re.MULTILINE)
 _RULE = re.compile(r"^- \*\*(R\d{1,2})\*\*", re.MULTILINE)
 _LESSON = re.compile(r"^(\d{1,2})\. ", re.MULTILINE)
-_ID = re.compile(r"[A-S]\d{1,2}")
+_INVARIANT = re.compile(r"^\| (V\d{1,2}) \|", re.MULTILINE)
+_ID = re.compile(r"[A-SV]\d{1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ def known() -> set[str]:
     """All ids that a test may cite; lessons as `Lesson 9`."""
     rules = _RULE.findall((ROOT / "docs/rules.md").read_text())
     lessons = _LESSON.findall((ROOT / "docs/lessons.md").read_text())
-    return {row.id for row in rows()} | set(rules) | {f"Lesson {number}" for number in lessons}
+    invariants = _INVARIANT.findall((ROOT / "docs/invariants.md").read_text())
+    return {row.id for row in rows()} | set(rules) | set(invariants) | {f"Lesson {number}" for number in lessons}
 
 
 def citations() -> dict[str, set[str]]:

@@ -81,13 +81,13 @@ class _Checker:
     def event(self, event: Any, time: int) -> None:
         self.position += 1
         name = type(event).__name__
-        self.expect((name == "RunCreated") == (self.position == 0), "I3", f"{name} is not in its place")
+        self.expect((name == "RunCreated") == (self.position == 0), "V3", f"{name} is not in its place")
         if self.state in _FINAL and name != "LateResult":
-            self.breach("I1", f"{name} after the end")
+            self.breach("V1", f"{name} after the end")
         getattr(self, f"on_{name}", self._unknown)(event, time)
 
     def _unknown(self, event: Any, time: int) -> None:
-        self.breach("I3", f"{type(event).__name__} is not an event of a run")
+        self.breach("V3", f"{type(event).__name__} is not an event of a run")
 
     def on_RunCreated(self, event: Any, time: int) -> None:  # noqa: N802 - named after the event
         self.state = "QUEUED"
@@ -95,8 +95,8 @@ class _Checker:
         self.most_attempts = event.allocation.steps
 
     def _move(self, from_: str, to: str) -> None:
-        self.expect(from_ == self.state, "I2", f"the run was {self.state}, not {from_}")
-        self.expect(to in _RUN_MOVES.get(self.state, ()), "I2", f"a run does not go from {self.state} to {to}")
+        self.expect(from_ == self.state, "V2", f"the run was {self.state}, not {from_}")
+        self.expect(to in _RUN_MOVES.get(self.state, ()), "V2", f"a run does not go from {self.state} to {to}")
         self.state = to
         self.opened = self.opened or to == "RUNNING"
 
@@ -109,31 +109,31 @@ class _Checker:
     def on_RunEnded(self, event: Any, time: int) -> None:  # noqa: N802
         self._move(event.from_, event.to)
         live = sorted(name for name, step in self.steps.items() if step.live)
-        self.expect(not live, "I11", f"the run ended with attempts in flight: {live[:5]}")
+        self.expect(not live, "V11", f"the run ended with attempts in flight: {live[:5]}")
         if self.opened and event.to != "":
             known = set(self.steps) | set(self.needs or ())
             left = sorted(name for name in known if not self._step(name).ended)
-            self.expect(not left, "I11", f"the run ended before its steps {left[:5]}")
+            self.expect(not left, "V11", f"the run ended before its steps {left[:5]}")
         self._check_usage(event.usage)
         self._check_verdict(event)
 
     def _check_usage(self, usage: Any) -> None:
         for name, total in self.used.items():
             stated = getattr(usage, name)
-            self.expect(stated == total, "I10", f"the run's {name} are {stated}, the sum over its events is {total}")
+            self.expect(stated == total, "V10", f"the run's {name} are {stated}, the sum over its events is {total}")
 
     def _check_verdict(self, event: Any) -> None:
         if event.to == "COMPLETED":
-            self.expect(not self.untolerated, "I19", "COMPLETED although a failure was not tolerated")
-            self.expect(event.failure is None, "I19", "COMPLETED with a failure")
+            self.expect(not self.untolerated, "V19", "COMPLETED although a failure was not tolerated")
+            self.expect(event.failure is None, "V19", "COMPLETED with a failure")
             wanted = ("PARTIAL",) if self.tolerated else ("SUCCESS", "DEGRADED", "PARTIAL")
-            self.expect(event.outcome in wanted, "I19", f"COMPLETED with outcome {event.outcome}")
+            self.expect(event.outcome in wanted, "V19", f"COMPLETED with outcome {event.outcome}")
         elif event.to == "FAILED":
-            self.expect(event.failure is not None, "I19", "FAILED without a failure")
-            self.expect(event.outcome == "FAILURE", "I19", f"FAILED with outcome {event.outcome}")
+            self.expect(event.failure is not None, "V19", "FAILED without a failure")
+            self.expect(event.outcome == "FAILURE", "V19", f"FAILED with outcome {event.outcome}")
         else:
-            self.expect(self.cancel, "I19", "CANCELLED although nobody said so")
-            self.expect(event.outcome == "CANCELLED", "I19", f"CANCELLED with outcome {event.outcome}")
+            self.expect(self.cancel, "V19", "CANCELLED although nobody said so")
+            self.expect(event.outcome == "CANCELLED", "V19", f"CANCELLED with outcome {event.outcome}")
         self._check_failure(event.failure)
 
     # Steps.
@@ -143,26 +143,26 @@ class _Checker:
 
     def _touch(self, name: str) -> _Step:
         """A step moves: it must be known, its needs ended, itself not ended."""
-        self.expect(self.opened, "I3", f"{name} moved before the run was RUNNING")
+        self.expect(self.opened, "V3", f"{name} moved before the run was RUNNING")
         step = self._step(name)
-        self.expect(not step.ended, "I2", f"{name} moved after its end")
+        self.expect(not step.ended, "V2", f"{name} moved after its end")
         parent, bracket, index = name.partition("[")
         if bracket:
             count = self._step(parent).expanded
             number = int(index.rstrip("]"))
-            self.expect(number < count, "I4", f"{name} moved, but {parent} has {count} items")
+            self.expect(number < count, "V4", f"{name} moved, but {parent} has {count} items")
         elif self.needs is not None:
-            self.expect(name in self.needs, "I4", f"{name} is not a step of the flow")
+            self.expect(name in self.needs, "V4", f"{name} is not a step of the flow")
         return step
 
     def _needs_ended(self, name: str) -> None:
         for need in (self.needs or {}).get(name, ()):
-            self.expect(self._step(need).ended, "I4", f"{name} moved before {need} had ended")
+            self.expect(self._step(need).ended, "V4", f"{name} moved before {need} had ended")
 
     def on_ItemsExpanded(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(step.expanded < 0 and not step.epoch, "I2", f"{event.step_id} expanded twice or after an attempt")
+        self.expect(step.expanded < 0 and not step.epoch, "V2", f"{event.step_id} expanded twice or after an attempt")
         step.expanded = event.count
         for index in range(event.count):
             self._step(f"{event.step_id}[{index}]")
@@ -170,38 +170,38 @@ class _Checker:
     def on_StepScheduled(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(self.state == "RUNNING", "I9", f"{event.step_id} scheduled while the run was {self.state}")
-        self.expect(not step.live and step.expanded < 0, "I5", f"{event.step_id} scheduled while {step.live} was live")
-        self.expect(step.epoch == 0 or step.due is not None, "I5", f"{event.step_id} scheduled without waiting")
-        self.expect(step.due is None or time >= step.due, "I7", f"{event.step_id} scheduled before {step.due}")
-        self.expect(event.epoch == step.epoch + 1, "I6", f"{event.step_id}: epoch {event.epoch} after {step.epoch}")
-        self.expect(event.attempt == step.attempt + 1, "I6", f"{event.step_id}: attempt {event.attempt}")
+        self.expect(self.state == "RUNNING", "V9", f"{event.step_id} scheduled while the run was {self.state}")
+        self.expect(not step.live and step.expanded < 0, "V5", f"{event.step_id} scheduled while {step.live} was live")
+        self.expect(step.epoch == 0 or step.due is not None, "V5", f"{event.step_id} scheduled without waiting")
+        self.expect(step.due is None or time >= step.due, "V7", f"{event.step_id} scheduled before {step.due}")
+        self.expect(event.epoch == step.epoch + 1, "V6", f"{event.step_id}: epoch {event.epoch} after {step.epoch}")
+        self.expect(event.attempt == step.attempt + 1, "V6", f"{event.step_id}: attempt {event.attempt}")
         wanted = f"{self.run_id}/{event.step_id}/{event.epoch}"
-        self.expect(event.attempt_id == wanted, "I6", f"attempt id {event.attempt_id} is not {wanted}")
+        self.expect(event.attempt_id == wanted, "V6", f"attempt id {event.attempt_id} is not {wanted}")
         step.live, step.started, step.due = event.attempt_id, False, None
         step.epoch, step.attempt = event.epoch, event.attempt
         self.attempts += 1
         if self.most_attempts is not None:
-            self.expect(self.attempts <= self.most_attempts, "I14", f"{self.attempts} attempts were started")
+            self.expect(self.attempts <= self.most_attempts, "V14", f"{self.attempts} attempts were started")
 
     def on_StepStarted(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
-        self.expect(bool(step.live) and step.live == event.attempt_id, "I15", f"{event.attempt_id} is not in flight")
-        self.expect(not step.started, "I2", f"{event.attempt_id} started twice")
+        self.expect(bool(step.live) and step.live == event.attempt_id, "V15", f"{event.attempt_id} is not in flight")
+        self.expect(not step.started, "V2", f"{event.attempt_id} started twice")
         step.started = True
 
     def on_AttemptLogged(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
-        self.expect(bool(step.live) and step.live == event.attempt_id, "I15", f"{event.attempt_id} is not in flight")
+        self.expect(bool(step.live) and step.live == event.attempt_id, "V15", f"{event.attempt_id} is not in flight")
 
     def _close(self, event: Any, *, known: bool = True) -> _Step:
         """An attempt ends, or a step that has none. `known`: its usage came with the event."""
         step = self._touch(event.step_id)
-        self.expect(step.live == event.attempt_id, "I11", f"{event.step_id}: {step.live or 'none'} in flight")
+        self.expect(step.live == event.attempt_id, "V11", f"{event.step_id}: {step.live or 'none'} in flight")
         if event.attempt_id:
-            self.expect(event.attempt_id not in self.closed, "I10", f"{event.attempt_id} was closed before")
-            self.expect(event.attempt == step.attempt, "I6", f"{event.attempt_id} is attempt {step.attempt}")
-            self.expect(event.usage.attempts == 1, "I10", f"{event.attempt_id} is booked as {event.usage.attempts}")
+            self.expect(event.attempt_id not in self.closed, "V10", f"{event.attempt_id} was closed before")
+            self.expect(event.attempt == step.attempt, "V6", f"{event.attempt_id} is attempt {step.attempt}")
+            self.expect(event.usage.attempts == 1, "V10", f"{event.attempt_id} is booked as {event.usage.attempts}")
             self.closed[event.attempt_id] = not known
         self._book(event.usage)
         step.live = ""
@@ -216,15 +216,15 @@ class _Checker:
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         else:
-            self.expect(bool(event.attempt_id) and step.started, "I2", f"{event.step_id} completed without starting")
+            self.expect(bool(event.attempt_id) and step.started, "V2", f"{event.step_id} completed without starting")
         step.ended = True
 
     def _items_ended(self, name: str, step: _Step) -> None:
         left = [i for i in range(step.expanded) if not self._step(f"{name}[{i}]").ended]
-        self.expect(not left, "I4", f"{name} ended before its items {left[:5]}")
+        self.expect(not left, "V4", f"{name} ended before its items {left[:5]}")
 
     def on_StepRetrying(self, event: Any, time: int) -> None:  # noqa: N802
-        self.expect(bool(event.attempt_id), "I11", f"{event.step_id} retries without an attempt")
+        self.expect(bool(event.attempt_id), "V11", f"{event.step_id} retries without an attempt")
         step = self._close(event, known=not _lost(event.failure))
         step.due = event.next_attempt_at
         self._check_failure(event.failure, in_attempt=True)
@@ -244,7 +244,7 @@ class _Checker:
     def on_StepSkipped(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(not step.epoch and step.expanded < 0, "I2", f"{event.step_id} skipped after it began")
+        self.expect(not step.epoch and step.expanded < 0, "V2", f"{event.step_id} skipped after it began")
         step.ended = True
 
     def on_StepCancelled(self, event: Any, time: int) -> None:  # noqa: N802
@@ -255,18 +255,18 @@ class _Checker:
 
     def on_LateResult(self, event: Any, time: int) -> None:  # noqa: N802
         expected = self.closed.get(event.attempt_id)
-        self.expect(expected is not None, "I15", f"a result of {event.attempt_id}, which never ended")
-        self.expect(expected is not False, "I10", f"{event.attempt_id} is booked twice")
-        self.expect(not event.usage.attempts, "I10", f"{event.attempt_id} is counted twice")
+        self.expect(expected is not None, "V15", f"a result of {event.attempt_id}, which never ended")
+        self.expect(expected is not False, "V10", f"{event.attempt_id} is booked twice")
+        self.expect(not event.usage.attempts, "V10", f"{event.attempt_id} is counted twice")
         self.closed[event.attempt_id] = False
         self._book(event.usage)
 
     def _check_failure(self, failure: Any, *, in_attempt: bool = False) -> None:
         while failure is not None:
             parts = (failure.code, failure.tier, failure.component, failure.operation)
-            self.expect(all(parts), "I20", f"a failure says too little: {parts}")
+            self.expect(all(parts), "V20", f"a failure says too little: {parts}")
             if in_attempt:
-                self.expect(failure.attempt > 0 and bool(failure.step_id), "I20", f"{failure.code} names no attempt")
+                self.expect(failure.attempt > 0 and bool(failure.step_id), "V20", f"{failure.code} names no attempt")
             failure, in_attempt = failure.cause, False
 
 
@@ -292,5 +292,5 @@ def check_history(
         checker.event(event, time)
     if complete and checker.state not in _FINAL:
         checker.position = -1
-        checker.breach("I11", f"the run has not ended: it is {checker.state or 'not there'}")
+        checker.breach("V11", f"the run has not ended: it is {checker.state or 'not there'}")
     return checker.breaches

@@ -3,14 +3,26 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 Fact = TypeVar("Fact")
 
 
+@overload
 async def eventually(
-    predicate: Callable[[], Fact | Awaitable[Fact]], timeout: float = 10.0, *, interval: float = 0.01, message: str = ""
-) -> Fact:
+    predicate: Callable[[], Awaitable[Fact]], timeout: float = ..., *, interval: float = ..., message: str = ...
+) -> Fact: ...
+
+
+@overload
+async def eventually(
+    predicate: Callable[[], Fact], timeout: float = ..., *, interval: float = ..., message: str = ...
+) -> Fact: ...
+
+
+async def eventually(
+    predicate: Callable[[], Any], timeout: float = 10.0, *, interval: float = 0.01, message: str = ""
+) -> Any:
     """Asks until the answer is true and returns it.
 
     An AssertionError of the predicate counts as "not yet"; the last one is shown if the time runs out.
@@ -27,7 +39,7 @@ async def eventually(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     while True:
-        answer: Fact | None = None
+        answer: Any = None
         refusal: AssertionError | None = None
         try:
             asked = predicate()

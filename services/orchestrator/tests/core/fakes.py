@@ -256,7 +256,7 @@ class Shell:
         return [event for event, _ in self.journal if kind is None or isinstance(event, kind)]
 
     def check(self) -> None:
-        """I12: the journal gives the state that is in memory."""
+        """V12: the journal gives the state that is in memory."""
         assert dump(self.folded()) == dump(self.run)
 
 

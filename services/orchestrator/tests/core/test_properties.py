@@ -154,23 +154,23 @@ class Lives(RuleBasedStateMachine):
         """As the real shell does after each decision: slots for whatever may start."""
         while self.eager and (handler := next(iter(self.run.ready_handlers()), None)) is not None:
             step_id = self.run.next_ready(handler)
-            assert step_id is not None, "I18"
+            assert step_id is not None, "V18"
             before = dump(self.run)
             self.tell(AssignSlot(step_id=step_id, executor_id="e"))
-            assert dump(self.run) != before, "I18"
+            assert dump(self.run) != before, "V18"
 
     def current(self, attempt_id: str) -> bool:
         return attempt_id in {self.run.steps[step_id].attempt_id for step_id in self.run.live}
 
     def stale(self, attempt_id: str, decision: Decision, *, result: bool = False) -> None:
-        """I10, I15: nothing but the late result where one is owed, and no answer that sounds like more."""
-        assert all(isinstance(event, LateResult) for event in decision.events), "I15"
-        assert len(decision.events) == int(result and attempt_id in self.owed), "I10"
+        """V10, V15: nothing but the late result where one is owed, and no answer that sounds like more."""
+        assert all(isinstance(event, LateResult) for event in decision.events), "V15"
+        assert len(decision.events) == int(result and attempt_id in self.owed), "V10"
         if result:
             self.owed.discard(attempt_id)
-        assert not decision.reply.applied, "I15"
-        assert decision.reply.failure is not None, "I15"
-        assert decision.reply.failure.code == "STALE", "I15"
+        assert not decision.reply.applied, "V15"
+        assert decision.reply.failure is not None, "V15"
+        assert decision.reply.failure.code == "STALE", "V15"
 
     @rule(data=st.data(), most=st.integers(1, 4))
     def assign(self, data: st.DataObject, most: int) -> None:
@@ -189,7 +189,7 @@ class Lives(RuleBasedStateMachine):
         free = step_id in self.run.steps and self.run.may_start(self.run.steps[step_id])
         decision = self.tell(AssignSlot(step_id=step_id, executor_id="e"))
         if not free:
-            assert not decision.events, "I5"
+            assert not decision.events, "V5"
 
     @precondition(lambda self: self.attempts)
     @rule(data=st.data())
@@ -220,7 +220,7 @@ class Lives(RuleBasedStateMachine):
         decision = self.tell(command)
         if current:
             assert decision.reply.applied
-            assert not self.current(attempt_id), "I11"
+            assert not self.current(attempt_id), "V11"
         else:
             self.stale(attempt_id, decision, result=True)
         self.stale(attempt_id, self.tell(command), result=True)
@@ -236,7 +236,7 @@ class Lives(RuleBasedStateMachine):
         if not current or not (lost or stopping):
             self.stale(attempt_id, decision)
         else:
-            assert not self.current(attempt_id), "I11"
+            assert not self.current(attempt_id), "V11"
             self.owed.add(attempt_id)
 
     @rule(
@@ -264,10 +264,10 @@ class Lives(RuleBasedStateMachine):
         decision = self.tell(kind(command_id=command_id, actor="a", reason="r"))
         answer = (decision.reply.applied, decision.reply.state)
         if command_id in self.command_ids:
-            assert not decision.events, "I16"
-            assert answer == self.command_ids[command_id], "I16"
+            assert not decision.events, "V16"
+            assert answer == self.command_ids[command_id], "V16"
         elif before:
-            assert not decision.events, "I1"
+            assert not decision.events, "V1"
             assert answer == (False, self.run.state)
         else:
             self.command_ids[command_id] = answer
@@ -288,7 +288,7 @@ class Lives(RuleBasedStateMachine):
         before = dump(self.run)
         self.run = load(before) if stored else fold(self.flow, self.journal)
         self.run.flow = self.flow
-        assert dump(self.run) == before, "I12"
+        assert dump(self.run) == before, "V12"
         self.told |= {effect.attempt_id for effect in open_effects(self.run) if isinstance(effect, StopAttempt)}
         self.tell(WakeUp())
         self.settle()
@@ -298,23 +298,23 @@ class Lives(RuleBasedStateMachine):
         if not hasattr(self, "run"):
             return
         check_invariants(self.run)
-        assert dump(fold(self.flow, self.journal)) == dump(self.run), "I12"
+        assert dump(fold(self.flow, self.journal)) == dump(self.run), "V12"
         percent = self.run.percent()
         assert percent >= self.percent, "I21"
         self.percent = percent
         stopping = {e.attempt_id for e in open_effects(self.run) if isinstance(e, StopAttempt)}
-        assert stopping <= self.told, "I17: whoever is to be stopped was told so"
-        assert self.ends == int(self.run.ended), "I1"
+        assert stopping <= self.told, "V17: whoever is to be stopped was told so"
+        assert self.ends == int(self.run.ended), "V1"
 
     def teardown(self) -> None:
-        """I18: left to executors that work and an operator who resumes, every run comes to an end."""
+        """V18: left to executors that work and an operator who resumes, every run comes to an end."""
         if not hasattr(self, "run"):
             return
         for number in range(400):
             if self.run.ended:
                 break
             self.advance(number)
-        assert self.run.ended, "I18"
+        assert self.run.ended, "V18"
         self.all_hold()
         needs = {spec.id: spec.needs for spec in self.flow.steps}
         breaches = check_history(self.journal, needs, complete=True)

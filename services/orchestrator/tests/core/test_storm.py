@@ -92,7 +92,7 @@ class Storm:
                     self.told.add(effect.attempt_id)
         check_invariants(self.run)
         due = {effect.attempt_id for effect in open_effects(self.run) if isinstance(effect, StopAttempt)}
-        assert due <= self.told, "I17"
+        assert due <= self.told, "V17"
 
     def weather(self) -> None:
         """One thing happens."""
@@ -143,7 +143,7 @@ class Storm:
         before = dump(self.run)
         self.run = load(before) if self.chance.random() < 0.5 else fold(self.flow, self.journal)
         self.run.flow = self.flow
-        assert dump(self.run) == before, "I12"
+        assert dump(self.run) == before, "V12"
         self.tell(WakeUp())
 
     def calm(self, number: int) -> None:
@@ -171,12 +171,12 @@ def test_storm(block: int) -> None:
             storm.weather()
             if storm.run.ended and storm.chance.random() < 0.2:
                 break
-        assert dump(fold(storm.flow, storm.journal)) == dump(storm.run), f"I12, seed {seed}"
+        assert dump(fold(storm.flow, storm.journal)) == dump(storm.run), f"V12, seed {seed}"
         for number in range(300):
             if storm.run.ended:
                 break
             storm.calm(number)
-        assert storm.run.ended, f"I18, seed {seed}"
+        assert storm.run.ended, f"V18, seed {seed}"
         needs = {spec.id: spec.needs for spec in storm.flow.steps}
         breaches = check_history(storm.journal, needs, complete=True)
         assert not breaches, f"seed {seed}: {'; '.join(map(str, breaches))}"
