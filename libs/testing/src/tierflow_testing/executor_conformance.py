@@ -250,15 +250,16 @@ async def serves_the_unary_form(address: str) -> None:
         async def is_known() -> bool:  # a cancel before that would keep it from starting
             return bool((await stub.DescribeExecutor(pb.DescribeExecutorRequest())).slots_used)
 
-        await eventually(is_known)
+        known: Callable[[], Awaitable[bool]] = is_known
+        await eventually(known)
         receipt = await stub.CancelStep(pb.CancelStepRequest(attempt_id=attempt_id))
         assert receipt.receipt == pb.CANCEL_RECEIPT_STOPPED
         assert (await running).state == CANCELLED
         unknown = stub.CancelStep(pb.CancelStepRequest(attempt_id=_id("nobody")))
         assert await unknown.code() is grpc.StatusCode.NOT_FOUND
-        described = await stub.DescribeExecutor(pb.DescribeExecutorRequest())
-        assert described.executor.executor_id
-        assert described.slots >= 1
+        answer = await stub.DescribeExecutor(pb.DescribeExecutorRequest())
+        assert answer.executor.executor_id
+        assert answer.slots >= 1
 
 
 CHECKS: tuple[Callable[[str], Awaitable[None]], ...] = (

@@ -172,8 +172,9 @@ class Peer:
             try:
                 await asyncio.wait_for(self._changed.wait_for(fact), PATIENCE)
             except TimeoutError:
+                last = [frame for frame in self.frames if not frame.HasField("hello")][-3:]
                 raise AssertionError(
-                    f"not within {PATIENCE:g} s: {what}; frames: {self.frames[-5:]}; error: {self.error}"
+                    f"not within {PATIENCE:g} s: {what}; last frames: {last}; error: {self.error}"
                 ) from None
 
     @property

@@ -44,7 +44,7 @@ class Box:
         if percent is None:
             return
         self.kind = kind
-        self.percent = percent
+        self.percent = min(100.0, max(0.0, percent))
         self.message = message
         if metrics:
             self.metrics.update(metrics)

@@ -7,10 +7,12 @@ import contextlib
 import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tierflow_executor import supervisor
 
@@ -19,6 +21,8 @@ SOFT_STOP = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 _PR_SET_DUMPABLE = 4
 _CHUNK = 64 * 1024
+_LAST_OUTPUT = 2.0
+T = TypeVar("T")
 _LOADER = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
 
 
@@ -111,19 +115,38 @@ async def run(command: Command, output: Callable[[str, bytes], None]) -> Ended:
             raise
     finally:
         leash.close()
-        said = await _uninterrupted(report)
-        await _uninterrupted(asyncio.gather(*pumps))
+        lines = _lines(await _uninterrupted(report))
+        if "exit" not in lines[-1] and "error" not in lines[-1]:
+            _kill_session(lines[0].get("pid", 0))
+        await _uninterrupted(asyncio.ensure_future(_drain(pumps)))
         await _uninterrupted(asyncio.ensure_future(process.wait()))
-    return _ended(said)
+    return _ended(lines[-1])
 
 
-async def _uninterrupted(work: asyncio.Future[bytes] | asyncio.Future[list[None]] | asyncio.Future[int]) -> bytes:
+def _lines(said: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()] or [{}]
+
+
+def _kill_session(pid: int) -> None:
+    """The supervisor was killed itself: its command died with it, and here goes what that had started."""
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+async def _drain(pumps: Sequence[asyncio.Task[None]]) -> None:
+    """Waits for the last output; for what is kept open by a process that got away, not for ever."""
+    _, pending = await asyncio.wait(pumps, timeout=_LAST_OUTPUT)
+    for pump in pending:
+        pump.cancel()
+
+
+async def _uninterrupted(work: asyncio.Future[T]) -> T:
     """Waits to the end, however often the caller is cancelled; the last cancel is then passed on by whoever raised it first."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(work)
-    found = work.result()
-    return found if isinstance(found, bytes) else b""
+    return work.result()
 
 
 def _spec(command: Command) -> dict[str, object]:
@@ -141,9 +164,7 @@ def _spec(command: Command) -> dict[str, object]:
     }
 
 
-def _ended(said: bytes) -> Ended:
-    lines = [json.loads(line) for line in said.splitlines()]
-    last = lines[-1] if lines else {}
+def _ended(last: Mapping[str, Any]) -> Ended:
     if "error" in last:
         raise CannotStart(last["message"])
     if "exit" not in last:

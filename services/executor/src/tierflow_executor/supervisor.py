@@ -266,6 +266,8 @@ def read_spec() -> dict[str, Any]:
     line = bytearray()
     while (piece := os.read(0, 65536)) and not piece.endswith(b"\n"):
         line += piece
+    if not piece:
+        sys.exit(1)  # let go before it was told what to run
     return json.loads(line + piece)  # type: ignore[no-any-return]
 
 
