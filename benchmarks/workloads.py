@@ -87,8 +87,7 @@ async def _at_once(once: Callable[[int], Awaitable[float]], scenario: Scenario) 
     latencies: list[float] = []
 
     async def lane() -> None:
-        for i in numbers:
-            latencies.append(await once(i))
+        latencies.extend([await once(i) for i in numbers])
 
     await asyncio.gather(*(lane() for _ in range(min(scenario.at_once, scenario.runs))))
     return latencies

@@ -13,12 +13,11 @@ from tierflow_contracts.common.v1 import flow_pb2, payload_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc as stubs
 from tierflow_contracts.coordinator.v1 import swarm_pb2
+from tierflow_coordinator.app import Coordinator
+from tierflow_coordinator.settings import CoordinatorSettings
 from tierflow_runtime.supervision import Supervisor
 from tierflow_runtime.telemetry import Telemetry, setup_telemetry
 from tierflow_testing.fake_orchestrator import FakeOrchestrator
-
-from tierflow_coordinator.app import Coordinator
-from tierflow_coordinator.settings import CoordinatorSettings
 
 ENDED = {"SWARM_STATE_COMPLETED", "SWARM_STATE_FAILED", "SWARM_STATE_STOPPED", "SWARM_STATE_TERMINATED"}
 
@@ -109,7 +108,7 @@ def tier1_database(new_database: Callable[..., str], template_of: Callable[[str]
 
 @pytest.fixture
 async def make_coordinator(tier1_database: str, tier2: FakeOrchestrator) -> AsyncIterator[MakeCoordinator]:
-    """Starts coordinators on one database: `await make_coordinator(name="b")`, with further settings by name."""
+    """Starts coordinators on one database, with settings by name."""
     made: list[Running] = []
 
     async def make(*, name: str = "a", telemetry: Telemetry | None = None, **fields: Any) -> Running:
@@ -158,10 +157,7 @@ async def rows(tier1_database: str) -> AsyncIterator[Callable[[], Awaitable[dict
 
     async def count() -> dict[str, int]:
         tables = ("entity", "journal", "request", "snapshot")
-        return {
-            table: await connection.fetchval(f"SELECT count(*) FROM coordinator.{table}")  # noqa: S608
-            for table in tables
-        }
+        return {table: await connection.fetchval(f"SELECT count(*) FROM coordinator.{table}") for table in tables}
 
     yield count
     await connection.close()
