@@ -157,6 +157,7 @@ def _verdict(run: Run) -> None:
         assert run.failure is not None, "V19"
         assert run.outcome == "FAILURE", "V19"
         if run.failure.code == "STEP_FAILED":
+            assert run.steps[run.failure.step_id] in bad, "V19"
             assert run.failure.cause == run.steps[run.failure.step_id].failure, "V19"
     if run.state == "CANCELLED":
         assert run.outcome == "CANCELLED", "V19"

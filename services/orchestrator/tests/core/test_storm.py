@@ -137,7 +137,9 @@ class Storm:
     def settle(self) -> None:
         for handler in list(self.run.ready_handlers()):
             while (step_id := self.run.next_ready(handler)) is not None:
+                count = len(self.journal)
                 self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+                assert len(self.journal) > count, "V18: what is said to be ready can be given a slot"
 
     def restart(self) -> None:
         before = dump(self.run)
