@@ -147,12 +147,12 @@ def _verdict(run: Run) -> None:
     if run.state == "COMPLETED":
         assert not bad, "V19"
         assert run.failure is None, "V19"
-        assert run.percent() == 100, "I21"
+        assert run.percent() == 100, "V21"
         tolerated = any(step.tolerated for step in run.steps.values())
         degraded = any(step.outcome == "DEGRADED" for step in run.steps.values())
         assert run.outcome == ("PARTIAL" if tolerated else "DEGRADED" if degraded else "SUCCESS"), "V19"
     else:
-        assert run.percent() < 100, "I21"
+        assert run.percent() < 100, "V21"
     if run.state == "FAILED":
         assert run.failure is not None, "V19"
         assert run.outcome == "FAILURE", "V19"

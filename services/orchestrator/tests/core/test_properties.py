@@ -279,7 +279,7 @@ class Lives(RuleBasedStateMachine):
         self.now += seconds * SECOND
         self.tell(WakeUp())
         moment = self.run.next_wake()
-        assert moment is None or moment > self.now, "I22"
+        assert moment is None or moment > self.now, "V22"
         self.settle()
 
     @rule(stored=st.booleans())
@@ -300,7 +300,7 @@ class Lives(RuleBasedStateMachine):
         check_invariants(self.run)
         assert dump(fold(self.flow, self.journal)) == dump(self.run), "V12"
         percent = self.run.percent()
-        assert percent >= self.percent, "I21"
+        assert percent >= self.percent, "V21"
         self.percent = percent
         stopping = {e.attempt_id for e in open_effects(self.run) if isinstance(e, StopAttempt)}
         assert stopping <= self.told, "V17: whoever is to be stopped was told so"
