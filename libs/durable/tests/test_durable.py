@@ -11,7 +11,7 @@ from tierflow_durable.ids import uuid7
 from tierflow_durable.machine import RequestKey
 from tierflow_durable.migrations import migrate
 from tierflow_durable.reading import Idle, ListFilter
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import Failure, FailureError
 from tierflow_testing.counter import Add, End, Node, Park
 
 Start = Callable[..., Awaitable[Node]]
@@ -279,3 +279,49 @@ async def test_refused_command_changes_nothing(start: Start) -> None:
     with pytest.raises(FailureError) as caught:
         await node.durable.router.command(entity_id, Add(n=1))
     assert caught.value.failure.code == "NOT_FOUND"
+
+
+async def test_defect_ends_one_entity_only(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F27, F28: a defect while deciding ends that entity; what it had decided before is kept, others go on."""
+    node = await start()
+    broken, other = uuid7(), uuid7()
+    for entity_id in (broken, other):
+        await node.host.create(entity_id, Add(n=1))
+    decide = node.host.machine.decide
+
+    def failing(state, command, now):  # type: ignore[no-untyped-def]
+        if state.id == broken and command == Add(n=13):
+            state.total = 999
+            raise ZeroDivisionError
+        return decide(state, command, now)
+
+    monkeypatch.setattr(node.host.machine, "decide", failing)
+    node.host.apply(node.host.entities[broken], Add(n=5))
+    with pytest.raises(FailureError) as caught:
+        await node.durable.router.command(broken, Add(n=13))
+    assert caught.value.failure.code == "INTERNAL"
+    assert await node.durable.reader.wait_ended(broken, 5)
+    assert await node.durable.reader.view(broken, lambda state: state.total) == 6
+    assert await node.durable.router.command(other, Add(n=1)) == 2
+
+
+async def test_loading_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R16, Lesson 29: an entity that was claimed and could not be loaded, because the database went away, is loaded when it is back."""
+    node = await start("a", lease=60.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load = heir.host.loader.load
+    failures = iter([True])
+
+    async def failing(wanted: str):  # type: ignore[no-untyped-def]
+        if next(failures, False):
+            raise FailureError(Failure(code="DATABASE_UNAVAILABLE", message="away"))
+        return await load(wanted)
+
+    monkeypatch.setattr(heir.host.loader, "load", failing)
+    await heir.durable.start()
+    while entity_id not in heir.host.entities:
+        await asyncio.sleep(0.01)
+    await heir.durable.close()

@@ -15,11 +15,13 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.batch import Write, rows_of
+from tierflow_durable.births import Births
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database
 from tierflow_durable.entity import Birth, Created, Entity, Pending
 from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
+from tierflow_durable.mending import Mending
 from tierflow_durable.owning import Loader, Owning
 from tierflow_durable.relay import Relay, event_part, source_bytes
 from tierflow_durable.timers import Timers
@@ -56,6 +58,8 @@ class Host(Generic[S, C, E]):
         self.writer = writer_of(take=self._take, committed=self._committed, refused=self._refused)
         self.loader = Loader(self)
         self.owning = Owning(self)
+        self.mending = Mending(self)
+        self.births = Births(self)
         self.timers = Timers(self)
         self._background: set[asyncio.Task[Any]] = set()
         self.draining = False
@@ -74,7 +78,12 @@ class Host(Generic[S, C, E]):
                 )
             )
         now = max(self.clock.now(), entity.last_time)
-        decision = self.machine.decide(entity.state, command, now)
+        try:
+            decision = self.machine.decide(entity.state, command, now)
+        except FailureError:
+            raise
+        except Exception as error:
+            raise self.mending.broken(entity, command, error) from error
         if decision.events:
             self._record(entity, decision, now)
         if not entity.busy:
@@ -134,59 +143,7 @@ class Host(Generic[S, C, E]):
         self, entity_id: str, command: C, request: RequestKey | None, on_done: Callable[[Created | FailureError], None]
     ) -> None:
         """Makes an entity; `on_done` hears after the commit whether this call made it, or why it was refused. The loser of a race attaches to the winner."""
-        known = self.entities.get(entity_id)
-        if known is not None:
-            self.when_committed(known, lambda: on_done(Created(entity_id, created=False)))
-            return
-        state = self.machine.fresh(entity_id)
-        try:
-            if self.hooks.prepare_now(state, None, command):
-                self._birth(entity_id, state, command, request, on_done)
-                return
-        except FailureError as error:
-            on_done(error)
-            return
-        self.spawn(self._prepare_and_create(entity_id, state, command, request, on_done))
-
-    async def _prepare_and_create(
-        self,
-        entity_id: str,
-        state: S,
-        command: C,
-        request: RequestKey | None,
-        on_done: Callable[[Created | FailureError], None],
-    ) -> None:
-        try:
-            await self.hooks.prepare(state, None, command)
-            await self.provide_missing(state, command)
-            if entity_id in self.entities:
-                self.create_now(entity_id, command, request, on_done)
-            else:
-                self._birth(entity_id, state, command, request, on_done)
-        except FailureError as error:
-            on_done(error)
-
-    def _birth(
-        self,
-        entity_id: str,
-        state: S,
-        command: C,
-        request: RequestKey | None,
-        on_done: Callable[[Created | FailureError], None],
-    ) -> None:
-        entity: Entity[S] = Entity(entity_id, state)
-        birth = entity.birth = Birth(request, on_done, None)
-        try:
-            entity.busy = True
-            birth.reply = self.apply(entity, command)
-        finally:
-            entity.busy = False
-        self.register(entity)
-        entity.busy = True
-        try:
-            self.hooks.settle(entity)
-        finally:
-            entity.busy = False
+        self.births.create(entity_id, command, Birth(request, on_done, None))
 
     async def create(self, entity_id: str, command: C, request: RequestKey | None = None) -> Created:
         """`create_now` as a coroutine. Raises FailureError."""
@@ -274,7 +231,7 @@ class Host(Generic[S, C, E]):
         """The batch is stored: answer, act, publish."""
         for write in writes:
             if write.create and created is not None and write.entity.id not in created:
-                self._lost(write.entity)
+                self.births.lost(write.entity)
             else:
                 self._stored(write)
 
@@ -297,11 +254,12 @@ class Host(Generic[S, C, E]):
                 self.hooks.committed(entity, write.pending.events)
         entity.notify()
         if write.release:
-            self._forget(entity, "ended" if write.header.ended_at is not None else "parked")
+            self.forget(entity, "ended" if write.header.ended_at is not None else "parked")
         else:
             self.timers.set(entity, write.header)
 
-    def _forget(self, entity: Entity[S], reason: str) -> None:
+    def forget(self, entity: Entity[S], reason: str) -> None:
+        """Takes an entity out of memory, and tells the shell."""
         if self.entities.get(entity.id) is entity:
             del self.entities[entity.id]
         entity.closing = True
@@ -310,35 +268,11 @@ class Host(Generic[S, C, E]):
             entity.released.set_result(None)
         self.hooks.closed(entity, reason)
 
-    def _lost(self, entity: Entity[S]) -> None:
-        """Another create was faster (rule R3): drop this copy and attach to the winner."""
-        birth = entity.birth
-        self._forget(entity, "lost")
-        if birth is not None:
-            self.spawn(self._attach(entity.id, birth))
-
-    async def _attach(self, entity_id: str, birth: Birth) -> None:
-        try:
-            if birth.request is None:
-                birth.on_done(Created(entity_id, created=False))
-                return
-            row = await self.database.fetchrow(
-                "request_winner", tenant=birth.request.tenant, request_id=birth.request.request_id
-            )
-            if row is None:
-                birth.on_done(Created(entity_id, created=False))
-            elif bytes(row["body_hash"]) != birth.request.body_hash:
-                birth.on_done(FailureError(reused(birth.request.request_id)))
-            else:
-                birth.on_done(Created(str(row["entity_id"]), created=False))
-        except FailureError as error:
-            birth.on_done(error)
-
     def _refused(self, write: Write, error: BaseException) -> None:
         """The database refuses a row of this entity for good (rule R5): the entity is set aside, its caller hears why."""
         entity = write.entity
         birth = entity.birth
-        self._forget(entity, "refused")
+        self.forget(entity, "refused")
         refusal = FailureError(
             failure(
                 "INTERNAL",
@@ -380,7 +314,7 @@ class Host(Generic[S, C, E]):
                 "release", me=self.instance.id, now=self.clock.now(), ids=ids[start : start + 1000]
             )
         for entity in list(self.entities.values()):
-            self._forget(entity, "released")
+            self.forget(entity, "released")
 
     async def close(self) -> None:
         """Cancels what runs in the background."""
@@ -398,14 +332,4 @@ def differs(new: Header, old: Header | None) -> bool:
         or new.ended_at != old.ended_at
         or new.generation != old.generation
         or new.unacknowledged != old.unacknowledged
-    )
-
-
-def reused(request_id: str) -> Any:
-    """The failure of a request id that came again with another body."""
-    return failure(
-        "REQUEST_ID_REUSED",
-        f"request_id {request_id!r} was used before with another body: send the same body, or choose a new request_id",
-        component="durable",
-        operation="create",
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from tierflow_runtime.values import Micros
+from tierflow_runtime.values import Failure, Micros
 
 if TYPE_CHECKING:
     from tierflow_durable.entity import Entity
@@ -121,6 +121,10 @@ class Machine(Protocol[S, C, E]):
 
     def wake_command(self) -> C:
         """The command that says that a moment the entity waited for has come."""
+        ...
+
+    def abort_command(self, failure: Failure) -> C:
+        """The command that ends an entity whose machine failed while deciding."""
         ...
 
     def dump(self, state: S) -> bytes:

@@ -73,6 +73,8 @@ class Owning:
         self._poke = asyncio.Event()
         self.stopped = False
         self.adopted = 0
+        self._unloaded: dict[str, tuple[int, bool]] = {}
+        """Owned by this instance, but not yet in memory: loading them is tried until it works."""
 
     def poke(self) -> None:
         """Looks for fenced owners at once."""
@@ -113,6 +115,8 @@ class Owning:
             if self.stopped or not host.instance.alive:
                 continue
             try:
+                for entity_id, (adoptions, adopted) in list(self._unloaded.items()):
+                    await self.take(entity_id, adoptions, adopted=adopted)
                 rows = await host.database.fetch("due", me=host.instance.id, now=host.clock.now(), limit=DUE_AT_ONCE)
                 for row in rows:
                     await self.take(str(row["id"]), row["adoptions"], adopted=False)
@@ -124,6 +128,13 @@ class Owning:
         host = self._host
         if entity_id in host.entities:
             return host.entities[entity_id]
+        self._unloaded[entity_id] = (adoptions, adopted)
+        entity = await self._load(entity_id, adoptions, adopted=adopted)
+        self._unloaded.pop(entity_id, None)
+        return entity
+
+    async def _load(self, entity_id: str, adoptions: int, *, adopted: bool) -> Entity[Any] | None:
+        host = self._host
         if adoptions > MOST_ADOPTIONS:
             await self.quarantine(entity_id, f"adopted {adoptions} times without progress")
             return None
@@ -131,6 +142,8 @@ class Owning:
         if entity is None:
             await self.quarantine(entity_id, "its journal is empty")
             return None
+        if entity_id in host.entities:
+            return host.entities[entity_id]
         entity.adopted = adopted
         host.register(entity)
         entity.header = host.machine.header(entity.state)

@@ -147,6 +147,9 @@ class Toy:
     def wake_command(self) -> Wake:
         return Wake()
 
+    def abort_command(self, failure: Failure) -> End:
+        return End()
+
     def dump(self, state: Counter) -> bytes:
         return msgspec.msgpack.encode(state)
 

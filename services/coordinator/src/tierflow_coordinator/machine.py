@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 from tierflow_durable.machine import Header, Source
-from tierflow_runtime.values import Micros
+from tierflow_runtime.values import Failure, Micros
 
 from tierflow_coordinator import wire
 from tierflow_coordinator.core import commands, events, states
@@ -87,6 +87,10 @@ class SwarmMachine:
     def wake_command(self) -> commands.SwarmCommand:
         """What a swarm is told when its moment has come."""
         return commands.WakeUp()
+
+    def abort_command(self, failure: Failure) -> commands.SteerSwarm:
+        """A defect was met: the swarm is terminated, its run cancelled (F28)."""
+        return commands.SteerSwarm(command=states.TERMINATE, command_id="defect", reason=failure.message)
 
     def dump(self, state: Swarm) -> bytes:
         """The swarm as a snapshot."""

@@ -221,9 +221,13 @@ class Dispatcher:
         """The result of an attempt is committed: the executor may forget it (rule R27)."""
         link.frames.put_first("acknowledge", attempt_id)
 
-    def forget_run(self, run_id: str) -> None:
-        """The run is no longer owned here: its slots and its place in queues are free."""
+    def forget_run(self, run_id: str, *, stop: bool) -> None:
+        """The run is no longer owned here: its slots and its place in queues are free. `stop`: what still runs for it is told to stop."""
         for attempt_id in list(self._by_run.get(run_id, ())):
+            flight = self.flights[attempt_id]
+            if stop and flight.link is not None and flight.link.connected:
+                request = pb.CancelStepRequest(attempt_id=attempt_id, reason="the run has ended", run_id=run_id)
+                flight.link.frames.put_first("cancel", request)
             self.land(attempt_id)
         for queue in self._waiting.values():
             queue.pop(run_id, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from tierflow_durable.machine import Header, Source
-from tierflow_runtime.values import Micros
+from tierflow_runtime.values import Failure, Micros
 
 from tierflow_orchestrator import wire
 from tierflow_orchestrator.core import commands, events, snapshot
@@ -89,6 +89,10 @@ class RunMachine:
     def wake_command(self) -> commands.WakeUp:
         """A moment has come."""
         return _WAKE
+
+    def abort_command(self, failure: Failure) -> commands.Abort:
+        """A defect was met."""
+        return commands.Abort(failure=failure)
 
     def dump(self, state: Run) -> bytes:
         """A snapshot."""

@@ -99,6 +99,12 @@ class Cancel(Command):
     reason: str = ""
 
 
+class Abort(Command):
+    """End the run at once: a defect was met while deciding for it (F28). Attempts in flight are told to stop, but not waited for."""
+
+    failure: Failure
+
+
 RunCommand: TypeAlias = (
     CreateRun
     | AssignSlot
@@ -111,6 +117,7 @@ RunCommand: TypeAlias = (
     | Pause
     | Resume
     | Cancel
+    | Abort
 )
 
 

@@ -135,6 +135,23 @@ def _cancel(turn: Turn, command: commands.Cancel) -> Reply:
     return answer or turn.applied()
 
 
+def _abort(turn: Turn, command: commands.Abort) -> Reply:
+    run = turn.run
+    if not run.state or run.ended:
+        return turn.refused()
+    if run.state != "CANCELLING":
+        ending.stop(turn, "INTERNAL")
+    for step_id in tuple(run.live):
+        step = run.steps[step_id]
+        turn.emit(
+            events.StepCancelled(
+                step_id=step_id, reason="INTERNAL", attempt=step.attempt, attempt_id=step.attempt_id, confirmed=False
+            )
+        )
+    ending.end(turn, "FAILED", "FAILURE", failure=command.failure)
+    return turn.applied()
+
+
 def _change(turn: Turn, to: str, command: commands.Pause | commands.Resume) -> None:
     turn.emit(events.RunStateChanged(from_=turn.run.state, to=to, reason=command.reason, actor=command.actor))
 
@@ -151,6 +168,7 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.Pause: _pause,
     commands.Resume: _resume,
     commands.Cancel: _cancel,
+    commands.Abort: _abort,
 }
 
 
