@@ -1,4 +1,4 @@
-"""`http.request` and the small helpers, against real servers."""
+"""`http.request` and the small handlers for values, against real servers."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_a_test_run_changes_nothing(serve: Serve, site: Site) -> None:
         assert json.loads((await peer.run(a_call(f"{site.url}/", test_mode=True))).output.json)["text"] == "hi"
 
 
-HELPERS = [
+VALUES = [
     ("json.parse", {"text": "[1, 2]"}, [1, 2]),
     ("json.format", {"value": {"b": 1, "a": [2]}, "sort_keys": True}, '{"a":[2],"b":1}'),
     ("text.join", {"items": ["a", "b"], "separator": "-"}, "a-b"),
@@ -228,15 +228,15 @@ HELPERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "expected"), HELPERS)
-async def test_helpers(serve: Serve, name: str, given: dict[str, Any], expected: Any) -> None:
-    """B14: small helpers for texts and JSON."""
+@pytest.mark.parametrize(("name", "given", "expected"), VALUES)
+async def test_values(serve: Serve, name: str, given: dict[str, Any], expected: Any) -> None:
+    """B14: small handlers for texts and JSON."""
     served = await serve()
     async with Peer(served.address, "one") as peer:
         assert json.loads((await peer.run(a_request(name, json.dumps(given)))).output.json) == expected
 
 
-async def test_helpers_refuse_for_good(serve: Serve) -> None:
+async def test_values_refuse_for_good(serve: Serve) -> None:
     """Lesson 13: what can never work is not retried."""
     served = await serve()
     async with Peer(served.address, "one") as peer:

@@ -16,6 +16,7 @@ from tierflow_runtime.telemetry import setup_telemetry
 from tierflow_runtime.values import FailureError
 
 from tierflow_executor import logs, sandbox
+from tierflow_executor.draining import drain
 from tierflow_executor.engine import Engine
 from tierflow_executor.handlers import MODULES
 from tierflow_executor.observing import Observer
@@ -90,7 +91,7 @@ async def main(settings: ExecutorSettings, stop: asyncio.Event) -> None:
         await server.announce_ready(handlers=len(registry), slots=settings.slots, executor_id=engine.executor_id)
         await stop.wait()
         await server.set_all_serving(False)
-        done = await engine.drain(settings.drain_timeout)
+        done = await drain(engine, settings.drain_timeout)
         log.info("drained", in_time=done)
         await engine.close()
         await server.drain(_LAST_FRAMES)

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from tierflow.registry import Registry
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_runtime.contract import check_step_request
-from tierflow_runtime.contract import refusal as as_refusal
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_executor import wire
+from tierflow_executor.admission import refusal
 from tierflow_executor.blobs import Blobs
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
@@ -173,34 +172,16 @@ class Engine:
 
     def start(self, attempt: Attempt, request: step_pb2.StepExecutionRequest) -> None:
         """A new attempt: it runs when there is room, or ends at once where it must not or cannot run here."""
-        refused = self.refusal(request)
+        refused = refusal(self.registry, request)
         if refused is not None:
             self.end_unstarted(attempt, request, FAILED, refused)
             return
         handler = self.registry.get(request.input.handler)
-        assert handler is not None  # refusal has looked
+        assert handler is not None  # it was looked for by refusal
         running = Running(attempt, request, handler, self.runner, self._loop.time())
         attempt.work = running
         self.observer.accepted(running)
         self.runner.accept(running)
-
-    def refusal(self, request: step_pb2.StepExecutionRequest) -> Failure | None:
-        """Why an attempt must not or cannot run here; None where it can."""
-        violations = check_step_request(request)
-        if violations:
-            found = as_refusal(violations)
-            return attempt_failure(
-                request, found.code, found.message, violations=found.violations, retryable=found.retryable
-            )
-        handler = self.registry.get(request.input.handler)
-        if handler is None:
-            return attempt_failure(
-                request, "HANDLER_NOT_FOUND", f"this executor has no handler {request.input.handler!r}"
-            )
-        if handler.side_effecting and not request.input.grant_token:
-            text = f"{handler.name} changes the world outside and runs only with a grant of Tier 2's permission gate"
-            return attempt_failure(request, "PERMISSION_DENIED", text)
-        return None
 
     def end_unstarted(self, attempt: Attempt, request: step_pb2.StepExecutionRequest, state: str, why: Failure) -> None:
         """An attempt ends without having started."""
@@ -304,23 +285,15 @@ class Engine:
         """Whether nothing runs, waits, or is held for an orchestrator."""
         return not (self.runner.busy or self.runner.waiting or len(self.attempts.holding))
 
-    async def drain(self, timeout: float) -> bool:
-        """Takes nothing new, finishes what there is and waits until its results are acknowledged; says whether all of it was done in time.
-
-        What still runs when the time is over is stopped, with EXECUTOR_LOST as its result.
-        """
+    def start_draining(self) -> None:
+        """From now on nothing new is taken; all who are connected are told."""
         self.draining = True
         for stream in self.streams:
             stream.outbox.put_first(wire.frame(draining=True))
         self._share()
-        if await self._settled(timeout):
-            return True
-        for attempt in self.attempts.under_way():
-            self.runner.stop(attempt.work, "EXECUTOR_LOST", "the executor had to end before the attempt had")
-        await self._settled(self.settings.grace + 2.0)
-        return False
 
-    async def _settled(self, timeout: float) -> bool:
+    async def settled(self, timeout: float) -> bool:
+        """Waits until nothing runs, waits, or is held for an orchestrator; says whether that was so within `timeout` seconds."""
         self._idle = asyncio.Event()
         if self.is_idle:
             return True

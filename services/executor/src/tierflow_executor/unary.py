@@ -11,6 +11,7 @@ from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
 from tierflow_runtime.wire import failure_to_proto
 
+from tierflow_executor.admission import refusal
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.table import UNARY, Verdict
 from tierflow_executor.endings import CANCELLED, attempt_failure
@@ -55,7 +56,7 @@ async def execute(engine: Engine, request: step_pb2.StepExecutionRequest) -> ste
 def _admit(engine: Engine, request: step_pb2.StepExecutionRequest) -> tuple[Verdict, Attempt | None]:
     attempt_id = request.context.attempt_id
     if engine.attempts.get(attempt_id) is None:
-        refused = engine.refusal(request)
+        refused = refusal(engine.registry, request)
         if refused is None and engine.draining:
             refused = attempt_failure(request, "UNAVAILABLE", "this executor is draining")
         if refused is None and engine.runner.busy + engine.runner.waiting >= engine.settings.slots:

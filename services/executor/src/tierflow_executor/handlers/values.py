@@ -1,4 +1,4 @@
-"""Small helpers for texts and JSON values."""
+"""Small handlers for texts and JSON values."""
 
 from __future__ import annotations
 
