@@ -108,7 +108,7 @@ def tier1_database(new_database: Callable[..., str], template_of: Callable[[str]
 
 @pytest.fixture
 async def make_coordinator(tier1_database: str, tier2: FakeOrchestrator) -> AsyncIterator[MakeCoordinator]:
-    """Starts coordinators on one database, with settings by name."""
+    """Starts coordinators on one database, by name and with further settings: several of them are replicas."""
     made: list[Running] = []
 
     async def make(*, name: str = "a", telemetry: Telemetry | None = None, **fields: Any) -> Running:

@@ -69,7 +69,7 @@ class Admission:
         now = self._clock()
         self._check(request, caller, now)
         plan = request.input.flow
-        flow = self._flows.known(plan.flow)
+        flow = self._flows.known(plan.flow, caller.tenant)
         if flow is None or not flow.hash or plan.input.WhichOneof("kind") == "ref":
             return None
         payload = payload_from_proto(plan.input)
@@ -86,12 +86,12 @@ class Admission:
         now = self._clock()
         self._check(request, caller, now)
         plan = request.input.flow
-        flow = await self._flows.check(plan.flow)
+        flow = await self._flows.check(plan.flow, caller.tenant)
         payload = payload_from_proto(plan.input)
         _check_input(flow, payload, await self._read_blob(payload) if isinstance(payload, BlobRef) else None)
         flow.require_handlers()
         if not request.options.validate_only:
-            flow = await self._flows.register(plan.flow, flow)
+            flow = await self._flows.register(plan.flow, flow, caller.tenant)
         return self._admitted(request, caller, flow, payload, now)
 
     def _check(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, now: Micros) -> None:

@@ -117,10 +117,11 @@ class Facade:
 
     async def RegisterFlow(self, request: api.RegisterFlowRequest, context: Any) -> api.RegisterFlowResponse:
         """See the proto."""
+        caller = caller_of(context)
         stored = await (await self._flows_stub()).RegisterFlow(
-            orchestrator.RegisterFlowRequest(source=request.source), **_call(caller_of(context))
+            orchestrator.RegisterFlowRequest(source=request.source), **_call(caller)
         )
-        self._flows.forget_newest(stored.flow.name)
+        self._flows.forget_newest(stored.flow.name, caller.tenant)
         return api.RegisterFlowResponse(flow=stored.flow, created=stored.created)
 
     async def CheckFlow(self, request: api.CheckFlowRequest, context: Any) -> api.CheckFlowResponse:
@@ -176,11 +177,14 @@ async def read_blob(orchestrators: Orchestrators, ref: BlobRef) -> bytes:
     stub = stubs.BlobServiceStub(await orchestrators.channel())
     parts: list[bytes] = []
     size = 0
-    async for part in stub.GetBlob(orchestrator.GetBlobRequest(sha256=ref.sha256), timeout=CALL_TIMEOUT):
-        parts.append(part.chunk)
-        size += len(part.chunk)
-        if size > LARGEST_INPUT:
-            raise FailureError(failure("PAYLOAD_TOO_LARGE", f"An input has at most {LARGEST_INPUT} bytes."))
+    try:
+        async for part in stub.GetBlob(orchestrator.GetBlobRequest(sha256=ref.sha256), timeout=CALL_TIMEOUT):
+            parts.append(part.chunk)
+            size += len(part.chunk)
+            if size > LARGEST_INPUT:
+                raise FailureError(failure("PAYLOAD_TOO_LARGE", f"An input has at most {LARGEST_INPUT} bytes."))
+    except grpc.RpcError as error:
+        raise FailureError(failure_of(error)) from error
     return b"".join(parts)
 
 

@@ -18,6 +18,7 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orche
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
 from tierflow_runtime.errors import failure, failure_of
 from tierflow_runtime.schema import Schema, compile_schema
+from tierflow_runtime.security import TENANT_KEY
 from tierflow_runtime.values import Failure, FailureError, Violation
 from tierflow_runtime.wire import violation_from_proto
 
@@ -96,9 +97,9 @@ class Flows:
         self.questions = 0
         """Questions put to Tier 2 so far."""
 
-    def known(self, ref: flow_pb2.FlowRef) -> CheckedFlow | None:
+    def known(self, ref: flow_pb2.FlowRef, tenant: str) -> CheckedFlow | None:
         """The flow, where nothing need be asked: the hot path. None otherwise."""
-        key = ref.hash or _key(ref)
+        key = _key(ref, tenant)
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -106,23 +107,23 @@ class Flows:
         if now >= kept.until or kept.flow.missing_handlers:
             return None
         if now - kept.at >= REFRESH_AFTER and key not in self._asked:
-            self._ask(key, ref)
+            self._ask(key, ref, tenant)
         return kept.flow
 
-    async def check(self, ref: flow_pb2.FlowRef) -> CheckedFlow:
+    async def check(self, ref: flow_pb2.FlowRef, tenant: str) -> CheckedFlow:
         """The flow, asked of Tier 2 where it is not known well enough. Stores nothing, a source included.
 
         Raises:
             FailureError: FLOW_NOT_FOUND, FLOW_INVALID with every problem under `input.flow.flow.source`, UNAVAILABLE.
         """
-        known = self.known(ref)
+        known = self.known(ref, tenant)
         if known is not None:
             return known
-        key = ref.hash or _key(ref)
+        key = _key(ref, tenant)
         # Shielded: the question is everybody's, not of the one caller who may leave.
-        return await asyncio.shield(self._asked.get(key) or self._ask(key, ref))
+        return await asyncio.shield(self._asked.get(key) or self._ask(key, ref, tenant))
 
-    async def register(self, ref: flow_pb2.FlowRef, checked: CheckedFlow) -> CheckedFlow:
+    async def register(self, ref: flow_pb2.FlowRef, checked: CheckedFlow, tenant: str) -> CheckedFlow:
         """Stores a flow that came as source, after it was checked; others are returned as they are.
 
         Raises:
@@ -133,32 +134,34 @@ class Flows:
         stub = stubs.FlowServiceStub(await self._channels.channel())
         try:
             answer = await stub.RegisterFlow(
-                orchestrator.RegisterFlowRequest(source=ref.source, anonymous=True), timeout=CALL_TIMEOUT
+                orchestrator.RegisterFlowRequest(source=ref.source, anonymous=True),
+                timeout=CALL_TIMEOUT,
+                metadata=_metadata(tenant),
             )
         except grpc.RpcError as error:
             raise FailureError(_under_source(failure_of(error))) from error
         flow = msgspec.structs.replace(
             checked, name=answer.flow.name, version=answer.flow.version, hash=answer.flow.hash
         )
-        self._keep(_key(ref), flow, KEEP)
+        self._keep(_key(ref, tenant), flow, KEEP)
         return flow
 
-    def forget_newest(self, name: str) -> None:
+    def forget_newest(self, name: str, tenant: str) -> None:
         """A version was registered: what is the newest is asked again."""
-        self._kept.pop(f"{name}@", None)
+        self._kept.pop(f"{tenant}/{name}@", None)
 
-    def _ask(self, key: str, ref: flow_pb2.FlowRef) -> asyncio.Future[CheckedFlow]:
+    def _ask(self, key: str, ref: flow_pb2.FlowRef, tenant: str) -> asyncio.Future[CheckedFlow]:
         future: asyncio.Future[CheckedFlow] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_seen)
         self._asked[key] = future
         copy = flow_pb2.FlowRef()
         copy.CopyFrom(ref)
-        self._spawn(f"check flow {ref.name or ref.hash}", self._answer(key, copy, future))
+        self._spawn(f"check flow {ref.name or ref.hash}", self._answer(key, copy, tenant, future))
         return future
 
-    async def _answer(self, key: str, ref: flow_pb2.FlowRef, future: asyncio.Future[CheckedFlow]) -> None:
+    async def _answer(self, key: str, ref: flow_pb2.FlowRef, tenant: str, future: asyncio.Future[CheckedFlow]) -> None:
         try:
-            flow = await self._check(ref)
+            flow = await self._check(ref, tenant)
             newest = not (ref.hash or ref.version or ref.HasField("source"))
             self._keep(key, flow, KEEP_NEWEST if newest else KEEP)
             if not future.done():
@@ -171,11 +174,13 @@ class Flows:
             if not future.done():
                 future.cancel()
 
-    async def _check(self, ref: flow_pb2.FlowRef) -> CheckedFlow:
+    async def _check(self, ref: flow_pb2.FlowRef, tenant: str) -> CheckedFlow:
         self.questions += 1
         stub = stubs.FlowServiceStub(await self._channels.channel())
         try:
-            answer = await stub.CheckFlow(orchestrator.CheckFlowRequest(flow=ref), timeout=CALL_TIMEOUT)
+            answer = await stub.CheckFlow(
+                orchestrator.CheckFlowRequest(flow=ref), timeout=CALL_TIMEOUT, metadata=_metadata(tenant)
+            )
         except grpc.RpcError as error:
             raise FailureError(failure_of(error)) from error
         check = answer.check
@@ -197,7 +202,7 @@ class Flows:
         return CheckedFlow(
             name=check.flow.name,
             version=check.flow.version,
-            hash="" if ref.HasField("source") and not ref.hash else check.flow.hash,
+            hash="" if ref.HasField("source") else check.flow.hash,
             schema=compile_schema(answer.input_schema_json) if answer.input_schema_json else None,
             missing_handlers=tuple(check.missing_handlers),
         )
@@ -214,10 +219,15 @@ class Flows:
             self._kept[flow.hash] = _Kept(flow, now, KEEP)
 
 
-def _key(ref: flow_pb2.FlowRef) -> str:
+def _key(ref: flow_pb2.FlowRef, tenant: str) -> str:
+    """What is kept under: a content belongs to nobody, names are a tenant's own."""
     if ref.HasField("source"):
         return "source:" + hashlib.sha256(ref.source.SerializeToString(deterministic=True)).hexdigest()
-    return f"{ref.name}@{ref.version}"
+    return ref.hash or f"{tenant}/{ref.name}@{ref.version}"
+
+
+def _metadata(tenant: str) -> tuple[tuple[str, str], ...]:
+    return ((TENANT_KEY, tenant),)
 
 
 def _under_source(found: Failure) -> Failure:

@@ -31,6 +31,8 @@ RETRY_MOST: Final = 30.0
 REATTACH_AFTER: Final = 1.0
 POLL_FIRST: Final = 0.5
 POLL_MOST: Final = 5.0
+UNKNOWN_ENOUGH: Final = 4
+"""So often a run that nobody wants any more must be unknown to Tier 2 before its cancel counts as received."""
 
 WEATHER: Final = frozenset(
     ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "QUEUE_FULL", "RATE_LIMITED", "NOT_OWNER", "FENCED", "STALE")
@@ -189,21 +191,35 @@ class Runs:
         state = RUN_STATES.name(answer.state)
         if code in WEATHER or (code == "NOT_FOUND" and command != "cancel"):
             self._poll(wanted)
-            return
-        in_effect = _IN_EFFECT.get(command)
-        if in_effect is not None and state not in in_effect and not code:
+        elif code == "NOT_FOUND":
+            self._cancelled_unknown(wanted)
+        elif not code and state not in _IN_EFFECT.get(command, (state,)):
             # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
             self._poll(wanted)
         else:
-            wanted.order = None
-            wanted.command_at = 0.0
-        if command == "cancel":
-            self._answers.cancel_received(wanted.swarm_id, wanted.run_id)
-            if wanted.build is not None and not wanted.accepted and answer.run_id in self._wanted:
-                # Now it is refused by its tombstone, or known: either way the swarm hears how it ends.
-                self._send(wanted)
+            self._received(wanted, command)
         if state and not code:
             self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
+
+    def _received(self, wanted: Wanted, command: str) -> None:
+        wanted.order = None
+        wanted.command_at = 0.0
+        if command == "cancel":
+            self._answers.cancel_received(wanted.swarm_id, wanted.run_id)
+
+    def _cancelled_unknown(self, wanted: Wanted) -> None:
+        """Tier 2 knows no such run. Where it is still wanted, asking for it again tells the rest: its tombstone refuses it, or it is accepted and then cancelled.
+
+        Where it is not, a request may still be on its way past the cancel: it is said a few times before it counts as received.
+        """
+        if wanted.build is not None:
+            self._poll(wanted)
+            if not wanted.accepted:
+                self._send(wanted)
+        elif wanted.polls < UNKNOWN_ENOUGH:
+            self._poll(wanted)
+        else:
+            self._received(wanted, "cancel")
 
     # --- sending ---
 

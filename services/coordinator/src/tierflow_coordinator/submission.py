@@ -9,7 +9,9 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_durable.durable import Durable
 from tierflow_durable.entity import Created
+from tierflow_runtime.classify import failure_of_exception
 from tierflow_runtime.errors import failure, public
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.security import Caller
 from tierflow_runtime.values import Failure, FailureError
 from tierflow_runtime.wire import SWARM_STATES, failure_to_proto
@@ -18,6 +20,8 @@ from tierflow_coordinator.admission import Admission, Admitted
 from tierflow_coordinator.core import states
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.engine import Engine
+
+log = get_log(__name__)
 
 Answered: TypeAlias = Callable[[api.SubmitSwarmResponse | Failure], None]
 
@@ -52,8 +56,8 @@ class Submission:
     ) -> None:
         try:
             admitted = await self._admission.admit(request, caller)
-        except FailureError as error:
-            answered(error.failure)
+        except Exception as error:  # noqa: BLE001 - whatever it was, somebody waits for an answer
+            answered(self._answer_of(error))
             return
         if request.options.validate_only:
             answered(api.SubmitSwarmResponse())
@@ -81,12 +85,20 @@ class Submission:
 
         self._engine.create(admitted, done)
 
+    def _answer_of(self, error: Exception) -> Failure:
+        seen = failure_of_exception(error, "coordinator", "submit")
+        if not isinstance(error, FailureError):
+            log.error("a swarm could not be admitted", error=error, code=seen.code)
+        return seen
+
     async def _known(self, swarm_id: str, answered: Answered) -> None:
         """The request came before: the answer tells of the swarm that it made."""
         try:
-            answered(await self._durable.reader.view(swarm_id, _as_known))
-        except FailureError as error:
-            answered(error.failure)
+            known = await self._durable.reader.view(swarm_id, _as_known)
+        except Exception as error:  # noqa: BLE001 - as above
+            answered(self._answer_of(error))
+        else:
+            answered(known)
 
 
 def answer_message(answer: api.SubmitSwarmResponse | Failure, request_id: str) -> api.SubmitSwarmAnswer:
