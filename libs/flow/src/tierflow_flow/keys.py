@@ -18,6 +18,7 @@ from tierflow_flow.limits import (
     MAX_VERSION,
 )
 from tierflow_flow.problems import Place, Problems
+from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import (
     Anything,
     AsIs,
@@ -26,13 +27,10 @@ from tierflow_flow.shapes import (
     Duration,
     Flag,
     JsonSchema,
-    Key,
     Number,
-    Section,
     Text,
     TextMap,
     Texts,
-    section,
 )
 
 FLOW_NAME = Text(

@@ -8,7 +8,8 @@ from typing import Any
 
 from tierflow_flow.keys import CALL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.shapes import INVALID, Key, Section, section
+from tierflow_flow.sections import Key, Section, section
+from tierflow_flow.shapes import INVALID
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,17 @@ def read_step(step: Any, place: Place, problems: Problems) -> tuple[Kind, dict[s
     kind = kind_of_step(step, place, problems)
     if kind is None:
         return None
-    foreign = {
-        name: other
-        for other in KINDS.values()
-        for name in other.own_keys
-        if name in step and name not in kind.section.keys
-    }
+    foreign = _foreign(step, kind)
     for name, other in foreign.items():
         problems.add((*place, name), f"belongs to steps of kind {other.name}")
     read = kind.section.read({name: value for name, value in step.items() if name not in foreign}, place, problems)
     return None if read is INVALID else (kind, read)
+
+
+def _foreign(step: Mapping[str, Any], kind: Kind) -> dict[str, Kind]:
+    """Keys that only steps of other kinds have, each with that kind."""
+    own = kind.section.keys
+    return {name: other for other in KINDS.values() for name in other.own_keys if name in step and name not in own}
 
 
 def step_schema(*, listed: bool) -> dict[str, Any]:

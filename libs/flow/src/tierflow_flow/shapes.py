@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tierflow_flow.durations import PATTERN as DURATION
@@ -31,7 +31,7 @@ class Shape(Protocol):
         ...
 
 
-def _not(wanted: str, value: Any, place: Place, problems: Problems) -> Any:
+def refuse(wanted: str, value: Any, place: Place, problems: Problems) -> Any:
     hint = "; put it in quotes" if wanted.startswith("text") and isinstance(value, int | float) else ""
     problems.add(place, f"expected {wanted}, found {kind_of(value)}{hint}")
     return INVALID
@@ -59,7 +59,7 @@ class Text:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The text."""
         if not isinstance(value, str):
-            return _not("text", value, place, problems)
+            return refuse("text", value, place, problems)
         if len(value) > self.most:
             problems.add(place, f"longer than {self.most} characters")
             return INVALID
@@ -86,7 +86,7 @@ class Number:
         """The number; a float where it need not be whole."""
         wanted = int if self.whole else int | float
         if isinstance(value, bool) or not isinstance(value, wanted):
-            return _not("a whole number" if self.whole else "a number", value, place, problems)
+            return refuse("a whole number" if self.whole else "a number", value, place, problems)
         if not self.least <= value <= self.most:
             problems.add(place, f"must be from {self.least} to {self.most}")
             return INVALID
@@ -104,7 +104,7 @@ class Flag:
 
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The boolean."""
-        return value if isinstance(value, bool) else _not("true or false", value, place, problems)
+        return value if isinstance(value, bool) else refuse("true or false", value, place, problems)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Choice:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The word."""
         if not isinstance(value, str):
-            return _not("one of " + ", ".join(self.options), value, place, problems)
+            return refuse("one of " + ", ".join(self.options), value, place, problems)
         if value not in self.options:
             problems.add(
                 place, f"{value[:60]!r} is not one of {', '.join(self.options)}{problems.hint(value, self.options)}"
@@ -181,7 +181,7 @@ class Texts:
         if isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
-            return _not("a list of texts", value, place, problems)
+            return refuse("a list of texts", value, place, problems)
         read: dict[str, None] = {}
         for index, item in enumerate(value):
             text = self.item.read(item, (*place, index), problems)
@@ -208,7 +208,7 @@ class TextMap:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The object, without what is wrong."""
         if not isinstance(value, dict):
-            return _not("a mapping", value, place, problems)
+            return refuse("a mapping", value, place, problems)
         read = {}
         for key, item in value.items():
             name = self.key.read(key, (*place, key), problems)
@@ -231,20 +231,24 @@ class Anything:
         """For editors."""
         if not self.kind:
             return {}
-        hole = {"type": "string", "pattern": r"^\$\{\{[\s\S]*\}\}$"}
+        hole = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
         return {"anyOf": [{"type": self.kind}, hole]} if self.holes else {"type": self.kind}
 
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The value, its keys sorted."""
-        hole = self.holes and isinstance(value, str) and value.strip().startswith(OPEN)
-        if self.kind and not hole and not isinstance(value, dict if self.kind == "object" else list):
-            wanted = {"object": "a mapping", "array": "a list"}[self.kind]
-            return _not(f"{wanted}{' or one ${{ }} expression' if self.holes else ''}", value, place, problems)
-        if hole and self.kind and isinstance(value, str):
-            value = value.strip()
         if not self.holes:
             _refuse_holes(value, place, problems)
+        if self.kind and self.holes and isinstance(value, str) and value.strip().startswith(OPEN):
+            value = value.strip()
+        elif self.kind and not isinstance(value, _KINDS[self.kind]):
+            return refuse(
+                f"{_WORDS[self.kind]}{' or one ${{ }} expression' if self.holes else ''}", value, place, problems
+            )
         return in_order(value, normal_text if self.holes else None)
+
+
+_KINDS: dict[str, type] = {"object": dict, "array": list}
+_WORDS = {"object": "a mapping", "array": "a list"}
 
 
 def _refuse_holes(value: Any, place: Place, problems: Problems) -> None:
@@ -295,7 +299,7 @@ class JsonSchema:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The schema in full, its keys sorted."""
         if not isinstance(value, dict):
-            return _not("a JSON Schema (a mapping)", value, place, problems)
+            return refuse("a JSON Schema (a mapping)", value, place, problems)
         schema = expand_input(value) if self.shorthand else value
         if self.shorthand and schema.get("type", "object") != "object":
             problems.add((*place, "type"), "the input of a flow is an object")
@@ -320,7 +324,7 @@ class Condition:
         if isinstance(value, bool):
             return "${{ true }}" if value else "${{ false }}"
         if not isinstance(value, str):
-            return _not("an expression", value, place, problems)
+            return refuse("an expression", value, place, problems)
         text = value.strip()
         if text.startswith(OPEN):
             return normal_text(text)
@@ -328,66 +332,3 @@ class Condition:
             problems.add(place, "expected one expression, such as steps.check.output.ok")
             return INVALID
         return f"{OPEN} {text} }}}}"
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of a section."""
-
-    name: str
-    shape: Shape
-    about: str
-    required: bool = False
-    default: Any = None
-    """In the text's form; for editors."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """An object with known keys."""
-
-    keys: Mapping[str, Key]
-    finish: Callable[[dict[str, Any], Place, Problems], None] | None = None
-    """Checks what concerns several keys."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """More for the schema."""
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """For editors."""
-        schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": {}}
-        for key in self.keys.values():
-            described = {**key.shape.schema, "description": key.about}
-            if key.default is not None:
-                described["default"] = key.default
-            schema["properties"][key.name] = described
-        if required := [key.name for key in self.keys.values() if key.required]:
-            schema["required"] = required
-        return {**schema, **self.extra}
-
-    def read(self, value: Any, place: Place, problems: Problems) -> Any:
-        """The object with what could be read of it; keys without a value are left out."""
-        if not isinstance(value, dict):
-            return _not("a mapping", value, place, problems)
-        read: dict[str, Any] = {}
-        for name, item in value.items():
-            key = self.keys.get(name)
-            if key is None:
-                problems.add((*place, name), f"unknown key{problems.hint(name, self.keys)}")
-            elif item is None and not isinstance(key.shape, Anything | AsIs):
-                problems.add((*place, name), "has no value; leave the key out")
-            elif (normal := key.shape.read(item, (*place, name), problems)) is not INVALID:
-                read[name] = normal
-        for key in self.keys.values():
-            if key.required and key.name not in value:
-                problems.add(place, f"{key.name} is missing: {key.about}")
-        if self.finish is not None:
-            self.finish(read, place, problems)
-        return read
-
-
-def section(
-    *keys: Key, finish: Callable[[dict[str, Any], Place, Problems], None] | None = None, **extra: Any
-) -> Section:
-    """A section of these keys."""
-    return Section({key.name: key for key in keys}, finish, extra)

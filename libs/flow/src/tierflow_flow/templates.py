@@ -142,6 +142,10 @@ def _build(source: Any, path: Path, listeners: tuple[Report, Visit | None], hole
         return [_build(value, (*path, index), listeners, holes) for index, value in enumerate(source)]
     if not isinstance(source, str) or OPEN not in source:
         return source
+    return _build_text(source, path, listeners, holes)
+
+
+def _build_text(source: str, path: Path, listeners: tuple[Report, Visit | None], holes: list[Hole]) -> Built:
     report, visit = listeners
     try:
         pieces = split_text(source)
