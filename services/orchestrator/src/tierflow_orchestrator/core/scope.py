@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from tierflow_flow.definition import ExpressionError
+from tierflow_flow.schemas import fill_defaults
 from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
@@ -66,14 +67,17 @@ class RunScope:
 
     def raw(self, name: str, path: Path) -> str | None:
         """The JSON text of a value that is handed on whole, where there is one at hand; None: look it up instead."""
-        if name == "input" and not path:
+        if name == "input" and not path and self._run.definition().input_schema is None:
             return text_of(self._run, self._run.input)
         if name == "steps" and len(path) == 2 and path[1] == "output":
             return output_text(self._run, self._step_at(path), marks=True)
         return None
 
     def _input(self) -> Any:
-        return _parsed(self._run, "", self._run.input)
+        run = self._run
+        if "" not in run.parsed:
+            run.parsed[""] = fill_defaults(run.definition().input_schema, parse(text_of(run, run.input)))
+        return run.parsed[""]
 
     def _step_at(self, path: Path) -> Step:
         step = self._run.steps.get(str(path[0])) if path else None
@@ -184,12 +188,6 @@ def text_of(run: Run, payload: Payload | None) -> str:
     if content is None:
         raise MissingContent(payload.sha256)
     return content
-
-
-def _parsed(run: Run, key: str, payload: Payload | None) -> Any:
-    if key not in run.parsed:
-        run.parsed[key] = parse(text_of(run, payload))
-    return run.parsed[key]
 
 
 def _facts(run: Run) -> dict[str, Any]:
