@@ -17,9 +17,10 @@ from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import Idle, ListFilter
 from tierflow_runtime import wire
 from tierflow_runtime.contract import check_run_request, refusal
+from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure, public
 from tierflow_runtime.security import caller_of
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import Failure, FailureError, Violation
 
 from tierflow_orchestrator import views
 from tierflow_orchestrator.checks import (
@@ -65,8 +66,9 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
     # --- starting and steering ---
 
     def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
-        """Takes a run; `answer` hears after the commit. Everything is checked before anything is stored (A5)."""
+        """Takes a run, or attaches to it; `answer` hears after the commit. Everything is checked before anything is stored (A5)."""
         now = self._durable.clock.now()
+        answer = self._unless_known(request.context.run_id, answer)
         violations = check_run_request(request, now)
         if violations:
             answer(FailureError(refusal(violations, component="orchestrator", operation="start_run")))
@@ -79,6 +81,30 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
             self._durable.host.spawn(self._find_and_start(request, answer))
             return
         self._create(request, flow, answer)
+
+    def _unless_known(self, run_id: str, answer: Answer) -> Answer:
+        """What would refuse a new run (a handler that is gone, a deadline that has passed) does not refuse one that exists: a coordinator attaches to it."""
+        unsound: list[Violation] = []
+        check_uuid("context.run_id", run_id, unsound, required=True)
+
+        async def look(refused: FailureError) -> None:
+            try:
+                row = await self._durable.reader.row(run_id)
+            except FailureError as error:
+                answer(error)
+                return
+            if row is None:
+                answer(refused)
+            else:
+                answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(row.state), created=False))
+
+        def answered(result: pb.StartRunResponse | FailureError) -> None:
+            if isinstance(result, FailureError) and not unsound:
+                self._durable.host.spawn(look(result))
+            else:
+                answer(result)
+
+        return answered
 
     def _refusal(self) -> Failure | None:
         if self._sessions.draining or not self._durable.ready:
