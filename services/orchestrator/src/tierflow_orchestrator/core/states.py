@@ -49,14 +49,6 @@ class Machine:
         if from_ not in self.table or to not in self.table[from_]:
             raise IllegalTransition(self.name, subject, from_, to)
 
-    def mermaid(self) -> str:
-        """The table as a Mermaid state diagram."""
-        lines = ["stateDiagram-v2", f"    [*] --> {self.initial}"]
-        for from_, moves in self.table.items():
-            lines += [f"    {from_} --> {to}: {why}" for to, why in moves.items()]
-        lines += [f"    {state} --> [*]" for state in self.table if state in self.final]
-        return "\n".join(lines)
-
 
 _CANCEL = {"CANCELLING": "cancel, or deadline passed"}
 

@@ -1,0 +1,72 @@
+"""The tables of runs and steps."""
+
+import pytest
+from tierflow_contracts.common.v1 import state_pb2
+from tierflow_orchestrator.core import IllegalTransition, Run, evolve
+from tierflow_orchestrator.core.events import RunStateChanged, StepCompleted
+from tierflow_orchestrator.core.states import RUN, STEP, Machine
+
+from .fakes import Shell, call, flow
+
+
+@pytest.mark.parametrize("machine", [RUN, STEP], ids=lambda machine: machine.name)
+def test_every_pair_of_states(machine: Machine) -> None:
+    """C2, O14, Lesson 2, Lesson 21: what is in the table is allowed; everything else raises, naming both states."""
+    for from_ in machine.states:
+        for to in machine.states:
+            if to in machine.table[from_]:
+                assert machine.allows(from_, to)
+                machine.check("x", from_, to)
+                continue
+            assert not machine.allows(from_, to)
+            with pytest.raises(IllegalTransition) as caught:
+                machine.check("x", from_, to)
+            assert (caught.value.from_, caught.value.to) == (from_, to)
+            assert from_ in str(caught.value)
+            assert to in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "enum", "prefix"),
+    [(RUN, state_pb2.RunState, "RUN_STATE_"), (STEP, state_pb2.StepState, "STEP_STATE_")],
+    ids=["run", "step"],
+)
+def test_states_are_those_of_the_contract(machine: Machine, enum: object, prefix: str) -> None:
+    """C2, V2: the table and the contract know the same states."""
+    names = {name.removeprefix(prefix) for name in enum.keys()} - {"UNSPECIFIED"}  # type: ignore[attr-defined]  # noqa: SIM118
+    assert names == {*machine.states, *machine.reserved}
+    assert {to for moves in machine.table.values() for to in moves} | {machine.initial} == set(machine.states)
+
+
+@pytest.mark.parametrize("machine", [RUN, STEP], ids=lambda machine: machine.name)
+def test_every_state_leads_to_an_end(machine: Machine) -> None:
+    """V2, Lesson 17: from every state a final one can be reached."""
+    good = set(machine.final)
+    while more := {s for s in machine.states if s not in good and good & set(machine.table[s])}:
+        good |= more
+    assert good == set(machine.states)
+
+
+def test_a_new_state_is_one_more_row() -> None:
+    """C10: enum and table are the only places."""
+    table = {name: dict(moves) for name, moves in STEP.table.items()}
+    table["AWAITING_APPROVAL"] = {"SCHEDULED": "approved", "SKIPPED": "rejected"}
+    table["READY"]["AWAITING_APPROVAL"] = "an approval is required"
+    machine = Machine("step", "PENDING", table)
+    machine.check("x", "READY", "AWAITING_APPROVAL")
+    machine.check("x", "AWAITING_APPROVAL", "SCHEDULED")
+    assert machine.final == STEP.final
+    with pytest.raises(IllegalTransition):
+        machine.check("x", "AWAITING_APPROVAL", "COMPLETED")
+
+
+def test_a_history_that_cannot_have_been() -> None:
+    """C2, V2: events that the table does not allow are refused when a run is loaded."""
+    shell = Shell(flow(call("a")))
+    shell.complete("a")
+    with pytest.raises(IllegalTransition, match="COMPLETED to RUNNING"):
+        evolve(shell.run, RunStateChanged(from_="COMPLETED", to="RUNNING"), shell.now)
+    with pytest.raises(IllegalTransition, match="step 'a' cannot go from COMPLETED to COMPLETED"):
+        evolve(shell.run, StepCompleted(step_id="a"), shell.now)
+    with pytest.raises(IllegalTransition, match="from nothing to RUNNING"):
+        evolve(Run.fresh("r"), RunStateChanged(from_="", to="RUNNING"), shell.now)
