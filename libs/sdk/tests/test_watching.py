@@ -101,15 +101,21 @@ async def test_events_are_typed(fake: FakeCoordinator, client: Client) -> None:
     assert isinstance(last.message, event_pb2.SwarmEnded)
 
 
-async def test_a_stream_that_ends_early_is_opened_again(fake: FakeCoordinator, client: Client) -> None:
-    """H26: only the swarm's terminal event ends a watch, not a server that drains."""
-    fake.watches = [[_ready(0), _batch("swarm", 1)]]
-    seen = []
-    async for item in client.watch("swarm"):
-        seen.append(item)
-        if len(seen) == 1:
-            fake.watches = [[_ready(1), _batch("swarm", 2, last=True)]]
-    assert len(seen) == 2
+async def test_a_break_after_the_swarms_end_is_mended(fake: FakeCoordinator, client: Client) -> None:
+    """H26: the swarm's end may come before the last of its runs' events; a break in between loses none of these."""
+    fake.watches = [
+        [_ready(0), _batch("run-1", 1), _batch("swarm", 1, last=True)],
+        [_ready(1), _batch("run-1", 2, 3)],
+    ]
+    seen = [(item.entity_id, item.seq) async for item in client.watch("swarm") if isinstance(item, Event)]
+    assert seen == [("run-1", 1), ("swarm", 1), ("run-1", 2), ("run-1", 3)]
+
+
+async def test_a_watch_resumed_after_the_end_ends(fake: FakeCoordinator, client: Client) -> None:
+    """H26: a token of the last event leads to nothing more, and to no waiting."""
+    fake.watches = [[_ready(1)]]
+    assert [item async for item in client.watch("swarm", "swarm:1")] == []
+    assert len(fake.watch_requests) == 1
 
 
 async def test_refusals_end_a_watch(fake: FakeCoordinator) -> None:

@@ -63,7 +63,7 @@ class Gap:
 
 
 class Watch:
-    """One watch of one swarm, over as many connections as it takes. Iterate over it; it ends after the swarm's terminal event."""
+    """One watch of one swarm, over as many connections as it takes. Iterate over it; it ends when the swarm has ended and everything of it was told."""
 
     def __init__(
         self, open_watch: OpenWatch, address: str, swarm_id: str, *, resume_token: str, progress: bool, patience: float
@@ -74,7 +74,6 @@ class Watch:
         self._progress = progress
         self._patience = patience
         self._token, self._seen = _parse(resume_token)
-        self._ended = False
         self.connections = 0
         """How often it has been connected."""
         self.after_seq: int | None = None
@@ -84,7 +83,7 @@ class Watch:
         """Raises NotFound, PermissionDenied or InvalidRequest (token); `Unavailable` only where nobody can be reached for the client's patience."""
         loop = asyncio.get_running_loop()
         delay, down_since = FIRST_DELAY, None
-        while not self._ended:
+        while True:
             stream = self._open(
                 WatchSwarmRequest(swarm_id=self._swarm_id, resume_token=self._token, include_progress=self._progress)
             )
@@ -94,6 +93,7 @@ class Watch:
                     for item in self._items(response):
                         yield item
                     self._token = response.resume_token or self._token
+                return  # the other side has said all there is: a stream that breaks or drains ends with an error
             except grpc.aio.AioRpcError as broken:
                 error = call_error(broken, self._address)
                 if not isinstance(error, Unavailable) and broken.code() not in (
@@ -106,9 +106,8 @@ class Watch:
                     raise error from broken
             finally:
                 stream.cancel()
-            if not self._ended:
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(delay * 2, MAX_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, MAX_DELAY)
 
     def _items(self, response: WatchSwarmResponse) -> Iterator[Event | Gap]:
         kind = response.WhichOneof("kind")
@@ -134,8 +133,6 @@ class Watch:
             if event.seq <= self._seen.get(source.entity_id, 0):
                 continue  # a repeat: allowed where the watch has changed its source
             self._seen[source.entity_id] = event.seq
-            if source.entity_id == self._swarm_id and event.HasField("swarm_ended"):
-                self._ended = True
             # Within a batch the place is the token before it and what of the batch has been seen.
             yield _event(
                 event,
