@@ -78,9 +78,11 @@ async def test_heartbeats_come_from_the_work(serve: Serve) -> None:
     """K9, Q2, Lesson 20: signs of life keep an attempt going; one whose work is stuck is stopped although its executor lives."""
 
     async def beat(context: Context, beats: int) -> str:
-        for number in range(beats):
+        beat = 0
+        while beat < beats:
             await asyncio.sleep(0.05)
-            context.heartbeat({"at": number})
+            context.heartbeat({"at": beat})
+            beat += 1
         if beats < 5:
             await asyncio.Event().wait()
         return "done"

@@ -212,3 +212,19 @@ async def test_a_new_process_has_a_new_id(executor_process: Start) -> None:
         assert peer.hello.executor_id != first
         peer.send(adopt=["lost"])
         assert (await peer.item("statuses", "lost")).state == state_pb2.STEP_STATE_UNSPECIFIED
+
+
+async def test_a_drain_waits_for_unary_calls(executor_process: Start) -> None:
+    """Q22: a call of the unary form that is under way is answered before the process ends."""
+    process = executor_process()
+    async with Peer(process.address, "one") as peer:
+        call: Any = peer.stub.ExecuteStep(a_request("sleep", '{"seconds": 0.5}'))
+
+        async def busy() -> bool:
+            return bool((await peer.stub.DescribeExecutor(pb.DescribeExecutorRequest())).slots_used)  # type: ignore[misc]
+
+        await eventually(busy)
+        terminate(process)
+        assert (await call).state == COMPLETED
+        await eventually(lambda: not process.running)
+    assert process.exit_code == 0

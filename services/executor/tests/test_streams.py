@@ -71,7 +71,7 @@ async def test_tokens_are_joined_not_lost(serve: Serve) -> None:
             context.progress(message=f"{number} ", kind="token")
             if number % 50 == 0:
                 context.progress(number / 5, "writing", kind="thinking")
-                await asyncio.sleep(0.01)
+                await asyncio.to_thread(lambda: None)
 
     served = await serve({"write": write})
     async with Peer(served.address, "one") as peer:

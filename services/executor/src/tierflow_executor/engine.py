@@ -22,6 +22,7 @@ from tierflow_executor.blobs import Blobs
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
 from tierflow_executor.core.table import Attempts, Verdict
+from tierflow_executor.delivery import Delivery
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
 from tierflow_executor.observing import Observer
 from tierflow_executor.runner import Limits, Runner
@@ -47,7 +48,7 @@ class Engine:
     def __init__(
         self, registry: Registry, settings: ExecutorSettings, observer: Observer, *, executor_id: str, version: str
     ) -> None:
-        self.observer = observer
+        self._observer = observer
         self.executor_id = executor_id
         self.version = version
         self.registry = registry
@@ -60,15 +61,15 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._handlers = [wire.describe_handler(each) for each in registry]
         self._blobs = Blobs(self.streams.address_of, patience=settings.held_seconds)
+        self.delivery = Delivery(self.attempts, self.streams, observer, self._after)
         limits = Limits(
             slots=settings.slots,
             threads=settings.threads,
             grace=settings.grace,
             default_timeout=settings.default_timeout,
         )
-        self.runner = Runner(self, self._blobs, limits)
-        self.waiting: dict[str, list[asyncio.Future[step_pb2.StepExecutionResult]]] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self.runner = Runner(self.delivery, self._blobs, limits)
+        self._sweep = self._loop.call_later(_SWEEP, self._expire)
         self._was_full = False
         self._idle: asyncio.Event | None = None
 
@@ -180,13 +181,13 @@ class Engine:
         assert handler is not None  # it was looked for by refusal
         running = Running(attempt, request, handler, self.runner, self._loop.time())
         attempt.work = running
-        self.observer.accepted(running)
+        self._observer.accepted(running)
         self.runner.accept(running)
 
     def end_unstarted(self, attempt: Attempt, request: step_pb2.StepExecutionRequest, state: str, why: Failure) -> None:
         """An attempt ends without having started."""
         message = wire.result(request, Ending(state, failure=why), time.time_ns(), 0)
-        self.finish(attempt, message)
+        self.delivery.finish(attempt, message)
 
     def _cancel_for(self, instance: str, cancel: pb.CancelStepRequest, now: int) -> None:
         run_id = cancel.run_id
@@ -214,70 +215,26 @@ class Engine:
         else:
             self.runner.stop(attempt.work, CANCELLED, cancel.reason or "cancelled", answer)
 
-    # What the runner reports
-
-    def started(self, running: Running) -> None:
-        """An attempt has been running for a while."""
-        stream = self.streams.get(running.attempt.owner)
-        if stream is not None:
-            message = pb.AttemptStarted(attempt_id=running.attempt.attempt_id, run_id=running.attempt.run_id)
-            message.started_at.seconds, message.started_at.nanos = divmod(running.started_ns, 1_000_000_000)
-            stream.outbox.put(wire.STARTED, message.SerializeToString())
-
-    def progressed(self, running: Running, item: bytes) -> None:
-        """An attempt has reported something."""
-        stream = self.streams.get(running.attempt.owner)
-        if stream is not None:
-            stream.outbox.put(wire.PROGRESS, item)
-
-    def ended(self, running: Running, result: step_pb2.StepExecutionResult, *, alive: bool) -> None:
-        """An attempt has a result: it is held, and sent to its owner."""
-        self.observer.ended(running, result)
-        self.finish(running.attempt, result, alive=alive)
-        if alive:
-            self._share()
-
-    def vanished(self, running: Running) -> None:
-        """An attempt that could not be stopped has stopped after all."""
-        self.attempts.vanish(running.attempt)
-        self._share()
-
-    def finish(self, attempt: Attempt, message: step_pb2.StepExecutionResult, *, alive: bool = False) -> None:
-        """An attempt has a result."""
-        coded = message.SerializeToString()
-        self.attempts.end(attempt, coded, message.state, time.time_ns() // 1000, alive=alive)
-        stream = self.streams.get(attempt.owner)
-        if stream is not None:
-            stream.outbox.put(wire.RESULTS, coded)
-        for waiting in self.waiting.pop(attempt.attempt_id, ()):
-            if not waiting.done():
-                waiting.set_result(message)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(_SWEEP, self._expire)
-        if self.attempts.holding.full is not self._was_full:
-            self._share()
-
     # Slots, expiry, drain
 
     def _share(self, newcomer: Stream | None = None) -> None:
-        self._was_full = self.attempts.holding.full
-        usable = 0 if self.draining or self._was_full else self.settings.slots - self.runner.lingering
-        self.streams.share(usable, newcomer)
+        none = self.draining or self.attempts.holding.full
+        self.streams.share(0 if none else self.settings.slots - self.runner.lingering, newcomer)
 
-    def _after(self) -> None:
-        """A frame was looked at: slots may be granted again, or nothing may be left to wait for."""
-        if self.attempts.holding.full is not self._was_full:
+    def _after(self, slots_changed: bool = False) -> None:
+        """Something has ended or was acknowledged: other slots may have to be granted, or nothing may be left to wait for."""
+        full = self.attempts.holding.full
+        if slots_changed or full is not self._was_full:
+            self._was_full = full
             self._share()
         if self._idle is not None and self.is_idle:
             self._idle.set()
 
     def _expire(self) -> None:
-        self._sweep = None
         for attempt in self.attempts.expire(time.time_ns() // 1000):
             if attempt.owner:
                 log.warning("result expired", attempt_id=attempt.attempt_id, run_id=attempt.run_id)
-        if len(self.attempts):
-            self._sweep = self._loop.call_later(_SWEEP, self._expire)
+        self._sweep = self._loop.call_later(_SWEEP, self._expire)
         self._after()
 
     @property
@@ -313,7 +270,6 @@ class Engine:
         """Ends all streams and connections; to be called last."""
         for stream in self.streams:
             stream.close()
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._sweep.cancel()
         self.runner.close()
         await self._blobs.close()

@@ -33,7 +33,7 @@ async def execute(engine: Engine, request: step_pb2.StepExecutionRequest) -> ste
     if attempt.has_result:
         return step_pb2.StepExecutionResult.FromString(attempt.result)
     done: asyncio.Future[step_pb2.StepExecutionResult] = asyncio.get_running_loop().create_future()
-    waiting = engine.waiting.setdefault(attempt_id, [])
+    waiting = engine.delivery.waiting.setdefault(attempt_id, [])
     waiting.append(done)
     if verdict is Verdict.START:
         engine.start(attempt, request)
@@ -47,7 +47,7 @@ async def execute(engine: Engine, request: step_pb2.StepExecutionRequest) -> ste
     except asyncio.CancelledError:
         waiting.remove(done)
         if not waiting:
-            engine.waiting.pop(attempt_id, None)
+            engine.delivery.waiting.pop(attempt_id, None)
             if attempt.owner == UNARY and attempt.work is not None and not attempt.has_result:
                 engine.runner.stop(attempt.work, CANCELLED, "the caller has gone")
         raise
