@@ -74,8 +74,8 @@ constraints: setup ## Find the newest versions of everything and pin them in con
 	@$(BIN)/python tools/generate_constraints.py
 
 .PHONY: demo
-demo: setup ## Start everything, run a swarm, show what happens
-	@$(BIN)/tierflow demo $(ARGS)
+demo: setup ## Start everything, run a real flow on real files; DIR=path for others, CHAOS=1 kills each service on the way
+	@$(BIN)/tierflow demo $(if $(DIR),--dir "$(DIR)") $(if $(CHAOS),--chaos) $(ARGS)
 
 .PHONY: dev
 dev: setup ## Start everything for development and keep it running
