@@ -325,3 +325,24 @@ async def test_loading_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPa
     while entity_id not in heir.host.entities:
         await asyncio.sleep(0.01)
     await heir.durable.close()
+
+
+async def test_positions_follow_the_order_of_relaying(start: Start, database: str) -> None:
+    """R19: rows are handed to the relay by rising position, whatever the order in which their entities were touched; else a watermark skips rows."""
+    node = await start()
+    seen: list[int] = []
+    enqueue = node.durable.relay.enqueue
+
+    def note(position: int, *rest: object) -> None:
+        seen.append(position)
+        enqueue(position, *rest)
+
+    node.durable.relay.enqueue = note
+    await asyncio.gather(
+        *(node.host.create(entity_id, Add(n=1)) for entity_id in reversed([uuid7() for _ in range(50)]))
+    )
+    assert seen == sorted(seen)
+    assert node.durable.relay.lag == 0
+    connection = await asyncpg.connect(database)
+    assert await connection.fetchval("SELECT max(position) FROM toy.journal") == node.durable.relay.watermark
+    await connection.close()

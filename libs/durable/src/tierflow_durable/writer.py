@@ -119,6 +119,8 @@ class Writer:
         self._acknowledgements.clear()
         if not writes and not acknowledgements:
             return None
+        # In the order of the batch (rule R3): the relay takes rows in this order, and its watermark says "everything up to here" (rule R19).
+        writes.sort(key=lambda write: write.entity.id)
         for write in writes:
             for row in write.rows:
                 self._position += 1

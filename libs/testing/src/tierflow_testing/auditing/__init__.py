@@ -1,0 +1,1 @@
+"""The parts of the auditor: reading what is stored, and one module for each kind of thing that must hold."""

@@ -1,0 +1,222 @@
+"""What must hold of each run by itself (docs/invariants.md), and what is kept of it for the comparison with its swarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime import wire
+from tierflow_runtime.values import NO_USAGE, Usage
+
+from tierflow_testing.auditing.reading import History
+from tierflow_testing.auditing.report import Report
+from tierflow_testing.history import check_history
+
+ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
+STUCK_AFTER = 30_000_000
+"""Microseconds after which nobody having taken an entity is no longer a passing moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an entity ended, as far as another tier must say the same."""
+
+    state: str
+    outcome: str
+    output: bytes
+    failure: bytes
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run, in short."""
+
+    id: str
+    swarm_id: str
+    generation: int
+    end: End | None
+    unacknowledged: bool
+    tombstone: bool
+
+
+def end_of(message: Any) -> End:
+    """How a RunEnded, RunFinished or SwarmEnded message says that it ended; states by their number where the message is a run's."""
+    state = message.state if hasattr(message, "state") else message.to
+    return End(
+        state=wire.RUN_STATES.name(state),
+        outcome=wire.OUTCOMES.name(message.outcome),
+        output=message.output.SerializeToString(deterministic=True),
+        failure=message.failure.SerializeToString(deterministic=True),
+        usage=wire.usage_from_proto(message.usage) if message.HasField("usage") else NO_USAGE,
+    )
+
+
+def check_run(
+    history: History, needs: Mapping[str, Mapping[str, Sequence[str]]], now: int, report: Report
+) -> RunSummary:
+    """Checks one run: its events, and its row against them. `needs` has for each flow's hash its steps and what each needs; `now` in microseconds."""
+    row, events = history.row, history.events
+    created = events[0].run_created if events and events[0].HasField("run_created") else event_pb2.RunCreated()
+    report.counts["runs"] += 1
+    count_events(events, report)
+    check_sequence(history, report)
+    adapted = [(adapted_event(event), wire.micros(event.time)) for event in events]
+    ended = row["ended_at"] is not None
+    for breach in check_history(adapted, needs.get(created.flow.hash), complete=ended):
+        report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
+    ends = [event for event in events if event.HasField("run_ended")]
+    report.expect(
+        len(ends) == int(ended), "not exactly one end (I1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
+    )
+    last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
+    check_row(history, last, wire.micros(ends[-1].time) if ends else None, report)
+    check_owner(history, now, asleep=frozenset(("SUSPENDED", "PAUSED")), report=report)
+    return RunSummary(
+        id=history.id,
+        swarm_id=created.context.swarm_id,
+        generation=row["generation"],
+        end=end_of(ends[-1].run_ended) if ends else None,
+        unacknowledged=row["unacknowledged"],
+        tombstone=not created.flow.hash,
+    )
+
+
+def count_events(events: Sequence[event_pb2.Event], report: Report) -> None:
+    """Counts what is worth knowing of a run: attempts, losses, retries."""
+    counts = report.counts
+    counts["events"] += len(events)
+    for event in events:
+        kind = event.WhichOneof("payload")
+        if kind == "step_scheduled":
+            counts["attempts"] += 1
+            counts["attempts_again"] += event.step_scheduled.epoch > 1
+        elif kind == "step_completed":
+            counts["steps_completed"] += 1
+        elif kind == "step_retrying":
+            counts["attempts_retried"] += 1
+            counts["attempts_lost"] += wire.failure_from_proto(event.step_retrying.failure).code == "EXECUTOR_LOST"
+        elif kind == "late_result":
+            counts["late_results"] += 1
+
+
+def check_sequence(history: History, report: Report) -> None:
+    """Sequence numbers are 1 to n without gaps, and times do not go back (R17)."""
+    found = [event.seq for event in history.events]
+    if found != list(range(1, len(found) + 1)):
+        missing = sorted(set(range(1, max(found) + 1)) - set(found))
+        report.problem(
+            "sequence numbers have gaps or repeat (H18)", f"{history.id}: {len(found)}, missing {missing[:9]}"
+        )
+    times = [wire.micros(event.time) for event in history.events]
+    report.expect(times == sorted(times), "time goes back (R17)", history.id)
+
+
+def state_of(events: Sequence[event_pb2.Event], changed: str, ended: str, names: Any, first: str) -> str:
+    """The state to which the events lead."""
+    for event in reversed(events):
+        for field in (changed, ended):
+            if event.HasField(field):  # type: ignore[arg-type]  # names of fields that both have
+                return str(names.name(getattr(event, field).to))
+    return first
+
+
+def check_row(history: History, state: str, ended_at: int | None, report: Report) -> None:
+    """The entity's row says what its journal says (R6)."""
+    row = history.row
+    wrong = "a row and its journal disagree (R6)"
+    quarantined = row["reason"] == "QUARANTINED"
+    report.counts["quarantined"] += quarantined
+    report.expect(not quarantined, "quarantined (R13)", history.id)
+    report.expect(row["state"] == state or quarantined, wrong, f"{history.id}: {row['state']}, journal {state}")
+    report.expect(row["ended_at"] == ended_at, wrong, f"{history.id}: ended_at {row['ended_at']}, journal {ended_at}")
+    seq = history.events[-1].seq if history.events else 0
+    # The row is touched only when something in it changes: it may lag behind the journal, except at the end.
+    report.expect(
+        row["seq"] == seq or (ended_at is None and row["seq"] < seq), wrong, f"{history.id}: seq {row['seq']}, {seq}"
+    )
+
+
+def check_owner(history: History, now: int, asleep: frozenset[str], report: Report) -> None:
+    """Who has ended has no owner; who has none is asleep with a reason to wake, or about to be taken."""
+    row = history.row
+    if row["ended_at"] is not None:
+        report.expect(row["owner"] is None, "ended and still owned (R15)", history.id)
+        return
+    report.counts["open"] += 1
+    if row["owner"] is not None or row["reason"] == "QUARANTINED":
+        return
+    report.counts["parked"] += 1
+    if row["wake_at"] is None:
+        report.expect(
+            row["state"] in asleep, "nobody owns it and nothing wakes it (R15)", f"{history.id}: {row['state']}"
+        )
+    else:
+        late = now - row["wake_at"]
+        report.expect(late < STUCK_AFTER, "due, and nobody takes it (R15)", f"{history.id}: for {late / 1e6:.0f} s")
+
+
+# --- events as the history checker reads them ---
+
+
+def _class(name: str) -> type[SimpleNamespace]:
+    return type(name, (SimpleNamespace,), {})
+
+
+def _failure(message: Any) -> Any:
+    return wire.failure_from_proto(message.failure) if message.HasField("failure") else None
+
+
+def _moved(message: Any, event: event_pb2.Event) -> dict[str, Any]:
+    return {"from_": wire.RUN_STATES.name(getattr(message, "from")), "to": wire.RUN_STATES.name(message.to)}
+
+
+def _ended(message: Any, event: event_pb2.Event) -> dict[str, Any]:
+    return {
+        **_moved(message, event),
+        "outcome": wire.OUTCOMES.name(message.outcome),
+        "failure": _failure(message),
+        "usage": wire.usage_from_proto(message.usage),
+    }
+
+
+def _created(message: Any, event: event_pb2.Event) -> dict[str, Any]:
+    return {
+        "context": wire.context_from_proto(message.context),
+        "allocation": wire.allocation_from_proto(message.allocation),
+    }
+
+
+def _of_step(message: Any, event: event_pb2.Event) -> dict[str, Any]:
+    found: dict[str, Any] = {"step_id": event.step_id, "attempt": event.attempt}
+    for field in message.DESCRIPTOR.fields:
+        found[field.name] = getattr(message, field.name)
+    if "usage" in found:
+        found["usage"] = wire.usage_from_proto(message.usage)
+    if "failure" in found:
+        found["failure"] = _failure(message)
+    if "next_attempt_at" in found:
+        found["next_attempt_at"] = wire.micros(message.next_attempt_at)
+    return found
+
+
+_SPECIAL: Mapping[str, Callable[[Any, event_pb2.Event], dict[str, Any]]] = {
+    "run_created": _created,
+    "run_state_changed": _moved,
+    "run_ended": _ended,
+}
+_CLASSES = {
+    field.name: _class("".join(part.title() for part in field.name.split("_")))
+    for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+}
+
+
+def adapted_event(event: event_pb2.Event) -> Any:
+    """A stored event with the class name and the attributes that `check_history` looks for."""
+    kind = event.WhichOneof("payload")
+    if kind is None:
+        return _class("Nothing")()
+    return _CLASSES[kind](**_SPECIAL.get(kind, _of_step)(getattr(event, kind), event))
