@@ -32,6 +32,7 @@ class Shape(Protocol):
 
 
 def refuse(wanted: str, value: Any, place: Place, problems: Problems) -> Any:
+    """Reports that something else was expected; INVALID."""
     hint = "; put it in quotes" if wanted.startswith("text") and isinstance(value, int | float) else ""
     problems.add(place, f"expected {wanted}, found {kind_of(value)}{hint}")
     return INVALID
