@@ -8,9 +8,9 @@ from typing import Any
 from tierflow_cli.connection import UNREACHABLE, refuse
 
 
-async def audited(database_url: str, nats_url: str, *, as_json: bool) -> bool:
+async def audited(database_url: str, nats_url: str, *, settled: bool, as_json: bool) -> bool:
     """Checks what is stored, prints what was found and returns whether all of it holds."""
-    report = await audit(database_url, nats_url)
+    report = await audit(database_url, nats_url, settled=settled)
     if as_json:
         from tierflow_cli import text
 
@@ -20,10 +20,10 @@ async def audited(database_url: str, nats_url: str, *, as_json: bool) -> bool:
     return bool(report.ok)
 
 
-async def audit(database_url: str, nats_url: str) -> Any:
+async def audit(database_url: str, nats_url: str, *, settled: bool) -> Any:
     """The auditor's report. Ends the command where this installation has no auditor."""
     try:
         auditor = importlib.import_module("tierflow_testing.auditor")
     except ModuleNotFoundError:
         refuse("This installation has no auditor; it comes with the package tierflow-testing.", UNREACHABLE)
-    return await auditor.audit(database_url, nats_url)
+    return await auditor.audit(database_url, nats_url, settled=settled)

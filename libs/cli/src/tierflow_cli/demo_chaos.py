@@ -31,27 +31,25 @@ class Chaos:
             (0.3, stack.orchestrators[0]),
             (0.5, stack.coordinators[0]),
         ]
-        self._under_way: asyncio.Task[None] | None = None
+        self._comebacks: list[asyncio.Task[None]] = []
 
     def at(self, share: float) -> None:
-        """Kills the next one, where so much of the work is done and the last one serves again."""
-        busy = self._under_way is not None and not self._under_way.done()
-        if self._plan and share >= self._plan[0][0] and not busy:
+        """Kills the next one, where so much of the work is done; that it has come so far shows that the last one is back."""
+        if self._plan and share >= self._plan[0][0]:
             _, service = self._plan.pop(0)
-            self._under_way = asyncio.create_task(self._kill(service, share))
+            self._say(f"kill -9 {service.pid}: {service.name}, at {share:.0%} of the files")
+            began, pid = time.monotonic(), service.pid
+            service.kill()
+            self._comebacks.append(asyncio.create_task(self._back(service, pid, began)))
 
     async def settled(self) -> None:
         """Kills whom the work did not wait for, and returns when all serve again."""
-        while self._plan or self._under_way is not None:
-            if self._under_way is not None:
-                await self._under_way
-                self._under_way = None
+        while self._plan or self._comebacks:
+            await asyncio.gather(*self._comebacks)
+            self._comebacks.clear()
             self.at(1.0)
 
-    async def _kill(self, service: ServiceProcess, share: float) -> None:
-        began, pid = time.monotonic(), service.pid
-        await asyncio.to_thread(service.kill)
-        self._say(f"kill -9 {pid}: {service.name}, at {share:.0%} of the files")
+    async def _back(self, service: ServiceProcess, pid: int, began: float) -> None:
         await eventually(lambda: service.pid != pid and service.ready, 60, message=f"{service.name} serves again")
         self._say(f"{service.name} serves again after {text.span(time.monotonic() - began)}, as process {service.pid}")
 

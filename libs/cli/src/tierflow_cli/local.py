@@ -173,8 +173,9 @@ def executor(handlers: tuple[str, ...], port: int, name: str | None, slots: int 
 )
 @click.option("--database-url", envvar="TIERFLOW_DATABASE_URL", help="Instead: the database of the services.")
 @click.option("--nats-url", envvar="TIERFLOW_NATS_URL", help="Instead: the event stream.")
+@click.option("--settled", is_flag=True, help="Nothing is under way: also demand that nothing is left to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def audit(data: Path, database_url: str | None, nats_url: str | None, as_json: bool) -> None:
+def audit(data: Path, database_url: str | None, nats_url: str | None, settled: bool, as_json: bool) -> None:
     """Check everything that is stored against the numbered invariants: nothing lost, nothing done twice, nothing spent that was not granted."""
     import asyncio
 
@@ -183,7 +184,7 @@ def audit(data: Path, database_url: str | None, nats_url: str | None, as_json: b
         database_url, nats_url = known["database_url"], nats_url or known["nats_url"]
     from tierflow_cli.auditing import audited
 
-    sys.exit(0 if asyncio.run(audited(database_url, nats_url or "", as_json=as_json)) else FAILED)
+    sys.exit(0 if asyncio.run(audited(database_url, nats_url or "", settled=settled, as_json=as_json)) else FAILED)
 
 
 def _known(data: Path) -> dict[str, str]:
