@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import asyncpg
 from tierflow_contracts.common.v1 import peer_service_pb2_grpc
@@ -53,7 +53,11 @@ _CALLS_END: Final = 5.0
 class Coordinator:
     """One coordinator process. `start`, then `serve` until told to stop."""
 
+    made: ClassVar[int] = 0
+    """How many were made in this process: one, whatever the number of swarms."""
+
     def __init__(self, settings: CoordinatorSettings, supervisor: Supervisor, telemetry: Telemetry) -> None:
+        Coordinator.made += 1
         self.settings = settings
         self.metrics = Metrics("coordinator")
         self._supervisor = supervisor
@@ -231,7 +235,7 @@ class Coordinator:
         gauge("runs_wanted", "Runs that this instance's swarms wait for.", lambda: len(engine.runs))
         gauge("event_lag", "Journal rows not yet acknowledged by JetStream.", lambda: self.durable.relay.lag)
         gauge("commits_waiting", "Entities that wait for a commit.", lambda: host.writer.backlog)
-        gauge("coordinators", "Coordinator objects in this process (B6).", lambda: 1)
+        gauge("coordinators_made", "Coordinator objects made in this process so far (B6).", lambda: Coordinator.made)
         self.metrics.watch_supervisor(self._supervisor)
         self.metrics.serve(self.settings)
 
