@@ -130,12 +130,13 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
             line["stack"] = "".join(traceback.format_exception(record.exc_info[1]))[-_LONGEST_TEXT:]
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(line, default=str).decode()
 
 
-def redacted(fields: Mapping[str, Any]) -> dict[str, Any]:
+def redacted(fields: Mapping[Any, Any]) -> dict[str, Any]:
     """The fields with the values of those that are secrets by their name replaced, nested ones included, and long texts cut."""
-    return {name: REDACTED if _is_secret(name) and value else _clean(value) for name, value in fields.items()}
+    named = ((str(name), value) for name, value in fields.items())
+    return {name: REDACTED if _is_secret(name) and value else _clean(value) for name, value in named}
 
 
 def _clean(value: object) -> object:

@@ -60,6 +60,7 @@ class StreamMade(NamedTuple):
     name: str
     created: str
     made_here: bool
+    """Whether this process made it; of several that did so in the same moment, each says so."""
     lost: bool
     """Whether it takes the place of one that this process knew: what that one held is gone, and the relay refills it."""
 
@@ -113,27 +114,31 @@ class Messaging:
 
     async def run(self) -> None:
         """Connects, keeps the connection and its streams, until cancelled."""
-        publishing = asyncio.create_task(self.publisher.run(), name="event publisher")
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self.publisher.run(), name="event publisher")
+            try:
+                while True:
+                    await self._connection()
+                    await asyncio.sleep(_RETRY_SECONDS)
+            finally:
+                publishing.cancel()
+
+    async def _connection(self) -> None:
+        """One connection, from its beginning to its end for good; nats-py itself reconnects in between."""
+        closed = asyncio.Event()
+        client = Client()
+        self._client = client
         try:
-            while True:
-                closed = asyncio.Event()
-                client = Client()
-                self._client = client
-                try:
-                    await self._connect(client, closed)
-                    await self.publisher.connected(client)
-                    log.info("connected to NATS", server=_server(client))
-                    await self._keep(client, closed)
-                except (NatsError, OSError) as error:
-                    log.warning("no connection to NATS; it is tried again", reason=f"{type(error).__name__}: {error}")
-                finally:
-                    self._lost()
-                    await _close(client)
-                    self._client = None
-                await asyncio.sleep(_RETRY_SECONDS)
+            await self._connect(client, closed)
+            await self.publisher.connected(client)
+            log.info("connected to NATS", server=_server(client))
+            await self._keep(client, closed)
+        except (NatsError, OSError) as error:
+            log.warning("no connection to NATS; it is tried again", reason=f"{type(error).__name__}: {error}")
         finally:
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+            self._lost()
+            await _close(client)
+            self._client = None
 
     async def _connect(self, client: Client, closed: asyncio.Event) -> None:
         async def on_disconnected() -> None:
@@ -189,6 +194,7 @@ class Messaging:
                     "the streams could not be made ready; it is tried again", reason=f"{type(error).__name__}: {error}"
                 )
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._check.set)
+            _heed_cancel()
 
     async def _ensure_streams(self, stream_context: JetStreamContext) -> None:
         for config in stream_configs(self._limits):
@@ -248,17 +254,24 @@ async def _ensure(stream_context: JetStreamContext, config: StreamConfig) -> tup
     except NotFoundError:
         pass
     try:
-        await stream_context.add_stream(config)
+        made = await stream_context.add_stream(config)
     except NatsError as error:
         if getattr(error, "err_code", None) != _NAME_IN_USE:
             raise
-        return await _created(stream_context, str(config.name)), False  # a peer was faster
-    return await _created(stream_context, str(config.name)), True
+        return await _created(stream_context, str(config.name)), False  # a peer was faster, with other limits
+    return str(made.created), bool(made.did_create)
 
 
 async def _created(stream_context: JetStreamContext, name: str) -> str:
     info: Any = await stream_context.stream_info(name)
     return str(info.created)
+
+
+def _heed_cancel() -> None:
+    """Raises the cancel that `asyncio.wait_for`, with which nats-py waits, loses when the answer comes in the same moment (until Python 3.12)."""
+    current = asyncio.current_task()
+    if current is not None and current.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _close(client: Client) -> None:

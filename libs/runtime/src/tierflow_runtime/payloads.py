@@ -40,7 +40,8 @@ def payload_from_proto(message: pa.Payload) -> Payload | None:
     if kind == "ref":
         return blob_ref_from_proto(message.ref)
     if kind == "value":
-        return orjson.dumps(plain_value(message.value)).decode()
+        # Protobuf maps have no order; sorted, equal values are equal texts in every process, as comparing bodies needs (A14).
+        return orjson.dumps(plain_value(message.value), option=orjson.OPT_SORT_KEYS).decode()
     return None
 
 

@@ -178,14 +178,14 @@ class EventPublisher:
 
     async def run(self) -> None:
         """Sends what is published and fails what is not acknowledged in time, until cancelled."""
-        timer = asyncio.create_task(self._fail_late(), name="event publisher timer")
         try:
-            while True:
-                await self._more.wait()
-                self._more.clear()
-                await self._send_queued()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._fail_late(), name="event publisher timer")
+                while True:
+                    await self._more.wait()
+                    self._more.clear()
+                    await self._send_queued()
         finally:
-            timer.cancel()
             self._fail_all("The publisher has stopped.")
 
     async def connected(self, client: Client) -> None:

@@ -33,6 +33,7 @@ class Restart(msgspec.Struct, frozen=True):
 
 
 RESTART: Final = Restart()
+_CANCEL_AGAIN: Final = 2.0
 
 
 class Supervisor:
@@ -70,11 +71,15 @@ class Supervisor:
         return self._start(name, self._watched(name, work))
 
     async def stop(self) -> None:
-        """Cancels everything and waits until it has ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels everything and waits until it has ended.
+
+        What has not ended after a while is cancelled again: until Python 3.12 `asyncio.wait_for` loses a cancel that comes in the same moment as a result,
+        and a loop that lost its only one would never end.
+        """
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -83,8 +88,14 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
+        try:
+            await self.stop()
+        finally:
+            await self._leave(kind, error, trace)
+
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup:

@@ -8,6 +8,8 @@ when it has ended, as one finished span with ids that were fixed beforehand (`sp
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -136,10 +138,10 @@ class _Recording(Telemetry):
         )
         insecure = not settings.otel_endpoint.startswith("https://")
         self._processor = BatchSpanProcessor(
-            exporter or OTLPSpanExporter(endpoint=settings.otel_endpoint, insecure=insecure)
+            exporter or OTLPSpanExporter(endpoint=settings.otel_endpoint, insecure=insecure, timeout=_FLUSH_SECONDS)
         )
         self.provider: TracerProvider = TracerProvider(
-            sampler=ParentBasedTraceIdRatio(settings.trace_ratio), resource=self._resource
+            sampler=ParentBasedTraceIdRatio(settings.trace_ratio), resource=self._resource, shutdown_on_exit=False
         )
         self.provider.add_span_processor(self._processor)
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
@@ -211,8 +213,18 @@ class _Recording(Telemetry):
 
     async def shutdown(self) -> None:
         """See `Telemetry`."""
+        # A thread of its own, which the process need not wait for: a collector that does not answer would hold up the pool's.
+        loop = asyncio.get_running_loop()
+        flushed = asyncio.Event()
+
+        def flush() -> None:
+            self.provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(flushed.set)
+
+        threading.Thread(target=flush, name="telemetry flush", daemon=True).start()
         try:
-            await asyncio.wait_for(asyncio.to_thread(self.provider.shutdown), _FLUSH_SECONDS)
+            await asyncio.wait_for(flushed.wait(), _FLUSH_SECONDS)
         except TimeoutError:
             log.warning("the last spans could not be exported")
 
