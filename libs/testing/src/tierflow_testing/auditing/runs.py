@@ -70,7 +70,7 @@ def check_run(
         report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
     ends = [event for event in events if event.HasField("run_ended")]
     report.expect(
-        len(ends) == int(ended), "not exactly one end (I1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
+        len(ends) == int(ended), "not exactly one end (V1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
     )
     last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
     check_row(history, last, wire.micros(ends[-1].time) if ends else None, report)

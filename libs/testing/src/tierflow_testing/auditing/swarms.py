@@ -54,7 +54,7 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
     ends = [event for event in events if event.HasField("swarm_ended")]
     ended = row["ended_at"] is not None
     report.expect(
-        len(ends) == int(ended), "not exactly one end (I1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
+        len(ends) == int(ended), "not exactly one end (V1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
     )
     last = state_of(events, "swarm_state_changed", "swarm_ended", wire.SWARM_STATES, "STARTING")
     check_row(history, last, wire.micros(ends[-1].time) if ends else None, report)
@@ -66,8 +66,8 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
 def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> None:
     kind = event.WhichOneof("payload")
     where = f"{summary.id} at event {event.seq}"
-    report.expect((kind == "swarm_created") == (event.seq == 1), "a swarm's first event (I3)", f"{where}: {kind}")
-    report.expect(not summary.end_state, "an event after the end (I1)", f"{where}: {kind}")
+    report.expect((kind == "swarm_created") == (event.seq == 1), "a swarm's first event (V3)", f"{where}: {kind}")
+    report.expect(not summary.end_state, "an event after the end (V1)", f"{where}: {kind}")
     if kind == "swarm_created":
         context = event.swarm_created.context
         summary.tenant, summary.request_id, summary.state = context.tenant, context.request_id, "STARTING"

@@ -1,0 +1,6 @@
+"""Chaos tests share a harness beside them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
