@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
 
-FRAME_ITEMS: Final = 256
+FRAME_ITEMS: Final = 64
 FRAME_BYTES: Final = 1024 * 1024
 LARGEST_ITEM: Final = 4 * 1024 * 1024 - 64 * 1024
 """Bytes of the largest item that still fits a gRPC message of 4 MiB with its frame."""

@@ -18,36 +18,36 @@ def publish_metrics(
     if settings.metrics_port is None:
         return None
     metrics = Metrics("orchestrator")
-    metrics.gauge_of("tierflow_runs_in_memory", "Runs that this instance owns", lambda: len(durable.host.entities))
-    metrics.gauge_of("tierflow_attempts_in_flight", "Attempts at executors", lambda: len(dispatcher.flights))
+    metrics.gauge_of("runs_in_memory", "Runs that this instance owns", lambda: len(durable.host.entities))
+    metrics.gauge_of("attempts_in_flight", "Attempts at executors", lambda: len(dispatcher.flights))
     metrics.gauge_of(
-        "tierflow_steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.waiting_counts().values())
+        "steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.waiting_counts().values())
     )
     metrics.gauge_of(
-        "tierflow_steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended
+        "steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended
     )
     metrics.gauge_of(
-        "tierflow_attempts_retried",
+        "attempts_retried",
         "Attempts that failed and were tried again since the start",
         lambda: engine.attempts_retried,
     )
     metrics.gauge_of(
-        "tierflow_results_unacknowledged",
+        "results_unacknowledged",
         "Ended runs that no coordinator has acknowledged",
         lambda: sessions.unacknowledged,
     )
-    metrics.gauge_of("tierflow_commits", "Group commits since the start", lambda: durable.host.writer.batches)
-    metrics.gauge_of("tierflow_journal_rows", "Journal rows since the start", lambda: durable.host.writer.rows)
+    metrics.gauge_of("commits", "Group commits since the start", lambda: durable.host.writer.batches)
+    metrics.gauge_of("journal_rows", "Journal rows since the start", lambda: durable.host.writer.rows)
     metrics.gauge_of(
-        "tierflow_events_lag", "Journal positions that JetStream has not acknowledged", lambda: durable.relay.lag
+        "events_lag", "Journal positions that JetStream has not acknowledged", lambda: durable.relay.lag
     )
     metrics.gauge_of(
-        "tierflow_events_published",
+        "events_published",
         "Event messages that JetStream has acknowledged since the start",
         lambda: durable.relay.published,
     )
     metrics.gauge_of(
-        "tierflow_adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
+        "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
     metrics.serve(settings)
     return metrics
