@@ -86,7 +86,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("ending", TABLE)
-@pytest.mark.parametrize(("position", "condition"), enumerate(CONDITIONS))
+@pytest.mark.parametrize(("position", "condition"), list(enumerate(CONDITIONS)))
 def test_truth_table_of_conditions(ending: str, position: int, condition: str):
     """E10: whether a step runs follows from how what it needs has ended and from its condition, by the table in docs/flows.md."""
     step = {"call": "echo", "needs": ["a"], **({"if": condition} if condition else {})}

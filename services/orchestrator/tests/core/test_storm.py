@@ -9,6 +9,7 @@ import pytest
 from tierflow_flow.definition import Flow, StepSpec
 from tierflow_orchestrator.core import decide, dump, load, open_effects, react
 from tierflow_orchestrator.core.commands import (
+    Abort,
     AssignSlot,
     Cancel,
     DispatchAttempt,
@@ -108,6 +109,8 @@ class Storm:
         elif roll < 0.90:
             kind = self.chance.choice((Pause, Pause, Resume, Resume, Resume) + ((Cancel,) if roll < 0.825 else ()))
             self.tell(kind(command_id=str(self.chance.randint(0, 400))))
+        elif roll < 0.903 and self.attempts:
+            self.tell(Abort(failure=Failure(code="INTERNAL", message="a defect", tier=2, component="x", operation="y")))
         elif roll < 0.96:
             self.now += self.chance.choice((0, 1, 10)) * SECOND
             self.tell(WakeUp())

@@ -1,4 +1,4 @@
-"""What executors report of attempts: started, ended, lost, unconfirmed; and giving one a slot.
+"""What executors report of attempts: started, ended, lost, unconfirmed.
 
 Everything may come twice, late, or from somebody who is mistaken: what does not speak of the present attempt of its step changes nothing but the bill.
 """
@@ -11,103 +11,39 @@ from tierflow_runtime.values import Failure, Payload, Usage
 
 from tierflow_orchestrator.core import commands, events, failures
 from tierflow_orchestrator.core.branches import being_stopped
-from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.evolve import on_lost
-from tierflow_orchestrator.core.navigator import fail, items_of, settle
-from tierflow_orchestrator.core.payloads import payload_of, violations
+from tierflow_orchestrator.core.navigator import fail, settle
+from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark, parse, text_of
+from tierflow_orchestrator.core.scope import parse, text_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
 _LOST = Usage(attempts=1)
 
 
-def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
-    """Starts an attempt, where its step still waits for one; else nothing is scheduled and the slot is free again."""
-    run, now = turn.run, turn.now
-    step = run.steps.get(command.step_id)
-    if run.state != "RUNNING" or step is None or not run.has_room or not run.may_start(step):
-        return turn.refused(failures.stale(f"{command.step_id} does not wait for a slot; the run is {run.state}."))
-    if run.deadline is not None and now >= run.deadline:
-        stop(turn, "DEADLINE_EXCEEDED")
-        settle(turn)
-        return turn.refused(failures.stale("The run's deadline has passed."))
-    failure, payload = _input(turn, step)
-    if failure is not None or payload is None:
-        fail(turn, step, failure or failures.reported(step, None))
-        settle(turn)
-        return turn.refused(failure)
-    epoch = step.epoch + 1
-    turn.emit(
-        events.StepScheduled(
-            step_id=step.id,
-            attempt=step.attempt + 1,
-            attempt_id=f"{run.id}/{step.id}/{epoch}",
-            epoch=epoch,
-            executor_id=command.executor_id,
-            handler=step.handler,
-            input=payload,
-        )
-    )
-    return turn.applied()
-
-
-def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
-    """The input of the next attempt, or why there cannot be one."""
-    run = turn.run
-    limit = run.allocation.steps
-    if limit is not None and run.attempts >= limit:
-        message = f"The run may start {limit} attempts and has started them."
-        return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
-    try:
-        return None, resolve_input(turn, step)
-    except ExpressionError as error:
-        return failures.of_step(step, "EXPRESSION_FAILED", str(error), "schedule"), None
-
-
-def resolve_input(turn: Turn, step: Step) -> Payload:
-    """The input of a step as a payload: a stored value that is handed on whole stays one. Raises `ExpressionError`."""
-    run = turn.run
-    scope = RunScope(run, step)
-    if step.is_item:
-        items = items_of(turn, step)
-        if step.index >= len(items):
-            raise ExpressionError(f"{step.of} now has {len(items)} items, fewer than when it was expanded")
-        scope = ItemScope(run, step, items[step.index])
-    template = run.spec(step).with_
-    text = template.resolve_json(scope)
-    if run.large and has_mark(text):
-        for other in template.whole_steps:
-            for ref in run.large.get(other, ()):
-                if text == mark(ref):
-                    return ref
-                if mark(ref) in text:
-                    raise MissingContent(ref.sha256)
-    return payload_of(text, turn.blobs)
-
-
 def started(turn: Turn, command: commands.ReportStarted) -> Reply:
     """The executor has begun."""
-    step, _ = find(turn.run, command.attempt_id)
-    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
-        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    step = current(turn.run, command.attempt_id)
+    if step is None:
+        return turn.refused(_not_in_flight(command.attempt_id))
     if step.state == "RUNNING":
         return turn.refused()
     _emit_started(turn, step, command.started_at)
     return turn.applied()
 
 
+def _not_in_flight(attempt_id: str) -> Failure:
+    return failures.stale(f"{attempt_id} is not in flight.")
+
+
 def result(turn: Turn, command: commands.ReportResult) -> Reply:
     """An attempt ended. Stale results are booked once and refused; those that never were are refused."""
-    step, epoch = find(turn.run, command.attempt_id)
-    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
-        if step is not None and epoch in step.unbooked:
-            usage = msgspec.structs.replace(command.usage, attempts=0, steps=0)
-            late = events.LateResult(step_id=step.id, attempt_id=command.attempt_id, state=command.state, usage=usage)
-            turn.emit(late)
-        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    step = current(turn.run, command.attempt_id)
+    if step is None:
+        _book_late(turn, command)
+        return turn.refused(_not_in_flight(command.attempt_id))
     if step.state == "SCHEDULED" and (command.started_at is not None or command.state == "COMPLETED"):
         _emit_started(turn, step, command.started_at if command.started_at is not None else turn.now)
     if command.logs:
@@ -123,6 +59,15 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
         _failed(turn, step, failures.reported(step, command.failure), command.usage)
     settle(turn)
     return turn.applied()
+
+
+def _book_late(turn: Turn, command: commands.ReportResult) -> None:
+    """The cost of an attempt that was given up without a result is booked when there is one after all, once (rule R23)."""
+    step, epoch = find(turn.run, command.attempt_id)
+    if step is not None and epoch in step.unbooked:
+        usage = msgspec.structs.replace(command.usage, attempts=0, steps=0)
+        late = events.LateResult(step_id=step.id, attempt_id=command.attempt_id, state=command.state, usage=usage)
+        turn.emit(late)
 
 
 def _emit_started(turn: Turn, step: Step, started_at: int) -> None:
@@ -221,39 +166,49 @@ def _exhausted(step: Step, failure: Failure) -> Failure:
 def lost(turn: Turn, command: commands.ReportLost) -> Reply:
     """Nobody knows how an attempt ended (rule R26)."""
     run = turn.run
-    step, _ = find(turn.run, command.attempt_id)
-    if step is None or step.attempt_id != command.attempt_id or not step.in_flight:
-        return turn.refused(failures.stale(f"{command.attempt_id} is not in flight."))
+    step = current(run, command.attempt_id)
+    if step is None:
+        return turn.refused(_not_in_flight(command.attempt_id))
     if being_stopped(run, step):
-        _emit_cancelled(turn, step, run.reason, usage=_booked(_LOST, 1), confirmed=False)
-        settle(turn)
-        return turn.applied()
-    message = f"The executor of {step.id} is gone: {command.reason}"
-    failure = failures.of_step(step, "EXECUTOR_LOST", message, "lost", retryable=True)
-    policy = policy_for(run.spec(step), run.definition(), run.options)
+        give_up(turn, step, run.reason)
+    else:
+        message = f"The executor of {step.id} is gone: {command.reason}"
+        _lost(turn, step, failures.of_step(step, "EXECUTOR_LOST", message, "lost", retryable=True))
+    settle(turn)
+    return turn.applied()
+
+
+def _lost(turn: Turn, step: Step, failure: Failure) -> None:
+    """Another attempt at once, a question to an operator, or the end of the step."""
+    run = turn.run
     answer = on_lost(run, step)
     if answer == "ASK":
         _emit_retrying(turn, step, failure, turn.now, _LOST)
         if run.state == "RUNNING":
             turn.emit(events.RunStateChanged(from_="RUNNING", to="SUSPENDED", reason=f"EXECUTOR_LOST: {step.id}"))
-    elif answer == "RETRY" and step.attempt < policy.max_attempts:
+        return
+    policy = policy_for(run.spec(step), run.definition(), run.options)
+    if answer == "RETRY" and step.attempt < policy.max_attempts:
         _emit_retrying(turn, step, failure, turn.now, _LOST)
-    else:
-        if answer == "RETRY" and policy.max_attempts > 1:
-            failure = _exhausted(step, failure)
-        fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(_LOST, 1))
-    settle(turn)
-    return turn.applied()
+        return
+    if answer == "RETRY" and policy.max_attempts > 1:
+        failure = _exhausted(step, failure)
+    fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(_LOST, 1))
 
 
 def unconfirmed(turn: Turn, command: commands.ReportUnconfirmed) -> Reply:
     """An attempt that was to be stopped may still be alive."""
-    step, _ = find(turn.run, command.attempt_id)
-    if step is None or step.attempt_id != command.attempt_id or not step.in_flight or not being_stopped(turn.run, step):
+    step = current(turn.run, command.attempt_id)
+    if step is None or not being_stopped(turn.run, step):
         return turn.refused(failures.stale(f"{command.attempt_id} is not being stopped."))
-    _emit_cancelled(turn, step, turn.run.reason, usage=_booked(_LOST, 1), confirmed=False)
+    give_up(turn, step, turn.run.reason)
     settle(turn)
     return turn.applied()
+
+
+def give_up(turn: Turn, step: Step, reason: str) -> None:
+    """Ends a step whose attempt is being stopped without waiting for it any longer."""
+    _emit_cancelled(turn, step, reason, usage=_booked(_LOST, 1), confirmed=False)
 
 
 def _booked(usage: Usage, steps: int) -> Usage:
@@ -263,27 +218,17 @@ def _booked(usage: Usage, steps: int) -> Usage:
     return msgspec.structs.replace(usage, attempts=1, steps=steps)
 
 
+def current(run: Run, attempt_id: str) -> Step | None:
+    """The step of which this is the present attempt, in flight; None where it is not."""
+    step, _ = find(run, attempt_id)
+    if step is None or step.attempt_id != attempt_id or not step.in_flight:
+        return None
+    return step
+
+
 def find(run: Run, attempt_id: str) -> tuple[Step | None, int]:
     """The step whose attempt it is, and the attempt's epoch; None where there is no such step."""
     prefix, _, epoch = attempt_id.rpartition("/")
     if not prefix.startswith(run.id + "/") or not epoch.isascii() or not epoch.isdigit():
         return None, 0
     return run.steps.get(prefix[len(run.id) + 1 :]), int(epoch)
-
-
-def embedded(run: Run, step_id: str) -> list[str]:
-    """SHA-256 names of stored values that are part of a step's input without being all of it, and so must be at hand."""
-    step = run.steps.get(step_id)
-    if step is None or not step.handler:
-        return []
-    refs = [ref for other in run.spec(step).with_.whole_steps for ref in run.large.get(other, ())]
-    missing = [ref.sha256 for ref in refs if ref.sha256 not in run.contents]
-    if not missing:
-        return []
-    try:
-        resolve_input(Turn(run, 0), step)
-    except MissingContent:
-        return missing
-    except ExpressionError:
-        return []
-    return []

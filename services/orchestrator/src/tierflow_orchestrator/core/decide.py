@@ -8,8 +8,8 @@ from typing import Any
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import BlobRef, Failure, Micros
 
-from tierflow_orchestrator.core import attempts, commands, ending, events, failures
-from tierflow_orchestrator.core.navigator import settle
+from tierflow_orchestrator.core import attempts, commands, ending, events, failures, slots
+from tierflow_orchestrator.core.navigator import look, settle
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import parse, text_of
@@ -142,12 +142,8 @@ def _abort(turn: Turn, command: commands.Abort) -> Reply:
     if run.state != "CANCELLING":
         ending.stop(turn, "INTERNAL")
     for step_id in tuple(run.live):
-        step = run.steps[step_id]
-        turn.emit(
-            events.StepCancelled(
-                step_id=step_id, reason="INTERNAL", attempt=step.attempt, attempt_id=step.attempt_id, confirmed=False
-            )
-        )
+        attempts.give_up(turn, run.steps[step_id], "INTERNAL")
+    look(turn)
     ending.end(turn, "FAILED", "FAILURE", failure=command.failure)
     return turn.applied()
 
@@ -158,7 +154,7 @@ def _change(turn: Turn, to: str, command: commands.Pause | commands.Resume) -> N
 
 _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.CreateRun: _create,
-    commands.AssignSlot: attempts.assign,
+    commands.AssignSlot: slots.assign,
     commands.ReportStarted: attempts.started,
     commands.ReportResult: attempts.result,
     commands.ReportLost: attempts.lost,
@@ -178,14 +174,13 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     given = command.input if isinstance(command, commands.CreateRun) else run.input
     if isinstance(given, BlobRef):
         wanted[given.sha256] = None
-    if run.flow is None:
-        return [sha256 for sha256 in wanted if sha256 not in run.contents]
-    if run.large:
-        wanted.update(_looked_into(run))
-    if isinstance(command, commands.ReportResult):
-        wanted.update(_reported(run, command))
-    if run.large and isinstance(command, commands.AssignSlot):
-        wanted.update(dict.fromkeys(attempts.embedded(run, command.step_id)))
+    if run.flow is not None:
+        if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
+            wanted.update(_reported(run, command.attempt_id, command.output))
+        if run.large:
+            wanted.update(_looked_into(run))
+            if isinstance(command, commands.AssignSlot):
+                wanted.update(dict.fromkeys(slots.embedded(run, command.step_id)))
     return [sha256 for sha256 in wanted if sha256 not in run.contents]
 
 
@@ -199,11 +194,11 @@ def _looked_into(run: Run) -> dict[str, None]:
     return run.unloaded
 
 
-def _reported(run: Run, command: commands.ReportResult) -> dict[str, None]:
-    """The output that is reported, where it is stored apart and is going to be looked into."""
-    step = attempts.find(run, command.attempt_id)[0]
-    if step is None or not isinstance(command.output, BlobRef):
+def _reported(run: Run, attempt_id: str, output: BlobRef) -> dict[str, None]:
+    """An output that is reported, where it is going to be looked into."""
+    step = attempts.current(run, attempt_id)
+    if step is None:
         return {}
     if step.of in run.content_steps() or run.spec(step).output_schema is not None:
-        return {command.output.sha256: None}
+        return {output.sha256: None}
     return {}

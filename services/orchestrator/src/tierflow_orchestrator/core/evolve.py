@@ -86,20 +86,22 @@ def _ended(run: Run, event: events.RunEnded, time: Micros) -> None:
 
 def predict(run: Run, command: str) -> tuple[bool, str]:
     """Whether `pause`, `resume` or `cancel` applies to the run as it is, and the state to which it leads."""
-    state = run.state
+    if run.state not in _APPLIES[command]:
+        return False, run.state
     if command == "cancel":
-        if run.ended or state == "CANCELLING":
-            return False, state
         return True, "CANCELLING" if run.live else "CANCELLED"
     if command == "pause":
-        if state not in ("RUNNING", "SUSPENDED"):
-            return False, state
         return True, "PAUSING" if run.live else "PAUSED"
-    if state not in ("PAUSING", "PAUSED", "SUSPENDED"):
-        return False, state
-    if state != "SUSPENDED" and run.asked:
+    if run.state != "SUSPENDED" and run.asked:
         return True, "SUSPENDED"
     return True, "RUNNING" if run.open_steps else "FAILED"
+
+
+_APPLIES = {
+    "cancel": frozenset(RUN.table) - RUN.final - {"CANCELLING"},
+    "pause": frozenset(("RUNNING", "SUSPENDED")),
+    "resume": frozenset(("PAUSING", "PAUSED", "SUSPENDED")),
+}
 
 
 def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
@@ -149,7 +151,12 @@ def _end(run: Run, step: Step, state: str, time: Micros) -> None:
     run.open_steps -= 1
     run.top_ended += 1
     good = state == "COMPLETED" or step.tolerated
-    failing = (state == "FAILED" and not good) or (state == "SKIPPED" and step.failing)
+    failing = not good and (state == "FAILED" or (state == "SKIPPED" and step.failing))
+    _count_in(run, step, good, failing)
+
+
+def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
+    """What needs an ended step has one need less; where none is left, it is READY."""
     for other_id in run.definition().dependants.get(step.id, ()):
         other = run.steps[other_id]
         other.waiting -= 1

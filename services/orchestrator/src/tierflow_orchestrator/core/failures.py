@@ -26,16 +26,15 @@ def reported(step: Step, failure: Failure | None) -> Failure:
     """What an executor reported, with what it left open filled in; never relabelled."""
     if failure is None:
         return of_step(step, "INTERNAL", "The executor reported a failure without saying which.", "report")
-    if failure.tier and failure.component and failure.operation and failure.attempt and failure.step_id:
-        return failure
-    return msgspec.structs.replace(
-        failure,
-        tier=failure.tier or 3,
-        component=failure.component or step.handler,
-        operation=failure.operation or "attempt",
-        attempt=failure.attempt or step.attempt,
-        step_id=failure.step_id or step.id,
-    )
+    known = {
+        "tier": 3,
+        "component": step.handler,
+        "operation": "attempt",
+        "attempt": step.attempt,
+        "step_id": step.id,
+    }
+    open_ = {name: value for name, value in known.items() if not getattr(failure, name)}
+    return msgspec.structs.replace(failure, **open_) if open_ else failure
 
 
 def stale(what: str) -> Failure:

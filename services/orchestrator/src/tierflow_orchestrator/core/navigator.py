@@ -19,6 +19,12 @@ from tierflow_orchestrator.core.turn import Turn
 
 def settle(turn: Turn) -> None:
     """Looks at everything that the events so far have brought up, then ends or pauses the run where it is time."""
+    look(turn)
+    ending.finish(turn)
+
+
+def look(turn: Turn) -> None:
+    """Looks at everything that the events so far have brought up."""
     undecided = turn.run.undecided
     while undecided:
         step = turn.run.steps[undecided.popleft()]
@@ -26,7 +32,6 @@ def settle(turn: Turn) -> None:
             _look(turn, step)
         elif step.state == "RUNNING" and step.branches is not None:
             _close_map(turn, step)
-    ending.finish(turn)
 
 
 def _look(turn: Turn, step: Step) -> None:

@@ -1,0 +1,97 @@
+"""Giving a step a slot: its input is resolved now, from the state as it is, and the attempt gets its identity."""
+
+from __future__ import annotations
+
+from tierflow_flow.definition import ExpressionError
+from tierflow_runtime.values import Failure, Payload
+
+from tierflow_orchestrator.core import commands, events, failures
+from tierflow_orchestrator.core.ending import stop
+from tierflow_orchestrator.core.navigator import fail, items_of, settle
+from tierflow_orchestrator.core.payloads import payload_of
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark
+from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.turn import Reply, Turn
+
+
+def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
+    """Starts an attempt, where its step still waits for one; else nothing is scheduled and the slot is free again."""
+    run, now = turn.run, turn.now
+    step = run.steps.get(command.step_id)
+    if run.state != "RUNNING" or step is None or not run.has_room or not run.may_start(step):
+        return turn.refused(failures.stale(f"{command.step_id} does not wait for a slot; the run is {run.state}."))
+    if run.deadline is not None and now >= run.deadline:
+        stop(turn, "DEADLINE_EXCEEDED")
+        settle(turn)
+        return turn.refused(failures.stale("The run's deadline has passed."))
+    failure, payload = _input(turn, step)
+    if failure is not None or payload is None:
+        fail(turn, step, failure or failures.reported(step, None))
+        settle(turn)
+        return turn.refused(failure)
+    epoch = step.epoch + 1
+    turn.emit(
+        events.StepScheduled(
+            step_id=step.id,
+            attempt=step.attempt + 1,
+            attempt_id=f"{run.id}/{step.id}/{epoch}",
+            epoch=epoch,
+            executor_id=command.executor_id,
+            handler=step.handler,
+            input=payload,
+        )
+    )
+    return turn.applied()
+
+
+def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
+    """The input of the next attempt, or why there cannot be one."""
+    run = turn.run
+    limit = run.allocation.steps
+    if limit is not None and run.attempts >= limit:
+        message = f"The run may start {limit} attempts and has started them."
+        return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
+    try:
+        return None, resolve_input(turn, step)
+    except ExpressionError as error:
+        return failures.of_step(step, "EXPRESSION_FAILED", str(error), "schedule"), None
+
+
+def resolve_input(turn: Turn, step: Step) -> Payload:
+    """The input of a step as a payload: a stored value that is handed on whole stays one. Raises `ExpressionError`."""
+    run = turn.run
+    scope = RunScope(run, step)
+    if step.is_item:
+        items = items_of(turn, step)
+        if step.index >= len(items):
+            raise ExpressionError(f"{step.of} now has {len(items)} items, fewer than when it was expanded")
+        scope = ItemScope(run, step, items[step.index])
+    template = run.spec(step).with_
+    text = template.resolve_json(scope)
+    if run.large and has_mark(text):
+        for other in template.whole_steps:
+            for ref in run.large.get(other, ()):
+                if text == mark(ref):
+                    return ref
+                if mark(ref) in text:
+                    raise MissingContent(ref.sha256)
+    return payload_of(text, turn.blobs)
+
+
+def embedded(run: Run, step_id: str) -> list[str]:
+    """SHA-256 names of stored values that are part of a step's input without being all of it, and so must be at hand."""
+    step = run.steps.get(step_id)
+    if step is None or not step.handler:
+        return []
+    refs = [ref for other in run.spec(step).with_.whole_steps for ref in run.large.get(other, ())]
+    missing = [ref.sha256 for ref in refs if ref.sha256 not in run.contents]
+    if not missing:
+        return []
+    try:
+        resolve_input(Turn(run, 0), step)
+    except MissingContent:
+        return missing
+    except ExpressionError:
+        return []
+    return []
