@@ -1,0 +1,118 @@
+"""Every line of docs/operations.md, run against the real services as an operator would type it."""
+
+import json
+import pathlib
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from tierflow import Client
+from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_STOPPED
+from tierflow_testing import grpcurl
+from tierflow_testing.stack import Stack, StackOptions
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/operations.md"
+RECIPES = [
+    line for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.S | re.M) for line in block.splitlines()
+]
+STEERING = ("PauseSwarm", "ResumeSwarm", "CancelSwarm", "StopSwarm", "CommandRun")
+SLEEPER = {
+    "name": "sleeper",
+    "version": "1",
+    "steps": {"sleep": {"call": "sleep", "timeout": "10m", "with": {"seconds": 300}}},
+}
+TIERS = ("coordinator", "orchestrator", "executor")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with Stack(tmp_path_factory.mktemp("recipes"), StackOptions()) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def client(stack: Stack) -> AsyncIterator[Client]:
+    async with Client(stack.address) as client:
+        yield client
+
+
+async def _run(recipe: str, stack: Stack, **ids: str) -> list[dict[str, Any]]:
+    for number, service in enumerate((stack.coordinators[0], stack.orchestrators[0], stack.executors[0]), 7701):
+        recipe = recipe.replace(f"127.0.0.1:{number}", service.address)
+    for name, value in ids.items():
+        recipe = recipe.replace(name, value)
+    texts = [text async for text in grpcurl.run(grpcurl.parse(recipe))]
+    return [json.loads(text) if text.startswith("{") else {"text": text} for text in texts]
+
+
+async def test_every_recipe_works(stack: Stack, client: Client) -> None:
+    """A13, N8, Q14, A3, Lesson 44: in the order of the page; each line answers, and steering steers."""
+    await client.register_flow(
+        {"name": "greet", "version": "1", "steps": {"greet": {"call": "echo", "with": {"hello": "${{ input.who }}"}}}}
+    )
+    ended = await client.submit("greet", {"who": "Ada"})
+    await ended.result(30)
+    said: dict[str, list[dict[str, Any]]] = {}
+    for recipe in RECIPES:
+        if any(method in recipe for method in STEERING):
+            continue
+        said[recipe] = await _run(recipe, stack, SWARM_ID=ended.id, RUN_ID=ended.run_id)
+        assert said[recipe], recipe
+    orders = [answer["swarmId"] for recipe, (answer, *_) in said.items() if '"order-17"' in recipe]
+    assert len(set(orders)) == 1
+    health = [answer["status"] for recipe, (answer, *_) in said.items() if "Health/Check" in recipe]
+    assert health == ["SERVING"] * 3
+    (step,) = [answer for recipe, (answer, *_) in said.items() if "ExecuteStep" in recipe]
+    assert step["state"] == "STEP_STATE_COMPLETED"
+    assert json.loads(step["output"]["json"]) == {"hello": "Ada"}
+    watched = next(messages for recipe, messages in said.items() if "WatchSwarm" in recipe)
+    assert "ready" in watched[0]
+    assert any("swarmEnded" in event for message in watched for event in message.get("batch", {}).get("events", ()))
+
+
+async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
+    """N8: pause and resume one swarm, then end it; each of the endings on a swarm of its own."""
+    recipes = [recipe for recipe in RECIPES if any(method in recipe for method in STEERING)]
+    assert len(recipes) == 8
+    handle = await client.submit(SLEEPER)
+    for recipe in recipes:
+        (answer,) = await _run(recipe, stack, SWARM_ID=handle.id, RUN_ID=handle.run_id)
+        assert answer["applied"] is True, (recipe, answer)
+        if not re.search("Pause|Resume|PAUSE|RESUME", recipe):
+            if "StopSwarm" in recipe and "FORCE" not in recipe:  # lets the step finish, which sleeps for minutes
+                await handle.cancel()
+            result = await handle.wait(60)
+            assert result.outcome == "CANCELLED", recipe
+            handle = await client.submit(SLEEPER)
+    await handle.cancel()
+    assert (await handle.wait(60)).state == "STOPPED"
+    assert (await client.get(handle.id)).state == SWARM_STATE_STOPPED
+
+
+@pytest.mark.parametrize("version", grpcurl.VERSIONS)
+async def test_reflection_of_both_versions(stack: Stack, version: str) -> None:
+    """A13: v1 and v1alpha on all three tiers; with it every service and type is described."""
+    for service in (stack.coordinators[0], stack.orchestrators[0], stack.executors[0]):
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            reflection = grpcurl.Reflection(channel, version=version)
+            names = await reflection.services()
+            assert {"grpc.health.v1.Health", f"grpc.reflection.{version}.ServerReflection"} <= set(names)
+            tier = service.name.removesuffix("-0")
+            assert any(name.startswith(f"tierflow.{tier}.v1.") for name in names)
+            for name in names:
+                if name.startswith("tierflow."):
+                    assert await reflection.describe(name)
+
+
+async def test_a_bad_request_is_refused_with_all_violations(stack: Stack) -> None:
+    """A3, Lesson 44: what is wrong is listed by field, all of it, in the details that grpcurl shows."""
+    line = f'grpcurl -plaintext -d \'{{"options": {{"priority": 1000}}}}\' {stack.address} tierflow.coordinator.v1.CoordinatorService/SubmitSwarm'
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _run(line, stack)
+    from tierflow.errors import InvalidRequest, call_error
+
+    error = call_error(caught.value, stack.address)
+    assert isinstance(error, InvalidRequest)
+    assert {violation.field for violation in error.violations} == {"input", "options.priority"}
