@@ -24,7 +24,7 @@ def test_what_is_not_in_the_table_is_refused(state: State, move: Move) -> None:
     if (state, move) in TRANSITIONS:
         assert moved("a", state, move) is TRANSITIONS[state, move]
     else:
-        with pytest.raises(IllegalMove, match=f"{state.value}.*{move.value}"):
+        with pytest.raises(IllegalMove, match=f"{state.name}.*{move.name}"):
             moved("a", state, move)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import UTC, datetime
+from operator import index
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -12,6 +13,7 @@ from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 
 from tierflow.outcomes import Cancelled
 
+LONGEST_HEARTBEAT = 64 * 1024
 Kind = Literal["progress", "thinking", "tool", "token"]
 
 
@@ -211,11 +213,16 @@ class Context:
             kind: What kind of sign this is.
             metrics: Further named numbers.
         """
-        self._port.report_progress(kind, percent, message, metrics)
+        self._port.report_progress(kind, float(percent), str(message), _numbers(metrics))
 
     def heartbeat(self, details: Any = None) -> None:
-        """A sign of life. `details` (a JSON value) are handed to the next attempt as `last_heartbeat`, should this one fail."""
-        self._port.report_heartbeat(None if details is None else orjson.dumps(details).decode())
+        """A sign of life. `details` (a JSON value, at most 64 KiB) are handed to the next attempt as `last_heartbeat`, should this one fail."""
+        text = None if details is None else orjson.dumps(details).decode()
+        if text is not None and len(text) > LONGEST_HEARTBEAT:
+            raise ValueError(
+                f"heartbeat details of {len(text)} characters; at most {LONGEST_HEARTBEAT} are kept, store more as a blob"
+            )
+        self._port.report_heartbeat(text)
 
     def spend(
         self,
@@ -232,11 +239,11 @@ class Context:
             BudgetExhausted: More was spent than the attempt was granted.
         """
         self._port.book(
-            micro_credits=micro_credits,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            tool_calls=tool_calls,
-            metrics=metrics,
+            micro_credits=index(micro_credits),
+            input_tokens=index(input_tokens),
+            output_tokens=index(output_tokens),
+            tool_calls=index(tool_calls),
+            metrics=_numbers(metrics),
         )
 
     def blob(self, blob: Blob) -> AsyncIterator[bytes]:
@@ -246,3 +253,7 @@ class Context:
     async def store(self, content: bytes | AsyncIterable[bytes], media_type: str = "application/octet-stream") -> Blob:
         """Stores a value and names it; return the name as part of the output."""
         return await self._port.write_blob(content, media_type)
+
+
+def _numbers(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: float(number) for name, number in metrics.items()} if metrics else metrics

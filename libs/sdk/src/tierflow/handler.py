@@ -82,9 +82,7 @@ class Handler:
             OutputInvalid: It is not a JSON value of the declared type, holds NaN or infinity, or a NUL character.
         """
         if self.takes == "raw":
-            data = value.encode() if isinstance(value, str) else b""
-            _check_raw(data)
-            return typing.cast("str", value)
+            return _checked_raw(value)
         try:
             data = orjson.dumps(self.output.dump_python(value, mode="json", warnings="error"))
         except (ValueError, TypeError, RecursionError) as error:
@@ -96,13 +94,17 @@ class Handler:
         return data.decode()
 
 
-def _check_raw(data: bytes) -> None:
+def _checked_raw(value: object) -> str:
+    if not isinstance(value, str):
+        raise OutputInvalid(f"the result is not JSON text but {type(value).__name__}")
     try:
+        data = value.encode()
         orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise OutputInvalid(f"the result is not JSON text: {error}") from error
     if b"\\u0000" in data and _NUL.search(data):
         raise OutputInvalid("the result holds a NUL character")
+    return value
 
 
 def _holds_nan(value: Any) -> bool:

@@ -22,8 +22,10 @@ from tierflow_executor.handlers import MODULES
 from tierflow_executor.observing import Observer
 from tierflow_executor.service import NAME, ExecutorService, add_to_server
 from tierflow_executor.settings import ExecutorSettings
+from tierflow_executor.watchdog import Watchdog
 
 log = get_log(__name__)
+_BLOCKED = 5.0  # seconds after which a loop that does not turn is reported
 _LAST_FRAMES = 0.2  # seconds in which streams write what is left after the drain
 
 
@@ -87,6 +89,8 @@ async def main(settings: ExecutorSettings, stop: asyncio.Event) -> None:
         metrics.watch_supervisor(supervisor)
         supervisor.loop("sampler", metrics.run_sampler, restart=RESTART)
         metrics.serve(settings)
+        watchdog = Watchdog(_BLOCKED)
+        watchdog.start()
         await server.start()
         await server.announce_ready(handlers=len(registry), slots=settings.slots, executor_id=engine.executor_id)
         await stop.wait()
@@ -95,5 +99,6 @@ async def main(settings: ExecutorSettings, stop: asyncio.Event) -> None:
         log.info("drained", in_time=done)
         await engine.close()
         await server.drain(_LAST_FRAMES)
+        watchdog.stop()
     metrics.close()
     await telemetry.shutdown()

@@ -16,6 +16,8 @@ from tierflow_executor.observing import Observer
 from tierflow_executor.running import Running
 from tierflow_executor.streams import Streams
 
+_MOST_UNREAD = 5_000  # items that an orchestrator has not read, beyond which progress is dropped
+
 
 class Delivery:
     """Holds results and delivers them.
@@ -25,16 +27,25 @@ class Delivery:
         streams: Who is connected.
         observer: Is told how attempts end.
         after: Called after each end; true where the number of usable slots has changed by it.
+        defect: Told of errors of the executor itself.
 
     Attributes:
         waiting: Callers of the unary form, by attempt.
     """
 
-    def __init__(self, attempts: Attempts, streams: Streams, observer: Observer, after: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        streams: Streams,
+        observer: Observer,
+        after: Callable[[bool], None],
+        defect: Callable[[BaseException], None],
+    ) -> None:
         self._attempts = attempts
         self._streams = streams
         self._observer = observer
         self._after = after
+        self._defect = defect
         self.waiting: dict[str, list[asyncio.Future[StepExecutionResult]]] = {}
 
     def started(self, running: Running) -> None:
@@ -48,13 +59,17 @@ class Delivery:
     def progressed(self, running: Running, item: bytes) -> None:
         """An attempt has reported something."""
         stream = self._streams.get(running.attempt.owner)
-        if stream is not None:
+        if stream is not None and stream.outbox.size < _MOST_UNREAD:
             stream.outbox.put(wire.PROGRESS, item)
 
     def ended(self, running: Running, result: StepExecutionResult, *, alive: bool) -> None:
         """An attempt has a result; `alive` says that it could not be stopped, and keeps its slot."""
         self._observer.ended(running, result)
         self.finish(running.attempt, result, alive=alive)
+
+    def broken(self, error: BaseException) -> None:
+        """Something in the executor itself went wrong, where no caller could be told."""
+        self._defect(error)
 
     def vanished(self, running: Running) -> None:
         """An attempt that could not be stopped has stopped after all."""

@@ -25,8 +25,8 @@ from tierflow_executor.core.table import Attempts, Verdict
 from tierflow_executor.delivery import Delivery
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure
 from tierflow_executor.observing import Observer
-from tierflow_executor.runner import Limits, Runner
-from tierflow_executor.running import Running
+from tierflow_executor.runner import Runner
+from tierflow_executor.running import Limits, Running
 from tierflow_executor.settings import ExecutorSettings
 from tierflow_executor.streams import Stream, Streams
 
@@ -61,7 +61,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._handlers = [wire.describe_handler(each) for each in registry]
         self._blobs = Blobs(self.streams.address_of, patience=settings.held_seconds)
-        self.delivery = Delivery(self.attempts, self.streams, observer, self._after)
+        self.delivery = Delivery(self.attempts, self.streams, observer, self._after, self.note_defect)
         limits = Limits(
             slots=settings.slots,
             threads=settings.threads,
@@ -179,10 +179,16 @@ class Engine:
             return
         handler = self.registry.get(request.input.handler)
         assert handler is not None  # it was looked for by refusal
-        running = Running(attempt, request, handler, self.runner, self._loop.time())
-        attempt.work = running
-        self._observer.accepted(running)
-        self.runner.accept(running)
+        try:
+            running = Running(attempt, request, handler, self.runner, self._loop.time())
+            attempt.work = running
+            self._observer.accepted(running)
+            self.runner.accept(running)
+        except Exception as error:  # noqa: BLE001 - a defect fails this attempt, visibly, and no other (F28)
+            self.note_defect(error)
+            if not attempt.has_result:
+                why = attempt_failure(request, "INTERNAL", "the executor could not start the attempt")
+                self.end_unstarted(attempt, request, FAILED, why)
 
     def end_unstarted(self, attempt: Attempt, request: step_pb2.StepExecutionRequest, state: str, why: Failure) -> None:
         """An attempt ends without having started."""

@@ -35,6 +35,11 @@ class Outbox:
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
+    @property
+    def size(self) -> int:
+        """Items that are not in a frame yet."""
+        return len(self._items) + len(self._first)
+
     def put(self, number: int, item: bytes) -> None:
         """Adds an item to the next frame."""
         self._items.append(field(number, item))

@@ -14,6 +14,8 @@ from tierflow_executor.endings import clipped
 
 INTERVAL = 0.1
 """Seconds between two messages of one attempt."""
+MOST_METRICS = 100
+"""Named numbers of one attempt."""
 _LONGEST_MESSAGE = 4_000
 _MOST_TOKENS = 256 * 1024
 
@@ -46,8 +48,9 @@ class Box:
         self.kind = kind
         self.percent = min(100.0, max(0.0, percent))
         self.message = message
-        if metrics:
-            self.metrics.update(metrics)
+        for name, number in metrics.items():
+            if name in self.metrics or len(self.metrics) < MOST_METRICS:
+                self.metrics[name] = number
 
 
 class Progress:

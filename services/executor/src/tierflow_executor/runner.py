@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from tierflow.context import Blob
@@ -21,7 +20,7 @@ from tierflow_executor.calls import Calls, Values, needs_thread
 from tierflow_executor.core.states import Move, State
 from tierflow_executor.endings import CANCELLED, FAILED, Ending, attempt_failure, stopped
 from tierflow_executor.progress import Progress
-from tierflow_executor.running import Running
+from tierflow_executor.running import Limits, Running
 from tierflow_executor.wheel import Wheel
 
 TELL_STARTED = 0.05
@@ -41,18 +40,11 @@ class Reports(Protocol):
     def ended(self, running: Running, result: step_pb2.StepExecutionResult, *, alive: bool) -> None:
         """An attempt has a result; `alive` says that it could not be stopped."""
 
+    def broken(self, error: BaseException) -> None:
+        """Something in the executor itself went wrong."""
+
     def vanished(self, running: Running) -> None:
         """An attempt that could not be stopped has stopped after all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much and how long: attempts at once, plain functions at once, seconds that a stopped attempt has to end, seconds an attempt may take where nobody says."""
-
-    slots: int
-    threads: int
-    grace: float
-    default_timeout: float
 
 
 class Runner:
@@ -71,7 +63,7 @@ class Runner:
         self._limits = limits
         self._grace = limits.grace
         self.default_timeout = limits.default_timeout
-        self._wheel: Wheel[Running] = Wheel(self._due)
+        self._wheel: Wheel[Running] = Wheel(self._due, reports.broken)
         self._progress = Progress(reports.progressed)
         self._calls = Calls(values, limits.threads, self._settle)
         self._ready: deque[Running] = deque()
@@ -250,9 +242,19 @@ class Runner:
             self._wheel.remove(running)
         if running.box is not None:
             self._progress.finish(running)
-        message = wire.result(running.request, ending, time.time_ns(), running.started_ns)
-        running.fill(message)
+        message = self._result(running, ending)
         self._reports.ended(running, message, alive=alive)
+
+    def _result(self, running: Running, ending: Ending) -> step_pb2.StepExecutionResult:
+        now = time.time_ns()
+        try:
+            message = wire.result(running.request, ending, now, running.started_ns)
+            running.fill(message)
+        except Exception as error:  # noqa: BLE001 - a result that cannot be coded is a defect; the attempt must end all the same (F28)
+            self._reports.broken(error)
+            failure = attempt_failure(running.request, "INTERNAL", "the result of the attempt could not be coded")
+            message = wire.result(running.request, Ending(FAILED, failure=failure), now, running.started_ns)
+        return message
 
     # What attempts need on the way
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from tierflow.context import Blob
@@ -16,11 +17,22 @@ from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepEx
 
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.logs import LogTail
-from tierflow_executor.progress import Box
+from tierflow_executor.progress import MOST_METRICS, Box
 from tierflow_executor.wire import fill_returned, seconds, stamp
 
 _NEVER = float("inf")
 _BOOKS = threading.Lock()
+_MOST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much and how long: attempts at once, plain functions at once, seconds that a stopped attempt has to end, seconds an attempt may take where nobody says."""
+
+    slots: int
+    threads: int
+    grace: float
+    default_timeout: float
 
 
 class Surroundings(Protocol):
@@ -191,12 +203,13 @@ class Running:
         """Books what was spent without looking at what was granted; returns the sum."""
         with _BOOKS:
             spent = self.spent = self.spent or Spent()
-            spent.credits += micro_credits
-            spent.input_tokens += input_tokens
-            spent.output_tokens += output_tokens
-            spent.tool_calls += tool_calls
+            spent.credits = min(_MOST, spent.credits + micro_credits)
+            spent.input_tokens = min(_MOST, spent.input_tokens + input_tokens)
+            spent.output_tokens = min(_MOST, spent.output_tokens + output_tokens)
+            spent.tool_calls = min(_MOST, spent.tool_calls + tool_calls)
             for name, number in metrics.items():
-                spent.metrics[name] = spent.metrics.get(name, 0.0) + number
+                if name in spent.metrics or len(spent.metrics) < MOST_METRICS:
+                    spent.metrics[name] = spent.metrics.get(name, 0.0) + number
         return spent
 
     def read_blob(self, blob: Blob) -> AsyncIterator[bytes]:

@@ -23,7 +23,7 @@ _PR_SET_DUMPABLE = 4
 _CHUNK = 64 * 1024
 _LAST_OUTPUT = 2.0
 T = TypeVar("T")
-_LOADER = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+_LOADER = {name: value for name, value in os.environ.items() if name in ("LD_LIBRARY_PATH", "TMPDIR")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,15 @@ T = TypeVar("T", bound=Timed)
 
 
 class Wheel(Generic[T]):
-    """Calls `due(item)` when the moment of an item has come. Putting on and taking off cost the same however many there are.
+    """Calls `due(item)` when the moment of an item has come, and `broken(error)` where that raises. Putting on and taking off cost the same however many there are.
 
     An item's `place` is the wheel's; 0 means that it is not on it.
     """
 
-    def __init__(self, due: Callable[[T], None]) -> None:
+    def __init__(self, due: Callable[[T], None], broken: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._due = due
+        self._broken = broken
         self._places: dict[int, dict[int, T]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -72,7 +73,10 @@ class Wheel(Generic[T]):
         if self._order:
             self._arm(self._order[0])
         for item in ready:
-            self._due(item)
+            try:
+                self._due(item)
+            except Exception as error:  # noqa: BLE001 - one that fails must not keep the others from being looked at
+                self._broken(error)
 
     def close(self) -> None:
         """Stops the timer."""

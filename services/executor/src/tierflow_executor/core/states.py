@@ -1,30 +1,30 @@
-"""The life of an attempt in an executor, as a table."""
+"""The life of an attempt in an executor, as a table. The names are what is shown; the numbers only make looking up quick."""
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum, auto
 
 
-class State(Enum):
+class State(IntEnum):
     """Where an attempt is."""
 
-    QUEUED = "QUEUED"  # accepted, waits for a slot
-    RUNNING = "RUNNING"  # its handler was called
-    STOPPING = "STOPPING"  # told to stop, not yet known to have stopped
-    ENDED = "ENDED"  # its result is held until it is acknowledged
-    LINGERING = "LINGERING"  # its result is held, but what it started has not stopped: the slot stays taken
-    FORGOTTEN = "FORGOTTEN"  # acknowledged or expired: only its id is remembered
+    QUEUED = auto()  # accepted, waits for a slot
+    RUNNING = auto()  # its handler was called
+    STOPPING = auto()  # told to stop, not yet known to have stopped
+    ENDED = auto()  # its result is held until it is acknowledged
+    LINGERING = auto()  # its result is held, but what it started has not stopped: the slot stays taken
+    FORGOTTEN = auto()  # acknowledged or expired: only its id is remembered
 
 
-class Move(Enum):
+class Move(IntEnum):
     """What can happen to an attempt."""
 
-    START = "START"  # its handler is called
-    STOP = "STOP"  # it is told to stop
-    END = "END"  # it has a result, and nothing of it is alive
-    GIVE_UP = "GIVE_UP"  # it has a result, although it could not be stopped
-    VANISH = "VANISH"  # what lingered has stopped after all
-    FORGET = "FORGET"  # its result was acknowledged or has expired
+    START = auto()  # its handler is called
+    STOP = auto()  # it is told to stop
+    END = auto()  # it has a result, and nothing of it is alive
+    GIVE_UP = auto()  # it has a result, although it could not be stopped
+    VANISH = auto()  # what lingered has stopped after all
+    FORGET = auto()  # its result was acknowledged or has expired
 
 
 TRANSITIONS: dict[tuple[State, Move], State] = {
@@ -46,7 +46,7 @@ class IllegalMove(Exception):
     """Something happened to an attempt that cannot happen in its state: a defect."""
 
     def __init__(self, attempt_id: str, state: State, move: Move) -> None:
-        super().__init__(f"attempt {attempt_id} is {state.value}: {move.value} is not possible")
+        super().__init__(f"attempt {attempt_id} is {state.name}: {move.name} is not possible")
 
 
 def moved(attempt_id: str, state: State, move: Move) -> State:
