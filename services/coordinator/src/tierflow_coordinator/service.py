@@ -30,6 +30,7 @@ from tierflow_coordinator.views import row_message, swarm_message
 from tierflow_coordinator.watch import Watches
 
 MOST_AT_ONCE: Final = 1000
+QUARANTINED: Final = "QUARANTINED"
 
 
 class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
@@ -227,6 +228,7 @@ class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
     async def _shown(self, swarm_id: str) -> swarm_pb2.Swarm:
         entity = self._durable.host.entities.get(swarm_id)
         now = self._durable.clock.now()
+        row = None
         if entity is not None and entity.birth is None and not entity.closing:
             seq, owner = entity.seq, self._durable.instance_id
         else:
@@ -235,6 +237,10 @@ class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
         message: swarm_pb2.Swarm = await self._durable.reader.view(
             swarm_id, lambda swarm: swarm_message(swarm, now=now, seq=seq, owner=owner, readable=True)
         )
+        if row is not None and row.reason == QUARANTINED:
+            # Set aside by the library, which writes the row alone (rule R13).
+            message.state = SWARM_STATES.number(row.state)
+            message.reason = row.reason
         return message
 
 
