@@ -41,9 +41,7 @@ def load_handlers(modules: tuple[str, ...]) -> Registry:
             found = registry.load(module)
         except DuplicateHandler as error:
             raise _wrong(f"{module}: {error}") from error
-        except (
-            BaseException
-        ) as error:  # whatever importing somebody's module raises, SystemExit included, is a wrong setting
+        except BaseException as error:  # whatever importing somebody's module raises is a wrong setting
             raise _wrong(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
         if not found:
             raise _wrong(f"{module} declares no handlers; decorate functions with @tierflow.handler")
