@@ -218,7 +218,7 @@ class Engine(Reports):
 
     def _base(self, run: Run) -> execution_pb2.ExecutionContext:
         context = run.context
-        base = wire.context_to_proto(context, labels=False)
+        base = wire.context_to_proto(context)
         base.parent_id = run.id
         base.request_id = ""
         base.depth = context.depth + 1
