@@ -143,7 +143,7 @@ async def test_steering_says_how_it_stands(fake: FakeCoordinator, tierflow: Any)
         request = next(request for name, request in fake.calls if name == f"{verb}Swarm")
         assert (request.swarm_id, request.reason, len(request.command_id)) == ("swarm-1", "why not", 36)
     said = await tierflow("cancel", "swarm-1", "--json")
-    assert json.loads(said.out) == {"swarm_id": "swarm-1", "applied": True, "state": "RUNNING"}
+    assert json.loads(said.out) == [{"swarm_id": "swarm-1", "applied": True, "state": "RUNNING"}]
     fake.answers.pop("GetRun")
     assert (await tierflow("cancel", "nothing")).code == 66
 
@@ -337,3 +337,20 @@ def test_credits_are_exact() -> None:
         "2 credits",
         "-0.25 credits",
     ]
+
+
+def test_the_page_of_the_command_is_true() -> None:
+    """N8: docs/cli.md names every command and every exit code that there is."""
+    from tierflow_cli import connection
+    from tierflow_cli.main import _COMMANDS
+
+    page = (Path(__file__).resolve().parents[3] / "docs/cli.md").read_text()
+    for name in _COMMANDS:
+        assert f"tierflow {name}" in page
+    rows = {
+        int(line.split("|")[1])
+        for line in page.splitlines()
+        if line.startswith("| ") and line.split("|")[1].strip().isdigit()
+    }
+    own = {value for name, value in vars(connection).items() if name.isupper() and isinstance(value, int)}
+    assert rows == own | {0, 2}
