@@ -134,7 +134,7 @@ def test_the_reference_has_the_bounds() -> None:
         limits.MAX_RESOLVED,
         limits.MAX_PROBLEMS,
     ]
-    assert [int(re.search(r"[\d,]+", row[1])[0].replace(",", "")) for row in table("## Bounds")] == numbers  # type: ignore[index]
+    assert [int(re.search(r"[\d,]+", row[1])[0].replace(",", "")) for row in table("## Bounds")] == numbers
 
 
 def test_the_published_schema_is_up_to_date() -> None:

@@ -82,7 +82,7 @@ def test_flow_from_its_canonical_form_is_the_same_flow() -> None:
     again = from_canonical(flow.canonical)
     assert [step.id for step in again.steps] == ["b", "a"]
     assert list(again.vars) == list(flow.vars) == ["a", "z"]
-    assert list(again.by_id["b"].with_.tree) == list(flow.by_id["b"].with_.tree) == ["a", "z"]  # type: ignore[attr-defined]
+    assert list(again.by_id["b"].with_.tree) == list(flow.by_id["b"].with_.tree) == ["a", "z"]
     assert (again.roots, again.leaves, again.dependants) == (flow.roots, flow.leaves, flow.dependants)
 
 
@@ -95,13 +95,13 @@ def test_stored_definition_keeps_its_hash() -> None:
 
 
 def test_flows_used_lately_are_kept_compiled() -> None:
-    """PERFORMANCE: a definition is compiled once per version and process."""
+    """E2: a definition is compiled once per version and process."""
     canonical = parse(REPORT).canonical
     assert from_canonical(canonical) is from_canonical(str(canonical.encode(), "utf-8"))
 
 
 def test_cache_drops_what_was_not_used_for_longest() -> None:
-    """PERFORMANCE: memory is bounded by the size of the definitions."""
+    """E2: memory is bounded by the size of the definitions."""
     flows = [parse(f"name: f{i}\nsteps: {{a: {{call: x}}}}") for i in range(4)]
     cache = FlowCache(max_bytes=3 * len(flows[0].canonical))
     for flow in flows[:3]:

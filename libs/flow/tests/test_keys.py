@@ -46,7 +46,7 @@ def test_least_flow_has_the_documented_defaults() -> None:
     assert (only.on_error, only.on_lost, only.side_effecting, only.tolerate) == ("stop", "", False, 0)
     assert (only.condition, only.items, only.concurrency, only.always, only.labels) == (None, None, None, False, {})
     assert only.with_.constant
-    assert only.with_.resolve_json(None) == "{}"  # type: ignore[arg-type]
+    assert only.with_.resolve_json(None) == "{}"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def template(source: Any) -> Template:
 
 
 def test_cost_of_filling_in() -> None:
-    """PERFORMANCE: constants are ready, whole references are handed on; values are right while they are timed."""
+    """E15: constants are ready, whole references are handed on; values are right while they are timed."""
     scope = Raw({"input": {"n": 3, "list": [1, 2, 3]}, "steps": {"a": {"output": {"a": 1}}}, "item": "x", "index": 7})
     cases = [
         ({"a": 1, "b": [True, "text"]}, '{"a":1,"b":[true,"text"]}'),
@@ -53,7 +53,7 @@ def test_cost_of_filling_in() -> None:
     for source, text in cases:
         compiled = template(source)
         assert compiled.resolve_json(scope) == text
-        measured(f"resolve_json {source}", lambda compiled=compiled: compiled.resolve_json(scope), 2_000)  # type: ignore[misc]
+        measured(f"resolve_json {source}", lambda compiled=compiled: compiled.resolve_json(scope), 2_000)
 
 
 def flow_text(steps: int) -> str:
@@ -66,11 +66,11 @@ def flow_text(steps: int) -> str:
 
 
 def test_cost_of_compiling_grows_with_the_flow_and_no_faster() -> None:
-    """PERFORMANCE: ten times the steps cost about ten times as much; twenty-five times would be a loop within a loop."""
+    """E5: ten times the steps cost about ten times as much; twenty-five times would be a loop within a loop."""
     small, large = flow_text(400), flow_text(4_000)
     costs = [
         measured(f"parse, {text.count('call')} steps", lambda text=text: parse(text), 1) for text in (small, large)
-    ]  # type: ignore[misc]
+    ]
     assert costs[1] < 25 * costs[0]
     canonical = parse(large).canonical
     measured("from_canonical, 4000 steps, not cached", lambda: _compile(_plain(canonical), canonical), 1)

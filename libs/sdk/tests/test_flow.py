@@ -210,7 +210,7 @@ def test_what_is_known_only_later_cannot_be_used_now() -> None:
 def test_durations_are_text_or_timedelta() -> None:
     """Q4: a bare number is refused, with a word on inputs of that name."""
     with pytest.raises(TypeError, match="goes into with_"):
-        flow("f").call("a", "http.request", timeout=10)  # type: ignore[arg-type]
+        flow("f").call("a", "http.request", timeout=10)
     with pytest.raises(TypeError, match="initial_delay"):
         flow("f", retry={"initial_delay": 1})
 

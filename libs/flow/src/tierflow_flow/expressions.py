@@ -53,10 +53,24 @@ class Expression:
     """The status functions that it calls."""
 
 
-@lru_cache(maxsize=16_384)
 def compile_expression(text: str) -> Expression:
-    """Compile the text between `${{` and `}}`. Raises `ExpressionSyntaxError`."""
-    tree, _ = syntax.parse_expression(text)
+    """Compile the text of an expression; texts used lately are kept compiled. Raises `ExpressionSyntaxError`."""
+    compiled = _compiled(text)
+    if isinstance(compiled, ExpressionSyntaxError):
+        raise ExpressionSyntaxError(str(compiled), compiled.position)
+    return compiled
+
+
+@lru_cache(maxsize=16_384)
+def _compiled(text: str) -> Expression | ExpressionSyntaxError:
+    try:
+        return compile_tree(syntax.parse_expression(text)[0], text)
+    except ExpressionSyntaxError as error:
+        return error.with_traceback(None)
+
+
+def compile_tree(tree: syntax.Node, text: str) -> Expression:
+    """Compile a tree whose text is given. Raises `ExpressionSyntaxError`."""
     compiler = _Compiler()
     evaluate = compiler.compile(tree)
     plain = compiler.reference(tree)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from tierflow_flow.definition import ExpressionError, Scope
 from tierflow_flow.evaluate import Frame, not_at_hand
-from tierflow_flow.expressions import Expression, compile_expression
+from tierflow_flow.expressions import Expression, compile_expression, compile_tree
 from tierflow_flow.functions import measure
 from tierflow_flow.lexer import ExpressionSyntaxError
 from tierflow_flow.limits import MAX_RESOLVED
@@ -15,6 +16,8 @@ from tierflow_flow.syntax import parse_expression
 from tierflow_flow.values import dumps
 
 OPEN, CLOSE, ESCAPED = "${{", "}}", "$${{"
+_WITHOUT_BRACES = re.compile(r"\s*([^\"'{}]*)\}\}")
+"""An expression that is at its end where the first braces are: most are. They are told from the others without parsing, and compiled once."""
 
 
 class Hole:
@@ -103,9 +106,23 @@ def within_bound(characters: int) -> int:
     return characters
 
 
-@lru_cache(maxsize=16_384)
 def split_text(source: str) -> tuple[Piece, ...]:
-    """A string as its literal parts and its holes. Raises `ExpressionSyntaxError`."""
+    """A string as its literal parts and its holes; strings seen lately are kept. Raises `ExpressionSyntaxError`."""
+    pieces = _split(source)
+    if isinstance(pieces, ExpressionSyntaxError):
+        raise ExpressionSyntaxError(str(pieces), pieces.position)
+    return pieces
+
+
+@lru_cache(maxsize=16_384)
+def _split(source: str) -> tuple[Piece, ...] | ExpressionSyntaxError:
+    try:
+        return tuple(_cut(source))
+    except ExpressionSyntaxError as error:
+        return error.with_traceback(None)
+
+
+def _cut(source: str) -> list[Piece]:
     pieces: list[Piece] = []
     literal, position = "", 0
     while (found := source.find(OPEN, position)) >= 0:
@@ -117,12 +134,24 @@ def split_text(source: str) -> tuple[Piece, ...]:
         if literal:
             pieces.append(literal)
             literal = ""
-        _, position = parse_expression(source, start := found + len(OPEN), hole=True)
-        pieces.append(Hole(compile_expression(source[start : position - len(CLOSE)].strip())))
+        expression, position = _hole(source, found + len(OPEN))
+        pieces.append(Hole(expression))
     literal += source[position:]
     if literal or not pieces:
         pieces.append(literal)
-    return tuple(pieces)
+    return pieces
+
+
+def _hole(source: str, start: int) -> tuple[Expression, int]:
+    """The expression that begins at `start`, and the position behind its `}}`."""
+    plain = _WITHOUT_BRACES.match(source, start)
+    if plain is None or "//" in plain.group():
+        tree, end = parse_expression(source, start, hole=True)
+        return compile_tree(tree, source[start : end - len(CLOSE)]), end
+    try:
+        return compile_expression(plain.group(1)), plain.end()
+    except ExpressionSyntaxError as error:
+        raise ExpressionSyntaxError(str(error), plain.start(1) + error.position) from None
 
 
 def normal_text(source: str) -> str:

@@ -80,7 +80,7 @@ class _Compilation:
         needs = self.needs(templates)
         self.problems.raise_if_any()
         text = canonical_text(self.parts, needs) if canonical is None else canonical
-        if len(text.encode()) > MAX_CANONICAL:
+        if canonical is None and len(text.encode()) > MAX_CANONICAL:
             self.problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
             self.problems.raise_if_any()
         steps = tuple(self.step(step, templates[step.id], needs[step.id]) for step in self.parts.steps)

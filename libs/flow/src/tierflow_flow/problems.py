@@ -12,8 +12,11 @@ from tierflow_flow.limits import MAX_PROBLEMS
 Place: TypeAlias = tuple[str | int, ...]
 """Where something is in a flow's text: keys and indexes from the top."""
 
-_MAX_CANDIDATES = 2_000
-_MAX_HINTS = 50
+_MAX_CANDIDATES = 300
+_MAX_HINTS = 10
+_MAX_WORD = 40
+_MAX_PLACE = 300
+_MAX_DESCRIPTION = 600
 
 
 def show_place(place: Place) -> str:
@@ -25,13 +28,16 @@ def show_place(place: Place) -> str:
         else:
             name = part if len(part) <= 100 else part[:97] + "..."
             shown += f".{name}" if shown else name
+        if len(shown) > _MAX_PLACE:
+            shown = shown[:_MAX_PLACE] + "..."
+            break
     return shown.replace("\x00", "\\0") or "flow"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint for a message: `; did you mean x?`, or nothing."""
     candidates = list(words)
-    if len(candidates) > _MAX_CANDIDATES or len(word) > 100:
+    if len(candidates) > _MAX_CANDIDATES or len(word) > _MAX_WORD:
         return ""
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
@@ -49,6 +55,8 @@ class Problems:
     def add(self, place: Place, description: str) -> None:
         """Note a problem."""
         self._count += 1
+        if len(description) > _MAX_DESCRIPTION:
+            description = description[:_MAX_DESCRIPTION] + "..."
         if self._count <= MAX_PROBLEMS:
             self._found.append(Problem(show_place(place), description, self.line(place)))
 

@@ -15,6 +15,7 @@ from tierflow_flow.definition import FlowError, Problem
 from tierflow_flow.limits import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_TEXT
 from tierflow_flow.problems import Place
 
+_MAX_MARKED_DEPTH = 12
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -70,6 +71,16 @@ class Builder:
             raise fatal(f"more than {MAX_NODES} values, each alias counted with all that it stands for", line)
         if depth > MAX_DEPTH:
             raise fatal(f"nested deeper than {MAX_DEPTH} levels", line)
+
+    def mark(self, place: Place, line: int) -> None:
+        """Note the line of a key or item; what lies deep has the line of what it is in."""
+        if len(place) <= _MAX_MARKED_DEPTH:
+            self.lines[place] = line
+
+    def twice(self, key: str, place: Place) -> None:
+        """Note that a key is there again."""
+        first = f"; the first is in line {self.lines[place]}" if place in self.lines else ""
+        self.problems.append((place, f"key {key!r} twice{first}"))
 
     def string(self, text: str, place: Place) -> str:
         """The string; a flaw of it is noted."""

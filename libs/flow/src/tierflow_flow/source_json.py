@@ -99,10 +99,8 @@ class _Reader:
             if self.text[position : position + 1] != ":":
                 raise fatal("not JSON: expected ':'", self.line(position))
             if key in result:
-                self.builder.problems.append(
-                    (inner, f"key {key!r} twice; the first is in line {self.builder.lines[inner]}")
-                )
-            self.builder.lines[inner] = line
+                self.builder.twice(key, inner)
+            self.builder.mark(inner, line)
             result[key], position = self.value(self.skip(position + 1), inner, depth + 1)
             closed, position = self.separator(position, "}")
             if closed:
@@ -115,7 +113,7 @@ class _Reader:
             return result, position + 1
         while True:
             inner = (*place, len(result))
-            self.builder.lines[inner] = self.line(position)
+            self.builder.mark(inner, self.line(position))
             item, position = self.value(position, inner, depth + 1)
             result.append(item)
             closed, position = self.separator(position, "]")

@@ -115,14 +115,12 @@ class _Reader:
         if text == "<<":
             self.builder.problems.append((top.place, "merge keys (<<) are not supported; write the keys out"))
         if text in top.keys:
-            self.builder.problems.append(
-                (place, f"key {text!r} twice; the first is in line {self.builder.lines.get(place, 0)}")
-            )
+            self.builder.twice(text, place)
         top.key = text
         top.keys.add(text)
         top.characters += len(text)
         self.builder.count(0, len(text), 0, line)
-        self.builder.lines[place] = line
+        self.builder.mark(place, line)
 
     def place(self, line: int) -> Place:
         """Where the value that comes now belongs."""
@@ -134,7 +132,7 @@ class _Reader:
                 raise fatal("keys must be plain text", line)
             return (*top.place, top.key)
         place = (*top.place, len(top.value))
-        self.builder.lines[place] = line
+        self.builder.mark(place, line)
         return place
 
     def count(self, size: _Size, line: int) -> None:

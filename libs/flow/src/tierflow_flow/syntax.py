@@ -108,13 +108,15 @@ Node: TypeAlias = Literal | Name | Member | Has | Call | ListOf | MapOf | Unary 
 
 MACROS = {"map": (2, 3), "filter": (2,), "all": (2,), "exists": (2,), "exists_one": (2,), "existsOne": (2,)}
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"||"}),
-    frozenset({"&&"}),
-    frozenset({"==", "!=", "<", "<=", ">", ">=", "in"}),
-    frozenset({"+", "-"}),
-    frozenset({"*", "/", "%"}),
-)
+_PRECEDENCE = {
+    "||": 1,
+    "&&": 2,
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "in"), 3),
+    **dict.fromkeys(("+", "-"), 4),
+    **dict.fromkeys(("*", "/", "%"), 5),
+}
+_MAX_IN_A_ROW = 100
+"""Operators or members one after the other."""
 
 
 def parse_expression(text: str, start: int = 0, *, hole: bool = False) -> tuple[Node, int]:
@@ -182,28 +184,27 @@ class _Parser:
         return self.nested(self._choice)
 
     def _choice(self) -> Node:
-        condition = self._binary(0)
+        condition = self._binary(1)
         if not self.accept("?"):
             return condition
-        then = self._binary(0)
+        then = self._binary(1)
         self.expect(":")
         return Choice(condition, then, self.expression())
 
-    def _binary(self, level: int) -> Node:
-        if level == len(_LEVELS):
-            return self._unary()
-        left = self._binary(level + 1)
-        count = 0
-        while self._operator(level):
+    def _binary(self, least: int) -> Node:
+        """Operands with operators that bind at least so strongly; those of one strength from left to right."""
+        left, count = self._unary(), 0
+        while (precedence := self._precedence()) >= least:
             operator = str(self.advance().value)
-            left = Binary(operator, left, self._binary(level + 1))
+            left = Binary(operator, left, self._binary(precedence + 1))
             count += 1
-            if count > 8 * MAX_EXPRESSION_DEPTH:
+            if count > _MAX_IN_A_ROW:
                 raise ExpressionSyntaxError("too many operators in a row", self.token.start)
         return left
 
-    def _operator(self, level: int) -> bool:
-        return self.token.kind in (MARK, NAME) and self.token.value in _LEVELS[level]
+    def _precedence(self) -> int:
+        token = self.token
+        return _PRECEDENCE.get(token.value, 0) if token.kind in (MARK, NAME) else 0
 
     def _unary(self) -> Node:
         for mark in ("!", "-"):
@@ -218,7 +219,7 @@ class _Parser:
         count = 0
         while True:
             count += 1
-            if count > 2 * MAX_EXPRESSION_DEPTH:
+            if count > _MAX_IN_A_ROW:
                 raise ExpressionSyntaxError("too many members in a row", self.token.start)
             position = self.token.start
             if self.accept("."):
