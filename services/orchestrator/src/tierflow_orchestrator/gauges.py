@@ -20,12 +20,8 @@ def publish_metrics(
     metrics = Metrics("orchestrator")
     metrics.gauge_of("runs_in_memory", "Runs that this instance owns", lambda: len(durable.host.entities))
     metrics.gauge_of("attempts_in_flight", "Attempts at executors", lambda: len(dispatcher.flights))
-    metrics.gauge_of(
-        "steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.waiting_counts().values())
-    )
-    metrics.gauge_of(
-        "steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended
-    )
+    metrics.gauge_of("steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.waiting_counts().values()))
+    metrics.gauge_of("steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended)
     metrics.gauge_of(
         "attempts_retried",
         "Attempts that failed and were tried again since the start",
@@ -38,9 +34,7 @@ def publish_metrics(
     )
     metrics.gauge_of("commits", "Group commits since the start", lambda: durable.host.writer.batches)
     metrics.gauge_of("journal_rows", "Journal rows since the start", lambda: durable.host.writer.rows)
-    metrics.gauge_of(
-        "events_lag", "Journal positions that JetStream has not acknowledged", lambda: durable.relay.lag
-    )
+    metrics.gauge_of("events_lag", "Journal positions that JetStream has not acknowledged", lambda: durable.relay.lag)
     metrics.gauge_of(
         "events_published",
         "Event messages that JetStream has acknowledged since the start",

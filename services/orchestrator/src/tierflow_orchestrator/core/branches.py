@@ -16,14 +16,17 @@ from tierflow_orchestrator.core.step import Branches, Step, item_id
 def expand(run: Run, step: Step, count: int) -> None:
     """Makes the items of a map and readies as many as may run at once."""
     spec = run.spec(step)
-    step.branches = Branches(count=count)
-    steps = run.steps
-    for index in range(count):
-        child = item_id(step.id, index)
-        steps[child] = Step(id=child, of=step.id, handler=spec.handler, index=index)
-    run.counts_by_state[STEP.initial] += count
+    at_once = count if spec.concurrency is None else min(count, spec.concurrency)
+    step.branches = Branches(count=count, released=at_once)
+    children = [item_id(step.id, index) for index in range(count)]
+    steps, of, handler = run.steps, step.id, spec.handler
+    for index, child in enumerate(children):
+        state = "READY" if index < at_once else STEP.initial
+        steps[child] = Step(id=child, of=of, handler=handler, index=index, state=state)
+    run.counts_by_state["READY"] += at_once
+    run.counts_by_state[STEP.initial] += count - at_once
     if count:
-        release(run, step)
+        run.ready.setdefault(handler, deque()).extend(children[:at_once])
     else:
         run.undecided.append(step.id)
 

@@ -8,7 +8,7 @@ from tierflow_runtime.values import NO_USAGE, Failure, Micros, Payload, Usage
 from tierflow_orchestrator.core.states import STEP
 
 
-class Branches(msgspec.Struct, gc=False):
+class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """The items of a map step: how many there are, how many ended how."""
 
     count: int
@@ -22,7 +22,7 @@ class Branches(msgspec.Struct, gc=False):
     """The item whose failure exceeded what is tolerated; empty as long as the map can complete."""
 
 
-class Step(msgspec.Struct, gc=False):
+class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """One node of a run, or one item of a map. Changed only by `evolve`."""
 
     id: str
