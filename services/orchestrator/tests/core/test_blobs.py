@@ -141,3 +141,27 @@ def test_threshold() -> None:
         )
         payload = next(d.input for d in shell.dispatched if d.step_id == "b")
         assert isinstance(payload, BlobRef) == apart
+
+
+def test_more_than_a_value_can_be() -> None:
+    """Lesson 27: what would be larger than a value may be is not made: it fails typed and for good, and nothing is read for it."""
+    huge = BlobRef(sha256="0" * 64, size=40 << 20)
+    other = BlobRef(sha256="1" * 64, size=40 << 20)
+    shell = shell_of(
+        "  m: {map: [1, 2], call: h}\n  j: {call: h, with: {all: '${{ steps.m.output }}'}, retry: {max_attempts: 3}}\n"
+    )
+    shell.tell(result(shell, "m[0]", huge))
+    shell.auto = False
+    shell.tell(result(shell, "m[1]", other))
+    assert missing_blobs(shell.run, AssignSlot(step_id="j", executor_id="e")) == []
+    shell.assign()
+    failure = shell.run.steps["j"].failure
+    assert failure is not None
+    assert (failure.code, failure.retryable) == ("PAYLOAD_TOO_LARGE", False)
+    leaf = shell_of("  m: {map: [1, 2], call: h}\n")
+    leaf.tell(result(leaf, "m[0]", huge))
+    command = result(leaf, "m[1]", other)
+    leaf.run.contents[huge.sha256] = leaf.run.contents[other.sha256] = "1"
+    leaf.tell(command)
+    assert leaf.run.failure.code == "PAYLOAD_TOO_LARGE"  # type: ignore[union-attr]
+    assert "83886080 bytes" in leaf.run.failure.message  # type: ignore[union-attr]

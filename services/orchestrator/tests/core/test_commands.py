@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tierflow_orchestrator.core import Run, decide, dump
+from tierflow_orchestrator.core import Run, decide, dump, load, open_effects
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
     Cancel,
@@ -316,9 +316,42 @@ def test_not_before() -> None:
 
 
 def test_nothing_before_it_exists() -> None:
-    """V3: a run without events answers everything but its creation with nothing."""
+    """V3, Lesson 8: a run without events is in no state, and answers everything but its creation with nothing."""
     for command in (CANCEL, PAUSE, RESUME, WakeUp(), FailPrepare(failure=FAILURE)):
         run = Run.fresh(RUN_ID)
         decision = decide(run, command, START)
         assert not decision.events
         assert decision.reply.applied is False
+
+
+@pytest.mark.parametrize("state", MAKERS)
+def test_restart_in_every_state(state: str) -> None:
+    """K7, G7, R16: whatever state a run is in, another instance that knows nothing but what is stored brings it to the same end."""
+    shell = MAKERS[state]()
+    shell.run.flow = FLOW
+    for copy in (shell.folded(), load(dump(shell.run))):
+        copy.flow = FLOW
+        assert dump(copy) == dump(shell.run)
+        assert list(open_effects(copy)) == list(open_effects(shell.run))
+        assert copy.next_wake() == shell.run.next_wake()
+    ends = []
+    for other in (shell, MAKERS[state]()):
+        if other is not shell:
+            other.run = other.folded()
+        other.run.flow = FLOW
+        ends.append(bring_to_an_end(other))
+        other.check()
+    assert ends[0] == ends[1]
+
+
+def bring_to_an_end(shell: Shell) -> tuple[str, str, dict[str, str]]:
+    if shell.run.state in ("PAUSED", "SUSPENDED"):
+        shell.tell(Resume(command_id="on"))
+    shell.now = START + 200 * SECOND
+    shell.tell(WakeUp())
+    while shell.run.live:
+        shell.complete(next(iter(shell.run.live)))
+        if shell.run.state in ("PAUSED", "SUSPENDED"):
+            shell.tell(Resume(command_id="on"))
+    assert shell.run.ended
+    return shell.run.state, shell.run.outcome, shell.states()

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 from tierflow_orchestrator.core import dump, load, open_effects
-from tierflow_orchestrator.core.commands import AssignSlot, Cancel, DispatchAttempt, ReportEnd, StopAttempt, WakeUp
+from tierflow_orchestrator.core.commands import (
+    AssignSlot,
+    Cancel,
+    DispatchAttempt,
+    ReportEnd,
+    ReportLost,
+    StopAttempt,
+    WakeUp,
+)
 from tierflow_orchestrator.core.events import StepFailed, StepScheduled
 from tierflow_runtime.values import Allocation, Context, Options, RetryPolicy
 
@@ -178,3 +186,13 @@ def test_effects_after_a_restart() -> None:
     shell.cancelled("b")
     assert [type(effect) for effect in open_effects(shell.folded())] == [ReportEnd]
     assert len(shell.events(StepScheduled)) == 2
+
+
+def test_what_is_lost_holds_nothing() -> None:
+    """Lesson 26, B5: the place of a lost attempt is free for the next step at once."""
+    shell = Shell(
+        flow(call("a", on_lost="FAIL", on_error="continue"), call("b")), allocation=Allocation(concurrent_steps=1)
+    )
+    assert list(shell.run.live) == ["a"]
+    shell.tell(ReportLost(attempt_id=shell.attempt_id("a"), reason="gone"))
+    assert list(shell.run.live) == ["b"]

@@ -1,12 +1,15 @@
 """Chains, diamonds, maps: what starts when."""
 
+import msgspec
+import pytest
+from tierflow_flow import parse
 from tierflow_orchestrator.core.events import RunEnded, RunStateChanged, StepScheduled
 
 from .fakes import Ref, Shell, Value, call, flow, map_
 
 
 def test_chain():
-    """C3, C8, E1, Lesson 17: created, prepared, one step after the other, the last result and the end in one decision."""
+    """B5, C3, C8, E1, Lesson 17: created, prepared, one step after the other, the last result and the end in one decision."""
     shell = Shell(flow(call("a", with_=Value({"n": 1})), call("b", "a", with_=Ref("steps.a.output"))))
     assert [e.to for e in shell.events(RunStateChanged)] == ["PREPARING", "RUNNING"]
     assert shell.states() == {"a": "SCHEDULED", "b": "PENDING"}
@@ -42,7 +45,7 @@ def test_diamond():
 
 
 def test_map():
-    """E3, Lesson 4: the items of a map run with bounded concurrency, the join counts all of them, the output keeps their order."""
+    """B5, E3, Lesson 4: the items of a map run with bounded concurrency, the join counts all of them, the output keeps their order."""
     shell = Shell(flow(map_("m", ["x", "y", "z"], concurrency=2), call("j", "m", with_=Ref("steps.m.output"))))
     assert shell.states() == {
         "m": "RUNNING",
@@ -72,3 +75,33 @@ def test_nothing_to_do():
     assert len(shell.events(RunEnded)) == 1
     assert len(shell.events(StepScheduled)) == 1
     shell.check()
+
+
+def test_five_lifecycle_events():
+    """H1: execution start, step start, step complete, step error, execution complete, in this order."""
+    shell = Shell(flow(call("a"), call("b", "a", on_error="continue")))
+    shell.complete("a")
+    shell.fail("b")
+    names = [type(event).__name__ for event in shell.events()]
+    wanted = ["RunCreated", "StepStarted", "StepCompleted", "StepFailed", "RunEnded"]
+    assert [name for name in names if name in wanted] == [*wanted[:3], "StepStarted", *wanted[3:]]
+
+
+def test_the_definition_says_how_it_is_walked():
+    """E1, E2: the same steps as a graph and as a sequence; the same input twice gives the same decisions."""
+    text = "name: t\n%ssteps:\n  a: {call: h}\n  b: {call: h}\n"
+    graph, sequence = (Shell(parse(text % head, "yaml")) for head in ("", "navigator: sequence\n"))
+    assert graph.states() == {"a": "SCHEDULED", "b": "SCHEDULED"}
+    assert sequence.states() == {"a": "SCHEDULED", "b": "PENDING"}
+    again = Shell(parse(text % "", "yaml"))
+    assert again.journal == graph.journal
+
+
+def test_context_is_immutable():
+    """L1: a run's context, its options and its flow cannot be changed; children are derived."""
+    shell = Shell(flow(call("a")))
+    for value, name in ((shell.run.context, "tenant"), (shell.run.options, "priority"), (shell.run.flow, "name")):
+        with pytest.raises(AttributeError):
+            setattr(value, name, "other")
+    child = msgspec.structs.replace(shell.run.context, step_id="a")
+    assert (child.step_id, shell.run.context.step_id) == ("a", "")

@@ -11,7 +11,7 @@ from .fakes import Shell, call, flow
 
 @pytest.mark.parametrize("machine", [RUN, STEP], ids=lambda machine: machine.name)
 def test_every_pair_of_states(machine: Machine) -> None:
-    """C2, O14, Lesson 2, Lesson 21: what is in the table is allowed; everything else raises, naming both states."""
+    """B5, C2, O14, Lesson 2, Lesson 21: what is in the table is allowed; everything else raises, naming both states."""
     for from_ in machine.states:
         for to in machine.states:
             if to in machine.table[from_]:

@@ -187,7 +187,7 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
 def _looked_into(run: Run) -> dict[str, None]:
     """Stored outputs that may be looked into and are not at hand; each is asked for once."""
     if run.unloaded is None:
-        run.unloaded = {ref.sha256: None for step_id in run.content_steps() for ref in run.large.get(step_id, ())}
+        run.unloaded = {ref.sha256: None for name, refs in run.large.items() if run.looks_into(name) for ref in refs}
     for sha256 in tuple(run.unloaded):
         if sha256 in run.contents:
             del run.unloaded[sha256]
@@ -199,6 +199,6 @@ def _reported(run: Run, attempt_id: str, output: BlobRef) -> dict[str, None]:
     step = attempts.current(run, attempt_id)
     if step is None:
         return {}
-    if step.of in run.content_steps() or run.spec(step).output_schema is not None:
+    if run.looks_into(step.of) or run.spec(step).output_schema is not None:
         return {output.sha256: None}
     return {}

@@ -6,7 +6,7 @@ from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
 from tierflow_orchestrator.core import events, failures
-from tierflow_orchestrator.core.payloads import payload_of, violations
+from tierflow_orchestrator.core.payloads import failure_code, payload_of, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import RunScope, output_text, parse
 from tierflow_orchestrator.core.step import Step, item_id
@@ -64,20 +64,27 @@ def _end_finished(turn: Turn) -> None:
         end(turn, "FAILED", "FAILURE", failure=_step_failure(run))
         return
     try:
-        text = _output(run)
+        output = _checked_output(turn)
     except ExpressionError as error:
-        failure = failures.made("EXPRESSION_FAILED", f"The run's output: {error}", "output")
+        failure = failures.made(failure_code(error), f"The run's output: {error}", "output")
         end(turn, "FAILED", "FAILURE", failure=failure)
         return
-    schema = run.definition().output_schema
-    found = violations(schema, parse(text), "output") if schema is not None else ()
-    if found:
-        message = "The run's output does not match the flow's output schema."
-        failure = failures.made("OUTPUT_INVALID", message, "output", violations=found)
-        end(turn, "FAILED", "FAILURE", failure=failure)
+    if isinstance(output, Failure):
+        end(turn, "FAILED", "FAILURE", failure=output)
         return
     outcome = "PARTIAL" if run.partial else "DEGRADED" if run.degraded else "SUCCESS"
-    end(turn, "COMPLETED", outcome, output=payload_of(text, turn.blobs))
+    end(turn, "COMPLETED", outcome, output=output)
+
+
+def _checked_output(turn: Turn) -> Payload | Failure:
+    """The run's output, or the failure that it does not match the flow's schema. Raises `ExpressionError`."""
+    text = _output(turn.run)
+    schema = turn.run.definition().output_schema
+    found = violations(schema, parse(text), "output") if schema is not None else ()
+    if not found:
+        return payload_of(text, turn.blobs)
+    message = "The run's output does not match the flow's output schema."
+    return failures.made("OUTPUT_INVALID", message, "output", violations=found)
 
 
 def _output(run: Run) -> str:

@@ -211,8 +211,8 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
     step.output, step.outcome = event.output, event.outcome
     _book(run, step, event.usage)
     if isinstance(event.output, BlobRef):
-        run.large.setdefault(step.of, []).append(event.output)
-        if run.unloaded is not None and step.of in run.content_steps():
+        run.note_large(step.of, event.output)
+        if run.unloaded is not None and run.looks_into(step.of):
             run.unloaded[event.output.sha256] = None
     if event.outcome == "DEGRADED":
         run.degraded = True

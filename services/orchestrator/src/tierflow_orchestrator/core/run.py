@@ -13,6 +13,7 @@ from typing import Any, Final
 from tierflow_flow.definition import Flow, StepSpec
 from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
 
+from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_orchestrator.core.step import Step
 
@@ -50,6 +51,7 @@ class Run:
         "input",
         "items",
         "large",
+        "large_bytes",
         "live",
         "looked_into",
         "open_steps",
@@ -93,7 +95,7 @@ class Run:
         self.started_at: Micros | None = None
         self.ended_at: Micros | None = None
         self.deadline: Micros | None = None
-        """The earliest of all that bound it in time."""
+        """The earliest of all that bound it in time. It stays where it is while the run is paused."""
         self.steps: dict[str, Step] = {}
         """In the order in which they became known."""
         self.live: dict[str, None] = {}
@@ -119,6 +121,8 @@ class Run:
         self.large: dict[str, list[BlobRef]] = {}
         """By id of the definition: outputs that are stored apart."""
         # Derived.
+        self.large_bytes: dict[str, int] = {}
+        """By id of the definition: the size of those outputs together."""
         self.counts_by_state: dict[str, int] = dict.fromkeys(STEP.table, 0)
         self.ready: dict[str, deque[str]] = {}
         """By handler: steps that may start, oldest first. Entries that are no longer so are dropped when they are met."""
@@ -177,6 +181,15 @@ class Run:
                     found.update(() if template is None else template.steps)
             self.looked_into = frozenset(found)
         return self.looked_into
+
+    def note_large(self, definition_id: str, ref: BlobRef) -> None:
+        """An output of a step, or of an item of a map, is stored apart."""
+        self.large.setdefault(definition_id, []).append(ref)
+        self.large_bytes[definition_id] = self.large_bytes.get(definition_id, 0) + ref.size
+
+    def looks_into(self, definition_id: str) -> bool:
+        """Whether stored outputs of this step must be at hand. Not where they are too many to make a value of: that fails without them."""
+        return definition_id in self.content_steps() and self.large_bytes.get(definition_id, 0) <= LARGEST_BYTES
 
     @property
     def failure_policy(self) -> str:

@@ -14,6 +14,7 @@ from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
 
+from tierflow_orchestrator.core.payloads import LARGEST_BYTES, TooLarge
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step, item_id
 
@@ -168,8 +169,16 @@ def output_text(run: Run, step: Step, *, marks: bool = False) -> str:
     """
     if step.branches is None or step.state != "COMPLETED":
         return _text_or_mark(run, step.output, marks)
+    if (size := size_of_items(run, step)) > LARGEST_BYTES:
+        raise TooLarge(size)
     texts = [_text_or_mark(run, run.steps[item_id(step.id, i)].output, marks) for i in range(step.branches.count)]
     return "[" + ",".join(texts) + "]"
+
+
+def size_of_items(run: Run, step: Step) -> int:
+    """Bytes (of what is stored inline: characters) of the outputs of a map's items together."""
+    outputs = (run.steps[item_id(step.id, i)].output for i in range(step.branches.count if step.branches else 0))
+    return sum(output.size if isinstance(output, BlobRef) else len(output) for output in outputs if output is not None)
 
 
 def _text_or_mark(run: Run, payload: Payload | None, marks: bool) -> str:

@@ -8,7 +8,7 @@ from tierflow_runtime.values import Failure, Payload
 from tierflow_orchestrator.core import commands, events, failures
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.navigator import fail, items_of, settle
-from tierflow_orchestrator.core.payloads import payload_of
+from tierflow_orchestrator.core.payloads import failure_code, payload_of
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark
 from tierflow_orchestrator.core.step import Step
@@ -55,7 +55,7 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     try:
         return None, resolve_input(turn, step)
     except ExpressionError as error:
-        return failures.of_step(step, "EXPRESSION_FAILED", str(error), "schedule"), None
+        return failures.of_step(step, failure_code(error), str(error), "schedule"), None
 
 
 def resolve_input(turn: Turn, step: Step) -> Payload:

@@ -95,4 +95,4 @@ def _restore(run: Run, step: Step) -> None:
     if step.state == "BACKOFF" and not step.asked and step.next_attempt_at is not None:
         run.backoff.append((step.next_attempt_at, step.id, step.epoch))
     if isinstance(step.output, BlobRef) and step.state in STEP.final:
-        run.large.setdefault(step.of, []).append(step.output)
+        run.note_large(step.of, step.output)
