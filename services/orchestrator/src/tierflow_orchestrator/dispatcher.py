@@ -323,6 +323,8 @@ class Dispatcher:
             return
         if flight.stop_reason is not None:
             self._lose(flight, "it was cancelled before it reached its executor")
+        elif link.draining:
+            self._lose(flight, "its executor is draining and has not taken it")
         elif flight.make is not None:
             flight.sent = True
             link.frames.put("execute", flight.make())
