@@ -43,7 +43,7 @@ async def test_a_real_process_conforms(executor_process: Start, capsys: pytest.C
 
 async def test_drain_finishes_what_there_is(executor_process: Start) -> None:
     """Q22, N6, Lesson 24: told to stop it says so, takes nothing new, finishes, delivers, waits for the acknowledgement, and exits 0."""
-    process = executor_process()
+    process = executor_process(TIERFLOW_DRAIN_UNDER_WAY="0")
     async with Peer(process.address, "one") as peer:
         running, late = a_request("sleep", '{"seconds": 1}'), a_request("echo", "1")
         peer.start(running)
@@ -78,6 +78,23 @@ async def test_results_can_be_fetched_during_the_drain(executor_process: Start) 
         peer.send(adopt=[request.context.attempt_id])
         assert (await peer.result(request.context.attempt_id)).state == COMPLETED
         peer.acknowledge(request.context.attempt_id)
+        await eventually(lambda: not process.running)
+    assert process.exit_code == 0
+
+
+async def test_what_is_under_way_when_the_drain_begins_is_taken(executor_process: Start) -> None:
+    """Q22: a request that was sent before the orchestrator could know of the drain is not turned away: a deploy costs no attempt."""
+    process = executor_process(TIERFLOW_DRAIN_UNDER_WAY="2")
+    async with Peer(process.address, "one") as peer:
+        first, second = a_request("sleep", '{"seconds": 0.5}'), a_request("echo", "1")
+        peer.start(first)
+        await peer.settled()
+        terminate(process)
+        await peer.until(lambda: any(frame.draining for frame in peer.frames), "the news of the drain")
+        peer.start(second)
+        for request in (first, second):
+            assert (await peer.result(request.context.attempt_id)).state == COMPLETED
+            peer.acknowledge(request.context.attempt_id)
         await eventually(lambda: not process.running)
     assert process.exit_code == 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tierflow_executor.engine import Engine
 
 _BEYOND_GRACE = 2.0  # seconds for results of what was stopped to be delivered and acknowledged
@@ -13,6 +15,10 @@ async def drain(engine: Engine, timeout: float) -> bool:
     What still runs when the time is over is stopped, with EXECUTOR_LOST as its result.
     """
     engine.start_draining()
+    if len(engine.streams):
+        await asyncio.sleep(
+            min(timeout, engine.settings.drain_under_way)
+        )  # what was sent before they could know is still taken
     if await engine.settled(timeout):
         return True
     for attempt in engine.attempts.under_way():

@@ -56,6 +56,7 @@ class Engine:
         self.started_ns = time.time_ns()
         self.last_failure: Failure | None = None
         self.draining = False
+        self._closed_at = float("inf")
         self.streams = Streams()
         self.attempts = Attempts(held_bytes=settings.held_bytes, ttl=settings.held_seconds * 1_000_000)
         self._loop = asyncio.get_running_loop()
@@ -147,7 +148,7 @@ class Engine:
 
     def _execute_for(self, stream: Stream, request: step_pb2.StepExecutionRequest) -> None:
         context = request.context
-        if self.draining and self.attempts.get(context.attempt_id) is None:
+        if self._takes_nothing and self.attempts.get(context.attempt_id) is None:
             stream.outbox.put_first(wire.frame(statuses=[wire.status_of(context.attempt_id, None)]))
             return
         verdict, attempt = self.attempts.request(context.attempt_id, context.run_id, stream.instance)
@@ -248,9 +249,15 @@ class Engine:
         """Whether nothing runs, waits, or is held for an orchestrator."""
         return not (self.runner.busy or self.runner.waiting or len(self.attempts.holding))
 
+    @property
+    def _takes_nothing(self) -> bool:
+        """Whether requests are refused. In the first moment of a drain those come that were sent before anybody could know of it."""
+        return self.draining and self._loop.time() >= self._closed_at
+
     def start_draining(self) -> None:
         """From now on nothing new is taken; all who are connected are told."""
         self.draining = True
+        self._closed_at = self._loop.time() + self.settings.drain_under_way
         for stream in self.streams:
             stream.outbox.put_first(wire.frame(draining=True))
         self._share()

@@ -29,6 +29,12 @@ class ExecutorSettings(ServiceSettings):
         le=86_400,
         description="seconds that attempts under way are given when the executor is told to stop",
     )
+    drain_under_way: float = Field(
+        default=0.5,
+        ge=0,
+        le=60,
+        description="seconds after being told to stop in which requests that were under way are still taken",
+    )
     handlers: Modules = Field(default=(), description="names of Python modules with handlers, separated by commas")
     labels: Annotated[dict[str, str], NoDecode, BeforeValidator(_labels)] = Field(
         default={}, description="labels for routing, key=value, separated by commas"
