@@ -34,6 +34,14 @@ async def fail(context: Context, value: Any) -> None:
     raise LookupError(f"internal-canary {value}")
 
 
+@handler("contract.flaky")
+async def flaky(context: Context, value: dict[str, str]) -> str:
+    """Fails on its first attempt."""
+    if context.attempt == 1:
+        raise ConnectionError("not yet")
+    return value["key"]
+
+
 @handler("contract.spend")
 async def spend(context: Context, value: dict[str, int]) -> int:
     """Books so many micro-credits."""
