@@ -242,3 +242,19 @@ async def test_values_refuse_for_good(serve: Serve) -> None:
     async with Peer(served.address, "one") as peer:
         for name, given in (("json.parse", {"text": "{"}), ("text.split", {"text": "a", "separator": ""})):
             assert code(await peer.run(a_request(name, json.dumps(given)))) == "HANDLER_REJECTED"
+
+
+async def test_a_secret_is_sent_and_in_nothing_else(serve: Serve, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L16: the request names the secret; its value reaches the host that it is released for, and is in no result."""
+    monkeypatch.setenv("TIERFLOW_SECRETS", f"THE_KEY@{site.url.removeprefix('http://')}")
+    monkeypatch.setenv("THE_KEY", "s3cret-value")
+    site.answers["/"] = answer(200, b"{}", content_type="application/json")
+    served = await serve()
+    async with Peer(served.address, "one") as peer:
+        result = await peer.run(a_call(f"{site.url}/", bearer="THE_KEY"))
+        assert result.state == COMPLETED
+        assert site.requests[-1][1]["authorization"] == "Bearer s3cret-value"
+        assert b"s3cret-value" not in result.SerializeToString()
+        refused = await peer.run(a_call(f"{site.url}/", bearer="PATH"))
+        assert code(refused) == "PERMISSION_DENIED"
+        assert len(site.requests) == 1

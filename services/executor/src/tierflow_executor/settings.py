@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 from tierflow_runtime.settings import Modules, Port, ServiceSettings
 
+from tierflow_executor.released import SECRET_AT_HOST
+
 
 def _labels(text: object) -> object:
     if not isinstance(text, str):
@@ -17,6 +19,15 @@ def _labels(text: object) -> object:
     if any(not key.strip() or not sign for key, sign, _ in pairs):
         raise PydanticCustomError("labels", "key=value pairs, separated by commas")
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _secrets(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    pairs = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(SECRET_AT_HOST.fullmatch(pair) for pair in pairs):
+        raise PydanticCustomError("secrets", "NAME@host pairs, separated by commas")
+    return tuple(pairs)
 
 
 class ExecutorSettings(ServiceSettings):
@@ -38,6 +49,10 @@ class ExecutorSettings(ServiceSettings):
     handlers: Modules = Field(default=(), description="names of Python modules with handlers, separated by commas")
     labels: Annotated[dict[str, str], NoDecode, BeforeValidator(_labels)] = Field(
         default={}, description="labels for routing, key=value, separated by commas"
+    )
+    secrets: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_secrets)] = Field(
+        default=(),
+        description="variables of this environment that http.request may send as bearer tokens, each as NAME@host, separated by commas",
     )
     slots: int = Field(default=256, ge=1, le=100_000, description="attempts that may run at once")
     threads: int = Field(

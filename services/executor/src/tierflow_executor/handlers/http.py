@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from tierflow import Context, HandlerFailed, Rejected, handler
 
+from tierflow_executor import released
 from tierflow_executor.logs import CURRENT
 from tierflow_executor.running import Running
 
@@ -35,6 +36,12 @@ class Request(BaseModel):
     url: str
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     headers: dict[str, str] = {}
+    bearer: Annotated[
+        str,
+        Field(
+            description="Name of a secret of the executor that is sent as bearer token; TIERFLOW_SECRETS there says to which hosts."
+        ),
+    ] = ""
     query: Annotated[dict[str, str | int | float | bool], Field(description="Parameters added to the URL.")] = {}
     body: Annotated[Any, Field(description="Sent as JSON.")] = None
     text: Annotated[str | None, Field(description="Sent as it is, instead of `body`.")] = None
@@ -90,6 +97,8 @@ def _headers(context: Context, asked: Request) -> dict[str, str]:
     if asked.text is None and asked.body is not None:
         headers["content-type"] = "application/json"
     headers |= given
+    if asked.bearer:
+        headers["authorization"] = f"Bearer {released.token(asked.bearer, asked.url)}"
     headers["tierflow-attempt"] = context.attempt_id
     headers["tierflow-epoch"] = str(context.epoch)
     if context.traceparent:
