@@ -110,6 +110,9 @@ async def test_one_goal_is_one_trace(collector: tuple[Collector, str], make_stac
     attempts = [span for service, span in found.values() if service == "tierflow-executor"]
     assert {span.parent_span_id.hex() for span in attempts} == {span_id_of(taken.run_id)}
     assert sorted(span.status.code == Status.STATUS_CODE_ERROR for span in attempts) == [False, False, True]
+    retried = next(span for span in attempts if span.links)
+    before = next(span for span in attempts if span.status.code == Status.STATUS_CODE_ERROR)
+    assert [link.span_id for link in retried.links] == [before.span_id]
     for _, span in found.values():
         assert span.end_time_unix_nano >= span.start_time_unix_nano > 0
     run = found[span_id_of(taken.run_id)][1]

@@ -54,7 +54,8 @@ async def test_a_span_per_traced_attempt(serve: Serve) -> None:
         result = await peer.run(a_request("tell", traceparent=f"00-{trace}-{parent}-01"))
         unsampled = await peer.run(a_request("tell", traceparent=f"00-{trace}-{parent}-00"))
     assert len(spans.recorded) == 1
-    name, trace_id, span_id, parent_id, started, ended, attributes, status = spans.recorded[0]
+    name, trace_id, span_id, parent_id, started, ended, attributes, status, links = spans.recorded[0]
+    assert links == []
     assert (name, trace_id, parent_id, status) == ("step tell", trace, parent, "")
     assert json.loads(result.output.json) == f"00-{trace}-{span_id}-01"
     assert started <= ended

@@ -7,7 +7,7 @@ from typing import Any
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionResult
 from tierflow_runtime.metrics import Metrics
 from tierflow_runtime.telemetry import Telemetry
-from tierflow_runtime.tracecontext import child_traceparent, parse_traceparent, span_id_of
+from tierflow_runtime.tracecontext import Traceparent, child_traceparent, parse_traceparent, span_id_of
 from tierflow_runtime.wire import ERROR_CODES, OUTCOMES, STEP_STATES
 
 from tierflow_executor.running import Running
@@ -76,7 +76,17 @@ class Observer:
                 "tierflow.state": STEP_STATES.name(result.state),
             },
             ERROR_CODES.name(result.failure.code) if result.HasField("failure") else "",
+            self._links(running, parent),
         )
+
+    @staticmethod
+    def _links(running: Running, parent: Traceparent) -> list[str]:
+        """The attempt before, where there was one: a retry follows from it (M1)."""
+        context = running.request.context
+        if context.attempt <= 1:
+            return []
+        before = span_id_of(context.run_id, context.step_id, context.attempt - 1)
+        return [str(Traceparent(parent.trace_id, before, parent.sampled))]
 
     @staticmethod
     def _span_id(running: Running) -> str:
