@@ -43,7 +43,7 @@ class Mending:
             return
         self._ids.add(entity.id)
         try:
-            again = await host.owning.take(entity.id, 0, adopted=False)
+            again = await host.owning.take(entity.id, 0)
             if again is not None:
                 host.apply(again, host.machine.abort_command(_defect(kind)))
         except FailureError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from tierflow_runtime.errors import failure
@@ -21,7 +22,12 @@ PAGE = 1000
 ADOPT_AT_ONCE = 100
 DUE_AT_ONCE = 500
 MOST_ADOPTIONS = 3
-"""An entity adopted more often without progress is set aside (rule R13)."""
+"""An entity adopted more often without progress is suspected of killing its owners (rule R13)."""
+MOST_SUSPICIONS = 6
+"""An entity adopted more often is set aside, in whatever company it was."""
+SPREAD = 250_000
+"""Microseconds between suspects that come back one after the other."""
+SPREAD_MOST = 60_000_000
 
 
 class Loader:
@@ -73,8 +79,13 @@ class Owning:
         self._poke = asyncio.Event()
         self.stopped = False
         self.adopted = 0
-        self._unloaded: dict[str, tuple[int, bool]] = {}
-        """Owned by this instance, but not yet in memory: loading them is tried until it works."""
+        self._unloaded: dict[str, int] = {}
+        """Owned by this instance, but not yet in memory, with their adoptions: loading them is tried until it works."""
+        self._doubts = 0
+        """A claim got no answer: so many looks until what it may have claimed is known."""
+        self._strays: set[str] = set()
+        self._sifted: Set[str] = frozenset()
+        """Suspects that are being let go at the moment."""
 
     def poke(self) -> None:
         """Looks for fenced owners at once."""
@@ -96,55 +107,99 @@ class Owning:
                 log.info("adoption waits", reason=str(error))
 
     async def _adopt_all(self, fenced: str) -> None:
-        host = self._host
         while not self.stopped:
-            rows = await host.database.fetch("adopt", me=host.instance.id, limit=ADOPT_AT_ONCE, **{"from": fenced})
-            if not rows:
+            adopted = await self._claimed("adopt", limit=ADOPT_AT_ONCE, **{"from": fenced})
+            if not adopted:
                 return
-            log.warning("adopting entities of a fenced instance", count=len(rows), fenced_instance_id=fenced)
-            host.hooks.replaces(fenced)
-            for row in rows:
-                await self.take(str(row["id"]), row["adoptions"], adopted=True)
-            self.adopted += len(rows)
+            log.warning("adopting entities of a fenced instance", count=len(adopted), fenced_instance_id=fenced)
+            self._host.hooks.replaces(fenced)
+            self.adopted += len(adopted)
+            suspects = {entity_id: count for entity_id, count in adopted.items() if count > MOST_ADOPTIONS}
+            self._unloaded.update({entity_id: adopted[entity_id] for entity_id in adopted.keys() - suspects.keys()})
+            if suspects:
+                await self._sift(suspects)
+            await self._load_claimed()
+
+    async def _claimed(self, query: str, /, **values: Any) -> dict[str, int]:
+        """Makes this instance the owner of entities: their ids, with their adoptions. Without an answer it may have become that all the same."""
+        try:
+            rows = await self._host.database.fetch(query, me=self._host.instance.id, **values)
+        except FailureError:
+            self._doubts = 2
+            raise
+        return {str(row["id"]): row["adoptions"] for row in rows}
+
+    async def _sift(self, suspects: dict[str, int]) -> None:
+        """Suspects of killing their owners: one that comes alone is set aside; among several the innocent are told by coming back one after the other."""
+        spread = [entity_id for entity_id, count in suspects.items() if len(suspects) > 1 and count <= MOST_SUSPICIONS]
+        self._sifted = suspects.keys()
+        try:
+            for entity_id in suspects.keys() - set(spread):
+                await self.quarantine(entity_id, f"adopted {suspects[entity_id]} times without progress")
+            if spread:
+                log.warning("entities that were adopted too often come back one by one", count=len(spread))
+                step, now = min(SPREAD, SPREAD_MOST // len(spread)), self._host.clock.now()
+                moments = [now + step * number for number in range(1, len(spread) + 1)]
+                await self._host.database.fetch("put_off", me=self._host.instance.id, ids=spread, moments=moments)
+        except FailureError:
+            self._doubts = 2  # Those that are still this instance's are found and loaded when the database is back.
+            raise
+        finally:
+            self._sifted = frozenset()
 
     async def run_due(self) -> None:
-        """Claims parked entities whose time has come (rule R15)."""
+        """Claims parked entities whose time has come (rule R15), and loads what could not be loaded before."""
         host = self._host
         while True:
             await asyncio.sleep(0.5)
             if self.stopped or not host.instance.alive:
                 continue
             try:
-                for entity_id, (adoptions, adopted) in list(self._unloaded.items()):
-                    await self.take(entity_id, adoptions, adopted=adopted)
-                rows = await host.database.fetch("due", me=host.instance.id, now=host.clock.now(), limit=DUE_AT_ONCE)
-                for row in rows:
-                    await self.take(str(row["id"]), row["adoptions"], adopted=False)
+                await self._recount()
+                self._unloaded.update(await self._claimed("due", now=host.clock.now(), limit=DUE_AT_ONCE))
+                await self._load_claimed()
             except FailureError as error:
                 log.info("waking waits", reason=str(error))
 
-    async def take(self, entity_id: str, adoptions: int, *, adopted: bool) -> Entity[Any] | None:
+    async def _load_claimed(self) -> None:
+        for entity_id, adoptions in list(self._unloaded.items()):
+            await self.take(entity_id, adoptions)
+
+    async def _recount(self) -> None:
+        """After a claim without an answer: what names this instance as its owner, and was not in memory at two looks in turn, is loaded."""
+        if not self._doubts:
+            return
+        host = self._host
+        rows = await host.database.fetch("owned", me=host.instance.id)
+        found = {str(row["id"]): row["adoptions"] for row in rows}
+        missing = found.keys() - host.entities.keys() - self._unloaded.keys() - self._sifted
+        if self._doubts == 1:
+            for entity_id in missing & self._strays:
+                log.warning("an entity was claimed without an answer", entity_id=entity_id)
+                self._unloaded[entity_id] = found[entity_id]
+        self._strays = missing
+        self._doubts -= 1
+
+    async def take(self, entity_id: str, adoptions: int) -> Entity[Any] | None:
         """Loads an entity that this instance has just become the owner of, and carries out what may not have been done (rule R16)."""
         host = self._host
         if entity_id in host.entities:
+            self._unloaded.pop(entity_id, None)
             return host.entities[entity_id]
-        self._unloaded[entity_id] = (adoptions, adopted)
-        entity = await self._load(entity_id, adoptions, adopted=adopted)
+        self._unloaded[entity_id] = adoptions
+        entity = await self._load(entity_id, adoptions)
         self._unloaded.pop(entity_id, None)
         return entity
 
-    async def _load(self, entity_id: str, adoptions: int, *, adopted: bool) -> Entity[Any] | None:
+    async def _load(self, entity_id: str, adoptions: int) -> Entity[Any] | None:
         host = self._host
-        if adoptions > MOST_ADOPTIONS:
-            await self.quarantine(entity_id, f"adopted {adoptions} times without progress")
-            return None
         entity = await host.loader.load(entity_id)
         if entity is None:
             await self.quarantine(entity_id, "its journal is empty")
             return None
         if entity_id in host.entities:
             return host.entities[entity_id]
-        entity.adopted = adopted
+        entity.adopted = adoptions > 0
         host.register(entity)
         entity.header = host.machine.header(entity.state)
         host.hooks.opened(entity)
@@ -160,12 +215,12 @@ class Owning:
     async def claim(self, entity_id: str, owner: str | None) -> Entity[Any] | None:
         """Takes an entity that nobody, or a fenced instance, owns (rule R14). None where somebody else was faster. Raises FailureError QUARANTINED."""
         host = self._host
-        rows = await host.database.fetch("claim", me=host.instance.id, id=entity_id, **{"from": owner})
-        if not rows:
+        claimed = await self._claimed("claim", id=entity_id, **{"from": owner})
+        if not claimed:
             return None
         if owner is not None:
             host.hooks.replaces(owner)
-        entity = await self.take(entity_id, 0 if owner is None else rows[0]["adoptions"], adopted=owner is not None)
+        entity = await self.take(entity_id, claimed[entity_id])
         if entity is None:
             raise FailureError(
                 failure(

@@ -74,9 +74,20 @@ RETURNING entity.id, entity.adoptions
 WITH held AS MATERIALIZED (
     SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
 )
-UPDATE entity SET owner = held.id
+UPDATE entity SET owner = held.id, adoptions = CASE WHEN entity.owner IS NULL THEN entity.adoptions ELSE least(entity.adoptions + 1, 1000) END
 FROM held WHERE entity.id = :id AND entity.owner IS NOT DISTINCT FROM :from
 RETURNING entity.id, entity.adoptions
+
+-- name: owned
+SELECT id, adoptions FROM entity WHERE owner = :me
+
+-- name: put_off
+WITH held AS MATERIALIZED (
+    SELECT id FROM fence WHERE id = :me AND NOT fenced FOR SHARE
+)
+UPDATE entity SET owner = NULL, wake_at = late.moment
+FROM unnest(:ids::uuid[], :moments::bigint[]) AS late(id, moment), held
+WHERE entity.id = late.id AND entity.owner = held.id
 
 -- name: release
 WITH held AS MATERIALIZED (
