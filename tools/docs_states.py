@@ -52,7 +52,6 @@ def _machine(initial: str, table: Mapping[str, Mapping[str, str]]) -> list[Move]
 
 def _attempt() -> list[Move]:
     moves = [
-        (from_.name, to.name, move.name.lower().replace("_", " "))
-        for (from_, move), to in attempt.TRANSITIONS.items()
+        (from_.name, to.name, move.name.lower().replace("_", " ")) for (from_, move), to in attempt.TRANSITIONS.items()
     ]
     return [("", attempt.State.QUEUED.name, "accepted"), *moves]
