@@ -221,6 +221,13 @@ class Dispatcher:
         """The result of an attempt is committed: the executor may forget it (rule R27)."""
         link.frames.put_first("acknowledge", attempt_id)
 
+    def note_heartbeat(self, run_id: str, step_id: str, details: Any) -> None:
+        """Where the present attempt of a step was, for the next one; None: there is nothing to hand on."""
+        if details is None:
+            self.heartbeats.pop((run_id, step_id), None)
+        else:
+            self.heartbeats[run_id, step_id] = details
+
     def forget_run(self, run_id: str, *, stop: bool) -> None:
         """The run is no longer owned here: its slots and its place in queues are free. `stop`: what still runs for it is told to stop."""
         for attempt_id in list(self._by_run.get(run_id, ())):
@@ -231,6 +238,8 @@ class Dispatcher:
             self.land(attempt_id)
         for queue in self._waiting.values():
             queue.pop(run_id, None)
+        for key in [key for key in self.heartbeats if key[0] == run_id]:
+            del self.heartbeats[key]
 
     def replaces(self, instance_id: str) -> None:
         """This instance has taken over what another owned: all executors are told before anything else is sent (rule R25)."""

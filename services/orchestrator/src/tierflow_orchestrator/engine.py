@@ -236,8 +236,11 @@ class Engine(Reports):
         if entity is None or entity.closing or missing_blobs(entity.state, command):
             self.host.spawn(self._route_result(link, run_id, attempt_id, command))
             return
+        details = wire.payload_from_proto(result.last_heartbeat) if command.state == "FAILED" else None
+        self.dispatcher.note_heartbeat(
+            run_id, result.context.step_id, details
+        )  # first: the next attempt may be sent at once
         self.host.apply(entity, command)
-        self.dispatcher.heartbeats.pop((run_id, result.context.step_id), None)
         self.host.when_committed(entity, lambda: self.dispatcher.acknowledge(link, attempt_id))
 
     async def _route_result(self, link: Link, run_id: str, attempt_id: str, command: commands.ReportResult) -> None:
@@ -291,7 +294,7 @@ class Engine(Reports):
         if progress.HasField("heartbeat"):
             details = wire.payload_from_proto(progress.heartbeat)
             if details is not None:
-                self.dispatcher.heartbeats[progress.run_id, progress.step_id] = details
+                self.dispatcher.note_heartbeat(progress.run_id, progress.step_id, details)
         entity = self.host.entities.get(progress.run_id)
         if self._messaging is None or entity is None or entity.source is None:
             return
