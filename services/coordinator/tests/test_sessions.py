@@ -158,8 +158,9 @@ async def test_draining_sends_clients_elsewhere(
     client = Client(one.stub)
     client.send([request_of(request_id="r")])
     await eventually(lambda: bool(client.answers) and len(tier2.runs) == 1)
-    waiting = asyncio.create_task(one.wait(client.answers["r"].accepted.swarm_id))
-    await eventually(lambda: len(one.coordinator.engine.waiting) == 1)
+    other = await one.submit(request_of())
+    waiting = asyncio.create_task(one.wait(other.swarm_id))
+    await eventually(lambda: len(one.coordinator.engine.waiting) == 2)
     await one.stop()
     for call in (client.task, waiting):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -167,6 +168,7 @@ async def test_draining_sends_clients_elsewhere(
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     swarm_id = client.answers["r"].accepted.swarm_id
     await eventually(lambda: swarm_id in two.coordinator.durable.host.entities)
-    (run_id,) = tier2.runs
-    await tier2.finish(run_id)
+    for run_id in list(tier2.runs):
+        await tier2.finish(run_id)
+    assert (await two.wait(other.swarm_id)).state == state_pb2.SWARM_STATE_COMPLETED
     assert (await two.wait(swarm_id)).state == state_pb2.SWARM_STATE_COMPLETED
