@@ -67,7 +67,7 @@ def report(name: str, source: str, summary: Summary, duplicates: Repeated) -> st
     which = "tracked by git" if source == "git" else "in the directory, hidden ones left out"
     parts = [
         f"# Code report: {name}",
-        f"{summary.files} files ({which}), {summary.lines:,} lines in {len(summary.languages)} languages, {_size(summary.bytes)}.",
+        f"{summary.files} files ({which}), {summary.lines:,} lines in {len(summary.languages)} language{'' if len(summary.languages) == 1 else 's'}, {_size(summary.bytes)}.",
         *_remarks(summary),
         "## Languages",
         _table(

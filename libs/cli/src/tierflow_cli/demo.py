@@ -1,10 +1,8 @@
-"""`tierflow demo`: the whole system on this machine, one real job on real files, and what there is to see of it."""
+"""`tierflow demo`: the whole system on this machine, one real flow on real files, and what there is to see of it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -41,17 +39,17 @@ PORTS = (7701, 7702, 7703)
     help="Where data, logs and the report go; emptied first.",
 )
 def demo(directory: Path | None, chaos: bool, data: Path) -> None:
-    """Start everything, run a real job on real files, show what happens.
+    """Start everything, run a real flow on real files, show what happens.
 
-    The job is examples/code_report: a flow that lists the files of a directory, looks at each of them in parallel, finds what is repeated, and writes a
-    Markdown report.
+    The flow is examples/code_report: it lists the files of a directory, looks at each of them in parallel, finds what is repeated, and writes a
+    Markdown report. Where OPENAI_BASE_URL or OPENAI_API_KEY is set (and OPENAI_MODEL), a language model adds a few sentences.
     """
     from tierflow_cli import text
-    from tierflow_cli.local import start
+    from tierflow_cli.local import start, take
 
     began = time.monotonic()
     data = data.absolute()
-    shutil.rmtree(data, ignore_errors=True)
+    take(data, fresh=True)
     stack = _stack(data)
     click.echo(f"Starting Postgres, NATS and the three services; data and logs: {_shown(data)}")
     start(stack)
@@ -79,23 +77,21 @@ def _stack(data: Path) -> Stack:
     from tierflow_testing.ports import is_free
     from tierflow_testing.stack import Stack, StackOptions
 
+    from tierflow_cli.demo_overview import configured
     from tierflow_cli.local import python_path
 
+    model = configured()
     options = StackOptions(
         handlers=["code_report.handlers"],
         supervised=True,
-        environment={"PYTHONPATH": python_path(examples()), **_passed_on()},
+        environment={"PYTHONPATH": python_path(examples())},
+        executor_environment={"TIERFLOW_SECRETS": model.secrets} if model else {},
     )
     stack = Stack(data, options)
     if all(is_free(port) for port in PORTS):
         for service, port in zip((*stack.coordinators, *stack.orchestrators, *stack.executors), PORTS, strict=True):
             service.port = port
     return stack
-
-
-def _passed_on() -> dict[str, str]:
-    """Settings of tracing that the services are to have: all of ours but those of this product."""
-    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
 
 
 def _checkout() -> Path:
@@ -127,7 +123,7 @@ async def _work(stack: Stack, directory: Path, *, chaos: bool, began: float) -> 
         if result.state != "COMPLETED":
             click.echo(f"Logs: {stack.directory / 'logs'}", err=True)
             result.value()
-        report = await _report(stack, result)
+        report = await _report(client, stack, result)
         await _account(client, stack, handle, result, report, time.monotonic() - began)
         return await _proof(client, stack, handle, seen) if chaos else 0
 
@@ -155,9 +151,15 @@ async def _follow(client: Client, handle: Handle, stack: Stack, *, chaos: bool) 
     return seen
 
 
-async def _report(stack: Stack, result: Result) -> Path:
+async def _report(client: Client, stack: Stack, result: Result) -> Path:
     """Prints the report and stores it."""
+    from tierflow_cli.demo_overview import overview
+
     markdown: str = result.output["markdown"]
+    words = await overview(client, examples(), result.output["summary"])
+    if words:
+        title, _, rest = markdown.partition("\n\n")
+        markdown = f"{title}\n\n{words}\n\n{rest}"
     path = stack.directory / "code-report.md"
     await asyncio.to_thread(path.write_text, markdown)
     click.echo()

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierflow_cli.connection import FAILED, UNREACHABLE, refuse
+from tierflow_cli.connection import FAILED, INVALID, UNREACHABLE, refuse
 
 if TYPE_CHECKING:
     from tierflow_testing.stack import Stack
 
 DATA = Path(".tierflow/dev")
+MARK = ".made-by-tierflow"
+"""In every data directory that these commands have made: only such ones are emptied."""
 ADDRESSES = "addresses.json"
 """In the data directory while the stack runs: where everything is, for `audit` and for scripts."""
 
@@ -48,8 +50,7 @@ def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: in
     from tierflow_testing.stack import Stack, StackOptions
 
     data = data.absolute()
-    if fresh:
-        shutil.rmtree(data, ignore_errors=True)
+    take(data, fresh=fresh)
     options = StackOptions(handlers=handlers, slots=slots, supervised=True, environment={"PYTHONPATH": python_path()})
     stack = Stack(data, options)
     for service, number in zip(
@@ -68,6 +69,20 @@ def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: in
         (data / ADDRESSES).unlink(missing_ok=True)
         stack.stop()
         click.echo(f"Stopped. What was stored is in {data}; throw it away with: tierflow dev --fresh")
+
+
+def take(data: Path, *, fresh: bool) -> None:
+    """Makes a directory ours, empty if that is wished. What somebody else has put somewhere is never thrown away."""
+    mark = data / MARK
+    if data.exists() and any(data.iterdir()) and not mark.exists():
+        refuse(f"{data} is not empty and was not made by this command; name another directory with --data.", INVALID)
+    if fresh:
+        elsewhere = data / "postgres/postgres"  # where the server's user cannot come here, its data is somewhere it can
+        if elsewhere.is_symlink():
+            shutil.rmtree(elsewhere.resolve(), ignore_errors=True)
+        shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def python_path(*directories: Path) -> str:

@@ -21,7 +21,7 @@ _COMMANDS = {
     "stop": ("steering", "stop", "Let running steps finish, then end the swarm."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),
-    "demo": ("demo", "demo", "Start everything, run a real job on real files, show what happens."),
+    "demo": ("demo", "demo", "Start everything, run a real flow on real files, show what happens."),
     "executor": ("local", "executor", "Perform steps with the handlers of a Python package."),
     "audit": ("local", "audit", "Check everything that is stored against the invariants."),
     "version": ("local", "version", "Show the versions in use."),
