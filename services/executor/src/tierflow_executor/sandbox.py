@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,7 @@ async def run(command: Command, output: Callable[[str, bytes], None]) -> Ended:
         leash.close()
         lines = _lines(await _uninterrupted(report))
         if "exit" not in lines[-1] and "error" not in lines[-1]:
-            _kill_session(lines[0].get("pid", 0))
+            await _uninterrupted(asyncio.ensure_future(asyncio.to_thread(_clear_away, lines[0])))
         await _uninterrupted(asyncio.ensure_future(_drain(pumps)))
         await _uninterrupted(asyncio.ensure_future(process.wait()))
     return _ended(lines[-1])
@@ -127,11 +128,13 @@ def _lines(said: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines()] or [{}]
 
 
-def _kill_session(pid: int) -> None:
-    """The supervisor was killed itself: its command died with it, and here goes what that had started."""
-    if pid:
+def _clear_away(started: Mapping[str, Any]) -> None:
+    """The supervisor was killed itself: its command died with it, and here goes what that had started, and its directory."""
+    if started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(started["pid"], signal.SIGKILL)
+        if started["directory"]:
+            shutil.rmtree(started["directory"], ignore_errors=True)
 
 
 async def _drain(pumps: Sequence[asyncio.Task[None]]) -> None:

@@ -94,7 +94,7 @@ class Supervisor:
         try:
             self.directory = self.spec.get("directory") or self.make_directory()
             self.child = self.start(libc)
-            self.tell(pid=self.child)
+            self.tell(pid=self.child, directory="" if self.spec.get("directory") else self.directory)
             self.watch(woken)
         except OSError as error:
             self.tell(error=error.errno or 0, message=str(error))
