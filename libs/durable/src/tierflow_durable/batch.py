@@ -24,13 +24,14 @@ ROW_BYTES = 256 * 1024
 class Write:
     """What one entity brings to one batch."""
 
-    __slots__ = ("create", "entity", "header", "pending", "release", "rows", "snapshot", "update")
+    __slots__ = ("create", "entity", "header", "pending", "release", "request", "rows", "snapshot", "update")
 
     def __init__(self, entity: Entity[Any], pending: Pending | None, header: Header) -> None:
         self.entity = entity
         self.pending = pending
         self.header = header
         self.create = entity.birth is not None
+        self.request = entity.birth.request if entity.birth is not None else None
         self.update = False
         self.release = False
         self.snapshot: bytes | None = None
@@ -68,121 +69,108 @@ def rows_of(pending: Pending) -> list[Row]:
 class Batch:
     """Writes and acknowledgements that are committed together, ordered by entity id (rule R3)."""
 
-    __slots__ = ("acknowledgements", "arguments", "statement", "writes")
+    __slots__ = ("acknowledgements", "arguments", "statement", "updated", "writes")
 
     def __init__(self, writes: list[Write], acknowledgements: list[tuple[str, int]], me: str, now: Micros) -> None:
         writes.sort(key=lambda write: write.entity.id)
         acknowledgements.sort()
         self.writes = writes
         self.acknowledgements = acknowledgements
+        sections: tuple[tuple[str, tuple[str, ...], list[tuple[Any, ...]]], ...] = (
+            ("requests", _REQUEST, _request_rows(writes, now)),
+            ("creates", _CREATE, _create_rows(writes)),
+            ("updates", _UPDATE, _update_rows(writes)),
+            ("acknowledgements", _ACKNOWLEDGEMENT, list(acknowledgements)),
+            ("journal", _JOURNAL, _journal_rows(writes)),
+            ("snapshots", _SNAPSHOT, _snapshot_rows(writes)),
+            ("blobs", _BLOB, _blob_rows(writes)),
+        )
+        self.updated = len(sections[2][2])
+        """How many rows its updates must hit."""
         values: dict[str, Any] = {"me": me}
         parts: list[str] = []
-        _add_requests(writes, now, parts, values)
-        keyed = "requests" in parts
-        creates = [write for write in writes if write.create]
-        if creates:
-            parts.append("creates")
-            _add_creates(creates, values)
-        updates = [write for write in writes if write.update and not write.create]
-        if updates:
-            parts.append("updates")
-            _add_updates(updates, values)
-        if acknowledgements:
-            parts.append("acknowledgements")
-            values["a_id"] = [entity_id for entity_id, _ in acknowledgements]
-            values["a_generation"] = [generation for _, generation in acknowledgements]
-        _add_journal(writes, parts, values)
-        _add_snapshots(writes, parts, values)
-        _add_blobs(writes, parts, values)
-        self.statement = commit_statement(tuple(parts), keyed=keyed)
+        for part, names, rows in sections:
+            if rows:
+                parts.append(part)
+                for name, column in zip(names, zip(*rows, strict=True), strict=True):
+                    values[f"{part[0]}_{name}"] = column
+        self.statement = commit_statement(tuple(parts), keyed="requests" in parts)
         self.arguments = self.statement.arguments(**values)
 
-    @property
-    def updated(self) -> int:
-        """How many rows its updates must hit."""
-        return sum(1 for write in self.writes if write.update and not write.create)
+
+_REQUEST = ("tenant", "request_id", "body_hash", "entity_id", "created_at")
+_CREATE = (
+    "id", "keyed", "labels", "seq", "release", "wake_at", "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id",
+    "correlation_id", "outcome", "generation", "created_at", "ended_at", "unacknowledged",
+)  # fmt: skip
+_UPDATE = ("id", "seq", "release", "wake_at", "state", "reason", "outcome", "generation", "ended_at", "unacknowledged")
+_ACKNOWLEDGEMENT = ("id", "generation")
+_JOURNAL = ("entity_id", "new", "seq", "first_seq", "position", "data")
+_SNAPSHOT = ("entity_id", "seq", "data")
+_BLOB = ("sha256", "chunk", "chunks", "data")
 
 
-def _add_requests(writes: list[Write], now: Micros, parts: list[str], values: dict[str, Any]) -> None:
-    keyed = [
-        (write.entity.id, write.entity.birth.request)
-        for write in writes
-        if write.entity.birth and write.entity.birth.request
+def _request_order(write: Write) -> tuple[str, str]:
+    """Two instances that insert the same request ids do so in one order (rule R3)."""
+    return (write.request.tenant, write.request.request_id) if write.request is not None else ("", "")
+
+
+def _request_rows(writes: list[Write], now: Micros) -> list[tuple[Any, ...]]:
+    keyed = sorted((write for write in writes if write.request is not None), key=_request_order)
+    return [
+        (write.request.tenant, write.request.request_id, write.request.body_hash, write.entity.id, now)
+        for write in keyed
+        if write.request is not None
     ]
-    if not keyed:
-        return
-    keyed.sort(key=lambda pair: (pair[1].tenant, pair[1].request_id) if pair[1] else ("", ""))
-    parts.append("requests")
-    values["r_tenant"] = [key.tenant for _, key in keyed if key]
-    values["r_request_id"] = [key.request_id for _, key in keyed if key]
-    values["r_body_hash"] = [key.body_hash for _, key in keyed if key]
-    values["r_entity_id"] = [entity_id for entity_id, _ in keyed]
-    values["r_created_at"] = [now] * len(keyed)
 
 
-def _add_creates(writes: list[Write], values: dict[str, Any]) -> None:
-    headers = [write.header for write in writes]
-    values["c_id"] = [write.entity.id for write in writes]
-    values["c_keyed"] = [write.entity.birth is not None and write.entity.birth.request is not None for write in writes]
-    values["c_labels"] = [orjson.dumps(header.labels).decode() if header.labels else "{}" for header in headers]
-    values["c_seq"] = [write.entity.seq for write in writes]
-    values["c_release"] = [write.release for write in writes]
-    values["c_wake_at"] = [
-        header.wake_at if write.release and header.ended_at is None else None
-        for write, header in zip(writes, headers, strict=True)
-    ]
-    for name in (
-        "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id", "correlation_id", "outcome", "generation", "created_at",
-        "ended_at", "unacknowledged",
-    ):  # fmt: skip
-        values[f"c_{name}"] = [getattr(header, name) for header in headers]
+def _wake_at(write: Write) -> Micros | None:
+    """Only who is let go and has not ended is woken by its row."""
+    return write.header.wake_at if write.release and write.header.ended_at is None else None
 
 
-def _add_updates(writes: list[Write], values: dict[str, Any]) -> None:
-    headers = [write.header for write in writes]
-    values["u_id"] = [write.entity.id for write in writes]
-    values["u_seq"] = [write.entity.seq for write in writes]
-    values["u_release"] = [write.release for write in writes]
-    values["u_wake_at"] = [
-        header.wake_at if write.release and header.ended_at is None else None
-        for write, header in zip(writes, headers, strict=True)
-    ]
-    for name in ("state", "reason", "outcome", "generation", "ended_at", "unacknowledged"):
-        values[f"u_{name}"] = [getattr(header, name) for header in headers]
+def _create_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    return [_create_row(write) for write in writes if write.create]
 
 
-def _add_journal(writes: list[Write], parts: list[str], values: dict[str, Any]) -> None:
-    rows = [(write, row) for write in writes for row in write.rows]
-    if not rows:
-        return
-    parts.append("journal")
-    values["j_entity_id"] = [write.entity.id for write, _ in rows]
-    values["j_new"] = [write.create for write, _ in rows]
-    values["j_seq"] = [row.seq for _, row in rows]
-    values["j_first_seq"] = [row.first_seq for _, row in rows]
-    values["j_position"] = [row.position for _, row in rows]
-    values["j_data"] = [row.parts[0] if len(row.parts) == 1 else b"".join(row.parts) for _, row in rows]
+def _update_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    return [_update_row(write) for write in writes if write.update and not write.create]
 
 
-def _add_snapshots(writes: list[Write], parts: list[str], values: dict[str, Any]) -> None:
-    taken = [write for write in writes if write.snapshot is not None]
-    if taken:
-        parts.append("snapshots")
-        values["s_entity_id"] = [write.entity.id for write in taken]
-        values["s_seq"] = [write.entity.seq for write in taken]
-        values["s_data"] = [write.snapshot for write in taken]
+def _create_row(write: Write) -> tuple[Any, ...]:
+    h = write.header
+    labels = orjson.dumps(h.labels).decode() if h.labels else "{}"
+    return (
+        write.entity.id, write.request is not None, labels, write.entity.seq, write.release, _wake_at(write), h.tenant, h.user_id, h.state, h.reason,
+        h.name, h.version, h.parent_id, h.trace_id, h.correlation_id, h.outcome, h.generation, h.created_at, h.ended_at, h.unacknowledged,
+    )  # fmt: skip
 
 
-def _add_blobs(writes: list[Write], parts: list[str], values: dict[str, Any]) -> None:
-    blobs = {name: content for write in writes if write.pending for name, content in write.pending.blobs.items()}
-    if not blobs:
-        return
-    parts.append("blobs")
-    rows = [row for name in sorted(blobs) for row in blob_rows(name, blobs[name])]
-    values["b_sha256"] = [row[0] for row in rows]
-    values["b_chunk"] = [row[1] for row in rows]
-    values["b_chunks"] = [row[2] for row in rows]
-    values["b_data"] = [row[3] for row in rows]
+def _update_row(write: Write) -> tuple[Any, ...]:
+    h = write.header
+    return (
+        write.entity.id, write.entity.seq, write.release, _wake_at(write), h.state, h.reason, h.outcome, h.generation, h.ended_at, h.unacknowledged,
+    )  # fmt: skip
+
+
+def _journal_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    return [_journal_row(write, row) for write in writes for row in write.rows]
+
+
+def _journal_row(write: Write, row: Row) -> tuple[Any, ...]:
+    data = row.parts[0] if len(row.parts) == 1 else b"".join(row.parts)
+    return write.entity.id, write.create, row.seq, row.first_seq, row.position, data
+
+
+def _snapshot_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    return [(write.entity.id, write.entity.seq, write.snapshot) for write in writes if write.snapshot is not None]
+
+
+def _blob_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    blobs = {
+        name: content for write in writes if write.pending is not None for name, content in write.pending.blobs.items()
+    }
+    return [row for name in sorted(blobs) for row in blob_rows(name, blobs[name])]
 
 
 def blob_rows(sha256: str, content: bytes) -> list[tuple[bytes, int, int, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tierflow_runtime.logs import get_log
@@ -23,17 +24,44 @@ from tierflow_durable.writer import Fenced, Writer
 log = get_log(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DurableOptions:
+    """Where entities are stored and as whom this process owns them.
+
+    Attributes:
+        schema: The tier's schema.
+        database_url: Where it is.
+        name: Stable over restarts, unique within the tier.
+        address: At which peers reach this process.
+        lease: Seconds.
+        heartbeat: Seconds.
+        keep_days: Days for which ended entities are kept.
+    """
+
+    schema: str
+    database_url: str
+    name: str
+    address: str
+    lease: float = 10.0
+    heartbeat: float = 2.0
+    keep_days: int = 30
+
+
 class Durable:
     """The durable entities of one tier in this process: `host` decides, `reader` reads, `router` brings commands to their owner."""
 
     def __init__(
-        self, *, machine: Machine[Any, Any, Any], hooks: Hooks[Any, Any, Any], schema: str, database_url: str, name: str, address: str,
-        publisher: Publisher | None, on_fenced: Callable[[str], None], lease: float = 10.0, heartbeat: float = 2.0,
-        keep_days: int = 30,
-    ) -> None:  # fmt: skip
+        self,
+        machine: Machine[Any, Any, Any],
+        hooks: Hooks[Any, Any, Any],
+        options: DurableOptions,
+        *,
+        publisher: Publisher | None,
+        on_fenced: Callable[[str], None],
+    ) -> None:
         self.instance_id = uuid7()
         self._on_fenced = on_fenced
-        self.database = Database(database_url, schema)
+        self.database = Database(options.database_url, options.schema)
         self.clock = DatabaseClock()
         # Positions start at the moment: they grow slower than microseconds pass, so that they are about in order over all instances (for the BRIN index).
         self._first_position = self.clock.now()
@@ -41,10 +69,10 @@ class Durable:
             self.database,
             self.clock,
             instance_id=self.instance_id,
-            name=name,
-            address=address,
-            lease=lease,
-            heartbeat=heartbeat,
+            name=options.name,
+            address=options.address,
+            lease=options.lease,
+            heartbeat=options.heartbeat,
         )
         self.relay = Relay(
             self.database,
@@ -60,7 +88,7 @@ class Durable:
                 self.clock,
                 self.instance_id,
                 first_position=self._first_position,
-                transaction_timeout=lease * 0.8,
+                transaction_timeout=options.lease * 0.8,
                 **callbacks,
             )
 
@@ -76,7 +104,7 @@ class Durable:
         self.reader: Reader[Any] = Reader(self.host)
         self.router: Router[Any, Any] = Router(self.host, self.reader)
         self.peer_servicer = PeerServicer(self.host, self.router)
-        self.retention = Retention(self.database, self.clock, keep_days=keep_days)
+        self.retention = Retention(self.database, self.clock, keep_days=options.keep_days)
         self.instance.backend_pid = lambda: self.host.writer.backend_pid
         self.instance.on_fenced_peer = self.host.owning.poke
         self._loops: list[asyncio.Task[None]] = []

@@ -83,6 +83,7 @@ class Host(Generic[S, C, E]):
         except FailureError:
             raise
         except Exception as error:
+            # A defect in one entity's machine must not reach the others (F27, F28).
             raise self.mending.broken(entity, command, error) from error
         if decision.events:
             self._record(entity, decision, now)
@@ -186,28 +187,28 @@ class Host(Generic[S, C, E]):
         pending, entity.pending = entity.pending, None
         if self.entities.get(entity.id) is not entity:
             # It was let go by the batch before. Who asked meanwhile to hear of that commit hears now; there is nothing left to write.
-            if pending is not None and entity.seq == entity.committed_seq:
-                for callback in pending.callbacks:
-                    callback()
+            if entity.seq == entity.committed_seq:
+                _call_back(pending)
             return None
         header = self.machine.header(entity.state)
         write = Write(entity, pending, header)
         if pending is not None:
             write.rows = rows_of(pending)
         write.release = self._lets_go(entity, header)
-        write.update = entity.birth is None and (
-            write.release or (entity.adopted and bool(write.rows)) or differs(header, entity.header)
-        )
+        write.update = self._touches_row(entity, write)
         if not (write.rows or write.update or write.create):
             self.timers.set(entity, header)
-            if pending is not None:
-                for callback in pending.callbacks:
-                    callback()
+            _call_back(pending)
             return None
         if write.release:
             entity.closing = True
         self._take_snapshot(entity, write)
         return write
+
+    def _touches_row(self, entity: Entity[S], write: Write) -> bool:
+        if entity.birth is not None:
+            return False
+        return write.release or (entity.adopted and bool(write.rows)) or differs(write.header, entity.header)
 
     def _lets_go(self, entity: Entity[S], header: Header) -> bool:
         if header.ended_at is not None:
@@ -247,11 +248,9 @@ class Host(Generic[S, C, E]):
             entity.header = write.header
         if birth is not None:
             birth.on_done(Created(entity.id, created=True, reply=birth.reply))
-        if write.pending is not None:
-            for callback in write.pending.callbacks:
-                callback()
-            if write.pending.events:
-                self.hooks.committed(entity, write.pending.events)
+        _call_back(write.pending)
+        if write.pending is not None and write.pending.events:
+            self.hooks.committed(entity, write.pending.events)
         entity.notify()
         if write.release:
             self.forget(entity, "ended" if write.header.ended_at is not None else "parked")
@@ -321,6 +320,12 @@ class Host(Generic[S, C, E]):
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _call_back(pending: Pending | None) -> None:
+    if pending is not None:
+        for callback in pending.callbacks:
+            callback()
 
 
 def differs(new: Header, old: Header | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
@@ -146,16 +147,13 @@ class Reader(Generic[S]):
 
         Woken at once by commits of this instance; those of others are found by looking every `poll` seconds. Raises FailureError NOT_FOUND.
         """
-        if (
-            await self._host.database.fetchrow("entity_end", id=entity_id) is None
-            and entity_id not in self._host.entities
-        ):
-            raise self.not_found(entity_id)
+        if entity_id not in self._host.entities:
+            await self._has_ended(entity_id)
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while True:
             news = self._news(entity_id)
-            end = await self._host.database.fetchrow("entity_end", id=entity_id)
+            last = await self._last_seq(entity_id)
             rows = await self.events(entity_id, after_seq, 200)
             for row in rows:
                 yield row
@@ -163,12 +161,17 @@ class Reader(Generic[S]):
             if rows:
                 heard = loop.time()
                 continue
-            if end is not None and end["ended_at"] is not None and after_seq >= end["seq"]:
+            if last is not None and after_seq >= last:
                 return
             if loop.time() - heard >= idle_after:
                 heard = loop.time()
                 yield Idle(after_seq)
             await asyncio.wait({news}, timeout=min(idle_after, 5.0) if entity_id in self._host.entities else poll)
+
+    async def _last_seq(self, entity_id: str) -> int | None:
+        """The last sequence number of an ended entity; None while it goes on."""
+        end = await self._host.database.fetchrow("entity_end", id=entity_id)
+        return None if end is None or end["ended_at"] is None else int(end["seq"])
 
     def _news(self, entity_id: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -186,21 +189,22 @@ class Reader(Generic[S]):
         pause = 0.02
         while True:
             entity = self._host.entities.get(entity_id)
-            left = None if until is None else until - loop.time()
-            if entity is None:
-                row = await self._host.database.fetchrow("entity_end", id=entity_id)
-                if row is None:
-                    raise self.not_found(entity_id)
-                if row["ended_at"] is not None:
-                    return True
-                if left is not None and left <= 0:
-                    return False
-                await asyncio.sleep(pause if left is None else min(pause, left))
-                pause = min(pause * 1.5, 0.5)
-                continue
-            if left is not None and left <= 0:
+            left = math.inf if until is None else until - loop.time()
+            if entity is None and await self._has_ended(entity_id):
+                return True
+            if left <= 0:
                 return False
-            await asyncio.wait({entity.wait_released()}, timeout=left)
+            if entity is not None:
+                await asyncio.wait({entity.wait_released()}, timeout=None if until is None else left)
+            else:
+                await asyncio.sleep(min(pause, left))
+                pause = min(pause * 1.5, 0.5)
+
+    async def _has_ended(self, entity_id: str) -> bool:
+        row = await self._host.database.fetchrow("entity_end", id=entity_id)
+        if row is None:
+            raise self.not_found(entity_id)
+        return row["ended_at"] is not None
 
     async def blob(self, sha256: str) -> bytes:
         """A stored value. Raises FailureError NOT_FOUND."""

@@ -58,8 +58,7 @@ class Router(Generic[S, C]):
 
     async def _try(self, entity_id: str, command: C, command_id: str) -> tuple[bool, Any]:
         host = self._host
-        entity = host.entities.get(entity_id)
-        if entity is not None:
+        if entity_id in host.entities:
             return await self.here(entity_id, command)
         row = await host.database.fetchrow("owner", id=entity_id)
         if row is None:
@@ -69,13 +68,15 @@ class Router(Generic[S, C]):
         owner = None if row["owner"] is None else str(row["owner"])
         if owner == host.instance.id:
             return False, None
-        if owner is None or row["fenced"]:
-            if host.draining:
-                return False, None
-            if await host.owning.claim(entity_id, owner) is None:
-                return False, None
-            return await self.here(entity_id, command)
-        return await self._forward(row["address"], entity_id, command, command_id)
+        if owner is not None and not row["fenced"]:
+            return await self._forward(row["address"], entity_id, command, command_id)
+        return await self._claim_and_apply(entity_id, owner, command)
+
+    async def _claim_and_apply(self, entity_id: str, owner: str | None, command: C) -> tuple[bool, Any]:
+        host = self._host
+        if host.draining or await host.owning.claim(entity_id, owner) is None:
+            return False, None
+        return await self.here(entity_id, command)
 
     async def here(self, entity_id: str, command: C) -> tuple[bool, Any]:
         """Applies a command to an entity in memory; (False, None) where it is just being let go or was lost before the commit."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from tierflow_contracts.events.v1 import event_pb2
-from tierflow_durable.durable import Durable
+from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.machine import Header, Source
 from tierflow_runtime.values import Failure, FailureError
 
@@ -212,18 +212,15 @@ class Node:
     ) -> None:
         self.notes = Notes()
         self.fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.durable = Durable(
-            machine=Toy(),
-            hooks=self.notes,
+        options = DurableOptions(
             schema="toy",
             database_url=database_url,
             name=name,
-            address=f"127.0.0.1:{1}",
-            publisher=publisher,
-            on_fenced=self._on_fenced,
+            address="127.0.0.1:1",  # nobody listens there: peers cannot forward
             lease=lease,
             heartbeat=heartbeat,
         )
+        self.durable = Durable(Toy(), self.notes, options, publisher=publisher, on_fenced=self._on_fenced)
 
     def _on_fenced(self, why: str) -> None:
         if not self.fenced.done():

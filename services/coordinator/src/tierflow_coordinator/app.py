@@ -11,7 +11,7 @@ import asyncpg
 from tierflow_contracts.common.v1 import peer_service_pb2_grpc
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
-from tierflow_durable.durable import Durable
+from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.migrations import check_version
 from tierflow_durable.outlet import Outlet
 from tierflow_durable.sqlfile import statement
@@ -86,18 +86,21 @@ class Coordinator:
 
     def _add_servicers(self) -> None:
         settings = self.settings
-        self.durable = Durable(
-            machine=SwarmMachine(),
-            hooks=self.engine,
+        options = DurableOptions(
             schema=SCHEMA,
             database_url=settings.database_url,
             name=settings.instance_name,
             address="",
-            publisher=Outlet(self.messaging) if self.messaging is not None else None,
-            on_fenced=self._on_fenced,
             lease=settings.lease_seconds,
             heartbeat=settings.heartbeat_seconds,
             keep_days=settings.keep_days,
+        )
+        self.durable = Durable(
+            SwarmMachine(),
+            self.engine,
+            options,
+            publisher=Outlet(self.messaging) if self.messaging is not None else None,
+            on_fenced=self._on_fenced,
         )
         self.engine.bind(self.durable)
         interceptors = self._telemetry.client_interceptors()

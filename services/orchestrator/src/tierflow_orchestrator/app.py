@@ -10,7 +10,7 @@ from tierflow_contracts.common.v1 import peer_service_pb2_grpc
 from tierflow_contracts.executor.v1 import executor_service_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as rpc
-from tierflow_durable.durable import Durable
+from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.migrations import check_version
 from tierflow_durable.outlet import Outlet
 from tierflow_runtime.classify import failure_of_exception
@@ -46,6 +46,7 @@ async def check_database(settings: OrchestratorSettings) -> None:
     except FailureError:
         raise
     except Exception as error:
+        # Whatever asyncpg raises when it cannot look: the operator is told in one line.
         cause = failure_of_exception(error, "database", "check_version")
         message = f"TIERFLOW_DATABASE_URL: the database cannot be used: {cause.message}; start Postgres, or correct the address"
         raise FailureError(
@@ -71,12 +72,22 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     server = Server(settings, tier=2, component="orchestrator", telemetry=telemetry)
     spans = RunSpans(telemetry)
     engine = Engine(spans=spans, messaging=messaging)
-    durable = Durable(
-        machine=RunMachine(), hooks=engine, schema=SCHEMA, database_url=settings.database_url, name=settings.instance_name,
-        address=settings.advertised(settings.port), publisher=Outlet(messaging) if messaging is not None else None,
-        on_fenced=lambda why: None if fenced.done() else fenced.set_result(why), lease=settings.lease_seconds, heartbeat=settings.heartbeat_seconds,
+    options = DurableOptions(
+        schema=SCHEMA,
+        database_url=settings.database_url,
+        name=settings.instance_name,
+        address=settings.advertised(settings.port),
+        lease=settings.lease_seconds,
+        heartbeat=settings.heartbeat_seconds,
         keep_days=settings.keep_days,
-    )  # fmt: skip
+    )
+    durable = Durable(
+        RunMachine(),
+        engine,
+        options,
+        publisher=Outlet(messaging) if messaging is not None else None,
+        on_fenced=lambda why: None if fenced.done() else fenced.set_result(why),
+    )
     flows = Flows(durable.database, durable.clock)
     dispatcher = Dispatcher(
         settings.executors, engine, lambda: durable.instance.alive, lost_after=settings.executor_lost_seconds

@@ -38,6 +38,15 @@ class Flight:
         self.stop_reason: str | None = None
         self.since = time.monotonic()
 
+    def answered(self, now: float) -> float:
+        """When its executor was last known to be there, monotonic seconds."""
+        link = self.link
+        if link is None or (link.lost_since is None and link.key != self.executor):
+            return self.since
+        if link.connected and link.key == self.executor:
+            return now
+        return self.since if link.lost_since is None else link.lost_since
+
 
 class Reports:
     """What the dispatcher tells the engine."""
@@ -117,16 +126,22 @@ class Dispatcher:
             queue = self._waiting[handler]
             while queue and any(link.free > 0 and handler in link.handlers for link in self._by_key.values()):
                 run_id, labels = queue.popitem(last=False)
-                self._pumping = run_id
-                before = sum(link.used for link in self._by_key.values())
-                try:
-                    still = self._reports.may_start(run_id, handler)
-                finally:
-                    self._pumping = ""
-                if still:
+                before = self._used()
+                if self._turn_of(run_id, handler):
                     queue[run_id] = labels
-                    if sum(link.used for link in self._by_key.values()) == before:
+                    if self._used() == before:
                         break
+
+    def _used(self) -> int:
+        return sum(link.used for link in self._by_key.values())
+
+    def _turn_of(self, run_id: str, handler: str) -> bool:
+        """Lets a run take one slot; whether it still waits."""
+        self._pumping = run_id
+        try:
+            return self._reports.may_start(run_id, handler)
+        finally:
+            self._pumping = ""
 
     @property
     def pumping(self) -> str:
@@ -306,10 +321,7 @@ class Dispatcher:
 
     def heard(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
         """A batch from an executor."""
-        if frame.HasField("slots"):
-            link.slots = frame.slots
-        if frame.draining:
-            link.draining = True
+        self._note_room(link, frame)
         for started in frame.started:
             if started.attempt_id in self.flights:
                 self._reports.started(started.run_id, started.attempt_id, wire.micros(started.started_at))
@@ -324,6 +336,12 @@ class Dispatcher:
             self._reports.progress(progress)
         if frame.results or frame.HasField("slots"):
             self.pump()
+
+    def _note_room(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
+        if frame.HasField("slots"):
+            link.slots = frame.slots
+        if frame.draining:
+            link.draining = True
 
     def _status(self, link: Link, status: pb.AttemptStatus) -> None:
         """The answer to an adoption: only an attempt that its executor does not know is sent (again), under its id."""
@@ -383,11 +401,7 @@ class Dispatcher:
             return
         now = time.monotonic()
         for flight in list(self.flights.values()):
-            link = flight.link
-            if link is not None and link.connected and link.key == flight.executor:
-                continue
-            since = flight.since if link is None or link.lost_since is None else link.lost_since
-            if now - since > self._lost_after:
+            if now - flight.answered(now) > self._lost_after:
                 self._lose(flight, f"its executor has not answered for {self._lost_after:.0f} seconds")
         for key, link in list(self._by_key.items()):
             if not link.connected and link.lost_since is not None and now - link.lost_since > self._lost_after:

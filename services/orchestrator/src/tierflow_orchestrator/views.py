@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from tierflow_contracts.common.v1 import payload_pb2
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
@@ -121,35 +122,49 @@ def listed(row: EntityRow, now: Micros) -> run_pb2.Run:
 
 def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.Step:
     """How a step is shown now."""
-    spec = run.spec(step) if run.flow is not None else None
-    began = step.scheduled_at
     message = run_pb2.Step(
         run_id=run.id,
         step_id=step.id,
-        kind="item" if step.is_item else spec.kind if spec is not None else "",
-        handler=step.handler or (spec.handler if spec is not None else ""),
+        handler=step.handler,
         state=STEP.number(step.state),
         reason=step.reason,
         attempts=step.epoch,
         failure=None if step.failure is None else wire.failure_to_proto(public(step.failure)),
         usage=wire.usage_to_proto(step.usage),
-        scheduled_at=None if began is None else wire.timestamp(began),
-        started_at=None if step.started_at is None else wire.timestamp(step.started_at),
-        ended_at=None if step.ended_at is None else wire.timestamp(step.ended_at),
-        duration=None if began is None else wire.duration(max(0, (step.ended_at or now) - began)),
         executor_id=step.executor_id,
-        next_attempt_at=None
-        if step.state != "BACKOFF" or step.next_attempt_at is None
-        else wire.timestamp(step.next_attempt_at),
-        needs=spec.needs if spec is not None and not step.is_item else (),
     )
+    if run.flow is not None:
+        _show_definition(message, run, step)
+    _show_times(message, step, now)
     if payloads:
-        if step.input is not None:
-            message.input.CopyFrom(wire.payload_to_proto(step.input) or message.input)
-        output = _output(run, step)
-        if output is not None:
-            message.output.CopyFrom(wire.payload_to_proto(output) or message.output)
+        _show_payload(message.input, step.input)
+        _show_payload(message.output, _output(run, step))
     return message
+
+
+def _show_definition(message: run_pb2.Step, run: Run, step: Step) -> None:
+    spec = run.spec(step)
+    message.kind = "item" if step.is_item else spec.kind
+    message.handler = message.handler or spec.handler
+    if not step.is_item:
+        message.needs.extend(spec.needs)
+
+
+def _show_times(message: run_pb2.Step, step: Step, now: Micros) -> None:
+    for field in ("scheduled_at", "started_at", "ended_at"):
+        at = getattr(step, field)
+        if at is not None:
+            getattr(message, field).CopyFrom(wire.timestamp(at))
+    if step.scheduled_at is not None:
+        message.duration.CopyFrom(wire.duration(max(0, (step.ended_at or now) - step.scheduled_at)))
+    if step.state == "BACKOFF" and step.next_attempt_at is not None:
+        message.next_attempt_at.CopyFrom(wire.timestamp(step.next_attempt_at))
+
+
+def _show_payload(message: payload_pb2.Payload, payload: Payload | None) -> None:
+    shown = wire.payload_to_proto(payload)
+    if shown is not None:
+        message.CopyFrom(shown)
 
 
 def _output(run: Run, step: Step) -> Payload | None:
