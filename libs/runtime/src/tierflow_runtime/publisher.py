@@ -52,6 +52,16 @@ class _Item(NamedTuple):
     future: asyncio.Future[Ack] | None
 
 
+def _head(headers: Mapping[str, str] | None) -> bytes:
+    """Headers as the server reads them; empty where there are none. A value with a line end would be further headers: it is left out."""
+    if not headers:
+        return b""
+    lines = "".join(
+        f"{name}: {value}\r\n" for name, value in headers.items() if "\n" not in value and "\r" not in value
+    )
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
 class EventPublisher:
     """Publishes over one connection, which `messaging` opens, loses and opens again. For one event loop."""
 
@@ -215,25 +225,26 @@ class EventPublisher:
         return self._open == 0
 
     async def _send_queued(self) -> None:
-        count = 0
         while self._queue:
-            item = self._queue.popleft()
-            if item.future is None or not item.future.done():
-                await self._send(item)
-            count += 1
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
+            block = [
+                command
+                for command in (self._command(self._queue.popleft()) for _ in range(min(len(self._queue), _SLICE)))
+                if command
+            ]
+            if block:
+                await self._write(b"".join(block))
+            await asyncio.sleep(0)
 
-    async def _send(self, item: _Item) -> None:
+    def _command(self, item: _Item) -> bytes:
+        """A message as the server reads it; empty where it is not sent."""
         client, future = self._client, item.future
+        if future is not None and future.done():
+            return b""
         if client is None:
             self._finish(future, error=_error("EVENTS_UNAVAILABLE", "There is no connection to NATS."))
-            return
-        size = (
-            len(item.payload)
-            + 32
-            + (sum(len(name) + len(value) for name, value in item.headers.items()) if item.headers else 0)
-        )
+            return b""
+        head = _head(item.headers)
+        size = len(head) + len(item.payload)
         if size > client.max_payload:
             self._finish(
                 future,
@@ -242,20 +253,28 @@ class EventPublisher:
                     f"An event message has {size} bytes; this NATS server takes {client.max_payload}.",
                 ),
             )
-            return
+            return b""
         reply = ""
         if future is not None:
             self._number += 1
             reply = f"{self._inbox}{self._number}"
             self._unacknowledged[reply] = (future, time.monotonic() + self._ack_timeout)
+        if head:
+            line = f"HPUB {item.subject} {reply} {len(head)} {size}\r\n"
+        else:
+            line = f"PUB {item.subject} {reply} {size}\r\n"
+        return b"".join((line.encode(), head, item.payload, b"\r\n"))
+
+    async def _write(self, block: bytes) -> None:
+        """Writes several messages at once: a third of the cost of one call each. Goes through the client's own buffer, below its `publish`."""
+        client = self._client
+        if client is None:
+            return  # what is unacknowledged has failed when the connection was lost
         try:
-            await client.publish(item.subject, item.payload, reply, item.headers)
+            await client._send_command(block)
+            await client._flush_pending()
         except (NatsError, OSError) as error:
-            self._unacknowledged.pop(reply, None)
-            self._finish(
-                future,
-                error=_error("EVENTS_UNAVAILABLE", "NATS did not take a message.", f"{type(error).__name__}: {error}"),
-            )
+            log.debug("NATS did not take messages; they fail in time", reason=f"{type(error).__name__}: {error}")
 
     async def _acknowledge(self, message: Msg) -> None:
         found = self._unacknowledged.pop(message.subject, None)
