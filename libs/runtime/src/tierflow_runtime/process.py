@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -55,6 +56,11 @@ def run_service(
     """
     settings = load_settings(settings_class)
     setup_logs(level=settings.log_level, service=service, instance=settings.instance_name)
+    # What was imported lives for ever: it is not looked at again. Little of what a service makes is cyclic, so that looking less often costs no memory;
+    # at the default thresholds the collector took an eighth of an orchestrator's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_run(main, settings))
         if code not in (EXIT_DRAINED, EXIT_CONFIGURATION):
