@@ -181,8 +181,7 @@ class Engine(Reports):
     def closed(self, entity: Entity[Run], reason: str) -> None:
         """The run is no longer here."""
         self.dispatcher.forget_run(entity.id, stop=entity.state.ended)
-        if entity.state.ended:
-            self._spans.forget(entity.state)
+        self._spans.forget(entity.state)
 
     # --- requests ---
 
