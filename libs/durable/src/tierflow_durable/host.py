@@ -7,7 +7,7 @@ only then, answer the caller, carry out the effects, publish the events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from tierflow_runtime.errors import failure
@@ -250,12 +250,18 @@ class Host(Generic[S, C, E]):
             birth.on_done(Created(entity.id, created=True, reply=birth.reply))
         _call_back(write.pending)
         if write.pending is not None and write.pending.events:
-            self.hooks.committed(entity, write.pending.events)
+            self._act(entity, write.pending.events)
         entity.notify()
         if write.release:
             self.forget(entity, "ended" if write.header.ended_at is not None else "parked")
         else:
             self.timers.set(entity, write.header)
+
+    def _act(self, entity: Entity[S], events: Sequence[E]) -> None:
+        try:
+            self.hooks.committed(entity, events)
+        except Exception as error:  # noqa: BLE001 - what one entity demands must not end the writer of all (F27)
+            self.mending.broken(entity, events[-1], error)
 
     def forget(self, entity: Entity[S], reason: str) -> None:
         """Takes an entity out of memory, and tells the shell."""

@@ -24,9 +24,15 @@ class Mending:
         self._host = host
         self._ids: set[str] = set()
 
-    def broken(self, entity: Entity[Any], command: Any, error: Exception) -> FailureError:
-        """Takes an entity out of use after a defect; returns the error for the caller. What it had decided before is still committed."""
-        log.error("a defect while deciding", error=error, entity_id=entity.id, command=type(command).__name__)
+    def broken(self, entity: Entity[Any], cause: Any, error: Exception) -> FailureError:
+        """Takes an entity out of use after a defect; returns the error for the caller. What it had decided before is still committed.
+
+        Args:
+            entity: The entity.
+            cause: The command that was being decided, or the event that was being acted on.
+            error: The defect.
+        """
+        log.error("a defect in an entity", error=error, entity_id=entity.id, cause=type(cause).__name__)
         if self._host.entities.get(entity.id) is entity and not entity.closing:
             entity.closing = True
             self._host.spawn(self._mend(entity, type(error).__name__))
@@ -37,6 +43,8 @@ class Mending:
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         host.when_committed(entity, lambda: None if stored.done() else stored.set_result(None))
         await stored
+        if host.entities.get(entity.id) is not entity:
+            return  # It ended, or was let go, with the commit: it is nobody's to mend.
         host.forget(entity, "broken")
         if entity.id in self._ids:
             await host.owning.quarantine(entity.id, "it broke again after it was built anew")

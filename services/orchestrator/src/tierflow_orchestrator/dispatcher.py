@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_orchestrator.discovery import follow
 from tierflow_orchestrator.link import Link
+from tierflow_orchestrator.slots import Slots
 
 log = get_log(__name__)
 
+LOOK_EVERY = 1.0
 EXECUTOR_LOST = 30.0
 """Seconds without an answer after which an executor's attempts are lost (rule R26)."""
+
+
+REPLACED = "the executor was replaced by a new process of its name"
+
+
+def _name_of(key: str) -> str:
+    """The name in the key of an executor: name and id of a process."""
+    return key.rpartition("/")[0]
 
 
 class Flight:
@@ -60,6 +70,12 @@ class Reports:
     def lost(self, run_id: str, attempt_id: str, reason: str) -> None:
         """Nobody knows how an attempt ended."""
 
+    def refused(self, run_id: str, attempt_id: str, failure: Failure) -> None:
+        """An attempt cannot be sent to any executor."""
+
+    def stopped(self, run_id: str, attempt_id: str) -> None:
+        """A cancelled attempt was never begun, and never will be."""
+
     def unconfirmed(self, run_id: str, attempt_id: str) -> None:
         """A cancelled attempt may still be alive."""
 
@@ -91,66 +107,12 @@ class Dispatcher:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self.flights: dict[str, Flight] = {}
         self._by_run: dict[str, set[str]] = {}
-        self._waiting: dict[str, OrderedDict[str, Mapping[str, str]]] = {}
-        """By handler: runs that wait for a slot, in the order in which they came."""
-        self._pumping = ""
+        self.slots = Slots(self._by_key, lambda run_id, handler: self._reports.may_start(run_id, handler))
         self._replaces: list[str] = []
         self.identity = pb.OrchestratorHello()
         self.heartbeats: dict[tuple[str, str], Any] = {}
 
-    # --- slots ---
-
-    def reserve(self, run_id: str, handler: str, labels: Mapping[str, str]) -> Link | None:
-        """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler.
-
-        Who waits longer is served first: with others in the queue, only the run whose turn it is gets a slot.
-        """
-        queue = self._waiting.get(handler)
-        if not queue or self._pumping == run_id:
-            best: Link | None = None
-            for link in self._by_key.values():
-                if (
-                    link.free > 0
-                    and link.offers(handler, labels)
-                    and (best is None or link.used * best.slots < best.used * link.slots)
-                ):
-                    best = link
-            if best is not None:
-                return best
-        self._waiting.setdefault(handler, OrderedDict())[run_id] = labels
-        return None
-
-    def pump(self) -> None:
-        """Gives free slots to those who wait, one each in turn."""
-        for handler in [name for name, queue in self._waiting.items() if queue]:
-            queue = self._waiting[handler]
-            while queue and any(link.free > 0 and handler in link.handlers for link in self._by_key.values()):
-                run_id, labels = queue.popitem(last=False)
-                before = self._used()
-                if self._turn_of(run_id, handler):
-                    queue[run_id] = labels
-                    if self._used() == before:
-                        break
-
-    def _used(self) -> int:
-        return sum(link.used for link in self._by_key.values())
-
-    def _turn_of(self, run_id: str, handler: str) -> bool:
-        """Lets a run take one slot; whether it still waits."""
-        self._pumping = run_id
-        try:
-            return self._reports.may_start(run_id, handler)
-        finally:
-            self._pumping = ""
-
-    @property
-    def pumping(self) -> str:
-        """The run whose turn it is."""
-        return self._pumping
-
-    def waiting_counts(self) -> dict[str, int]:
-        """Runs that wait for a slot, by handler."""
-        return {handler: len(queue) for handler, queue in self._waiting.items() if queue}
+    # --- executors ---
 
     def offered(self) -> frozenset[str]:
         """Handlers that some connected executor offers."""
@@ -178,8 +140,15 @@ class Dispatcher:
             return
         flight.make = make
         if flight.link is not None and flight.link.connected and flight.link.key == flight.executor:
+            self._execute(flight, flight.link, make)
+
+    def _execute(self, flight: Flight, link: Link, make: Callable[[], step_pb2.StepExecutionRequest]) -> None:
+        try:
+            link.frames.put("execute", make())
             flight.sent = True
-            flight.link.frames.put("execute", make())
+        except FailureError as error:  # No message can carry it: another attempt would not help (Lesson 27).
+            self.land(flight.attempt_id)
+            self._reports.refused(flight.run_id, flight.attempt_id, error.failure)
 
     def recover(
         self,
@@ -194,14 +163,10 @@ class Dispatcher:
         if known is not None:
             known.make = make
             return
-        link = self._by_key.get(executor)
-        flight = Flight(attempt_id, run_id, step_id, executor, link)
+        flight = Flight(attempt_id, run_id, step_id, executor, self._by_key.get(executor))
         flight.make = make
         self._add(flight)
-        if link is not None:
-            link.used += 1
-            if link.connected:
-                link.frames.put("adopt", attempt_id)
+        self._ask(flight)
 
     def stop(self, attempt_id: str, run_id: str, executor: str, reason: str) -> None:
         """Tells the executor to stop an attempt, again after each reconnection until there is a receipt (rule R29)."""
@@ -209,15 +174,23 @@ class Dispatcher:
         if flight is None:
             flight = Flight(attempt_id, run_id, "", executor, self._by_key.get(executor))
             self._add(flight)
-            if flight.link is not None:
-                flight.link.used += 1
-                if flight.link.connected:
-                    flight.link.frames.put("adopt", attempt_id)
+            self._ask(flight)
         flight.stop_reason = reason
         if flight.link is not None and flight.link.connected:
             flight.link.frames.put_first(
                 "cancel", pb.CancelStepRequest(attempt_id=attempt_id, reason=reason, run_id=run_id)
             )
+
+    def _ask(self, flight: Flight) -> None:
+        """Asks the executor of an attempt what it knows; where a later process of its name is connected, that one: its answer proves that the other is gone."""
+        link = flight.link
+        if link is not None:
+            link.used += 1
+        else:
+            name = _name_of(flight.executor)
+            link = next((other for key, other in self._by_key.items() if _name_of(key) == name), None)
+        if link is not None and link.connected:
+            link.frames.put("adopt", flight.attempt_id)
 
     def land(self, attempt_id: str) -> None:
         """An attempt is over here: its slot is free."""
@@ -251,8 +224,7 @@ class Dispatcher:
                 request = pb.CancelStepRequest(attempt_id=attempt_id, reason="the run has ended", run_id=run_id)
                 flight.link.frames.put_first("cancel", request)
             self.land(attempt_id)
-        for queue in self._waiting.values():
-            queue.pop(run_id, None)
+        self.slots.forget(run_id)
         for key in [key for key in self.heartbeats if key[0] == run_id]:
             del self.heartbeats[key]
 
@@ -280,8 +252,7 @@ class Dispatcher:
     def greeted(self, link: Link, hello: pb.ExecutorHello) -> None:
         """An executor has introduced itself: attempts of an older process of its name are lost, those of this one are adopted."""
         key = f"{hello.name}/{hello.executor_id}"
-        replaced = link.key != key
-        if replaced:
+        if link.key != key:
             link.key = key
             link.used = 0
         self._by_key[key] = link
@@ -304,20 +275,25 @@ class Dispatcher:
                     "cancel",
                     pb.CancelStepRequest(attempt_id=flight.attempt_id, reason=flight.stop_reason, run_id=flight.run_id),
                 )
-        if replaced:  # Only now: what is lost is given out again at once, and must go to this process by its name.
-            self._lose_older(hello.name, key)
-        self.pump()
+        # Only now: what is lost is given out again at once, and must go to this process by its name.
+        self._lose_older(hello.name, key)
+        self.slots.pump()
 
     def _lose_older(self, name: str, key: str) -> None:
         for flight in list(self.flights.values()):
-            if flight.executor != key and flight.executor.rpartition("/")[0] == name:
-                self._lose(flight, "the executor was replaced by a new process of its name")
-        for old in [other for other in self._by_key if other != key and other.rpartition("/")[0] == name]:
+            if flight.executor != key and _name_of(flight.executor) == name:
+                self._lose(flight, REPLACED)
+        for old in [other for other in self._by_key if other != key and _name_of(other) == name]:
             del self._by_key[old]
 
     def _lose(self, flight: Flight, reason: str) -> None:
         self.land(flight.attempt_id)
         self._reports.lost(flight.run_id, flight.attempt_id, reason)
+
+    def _never_ran(self, flight: Flight) -> None:
+        """An attempt was to be stopped, and its executor does not know it and will refuse it: nothing of it is alive."""
+        self.land(flight.attempt_id)
+        self._reports.stopped(flight.run_id, flight.attempt_id)
 
     def heard(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
         """A batch from an executor."""
@@ -335,7 +311,7 @@ class Dispatcher:
         for progress in frame.progress:
             self._reports.progress(progress)
         if frame.results or frame.HasField("slots"):
-            self.pump()
+            self.slots.pump()
 
     def _note_room(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
         if frame.HasField("slots"):
@@ -348,20 +324,22 @@ class Dispatcher:
         flight = self.flights.get(status.attempt_id)
         if flight is None or status.state != 0:
             return
-        if flight.stop_reason is not None:
-            self._lose(flight, "it was cancelled before it reached its executor")
+        if flight.executor != link.key:
+            if _name_of(flight.executor) == _name_of(link.key):
+                self._lose(flight, REPLACED)
+        elif flight.stop_reason is not None:
+            self._never_ran(flight)
         elif link.draining:
             self._lose(flight, "its executor is draining and has not taken it")
         elif flight.make is not None:
-            flight.sent = True
-            link.frames.put("execute", flight.make())
+            self._execute(flight, link, flight.make)
 
     def _receipt(self, receipt: pb.CancelStepResponse) -> None:
         flight = self.flights.get(receipt.attempt_id)
         if flight is None:
             return
         if receipt.receipt == pb.CANCEL_RECEIPT_UNKNOWN:
-            self._lose(flight, "the executor does not know the attempt")
+            self._never_ran(flight)
         elif receipt.receipt == pb.CANCEL_RECEIPT_UNCONFIRMED:
             self._reports.unconfirmed(flight.run_id, flight.attempt_id)
 
@@ -376,7 +354,10 @@ class Dispatcher:
         following = asyncio.create_task(follow(self._targets, self._appeared, self._vanished))
         try:
             while True:
-                await asyncio.sleep(1.0)
+                before = time.monotonic()
+                await asyncio.sleep(LOOK_EVERY)
+                if time.monotonic() - before > 3 * LOOK_EVERY:
+                    self._count_anew()
                 self._give_up()
         finally:
             following.cancel()
@@ -394,6 +375,15 @@ class Dispatcher:
         self._loops.pop(address).cancel()
         link.connected = False
         link.lost_since = link.lost_since or time.monotonic()
+
+    def _count_anew(self) -> None:
+        """This process was asleep: who could not have been heard meanwhile is not to blame for silence."""
+        now = time.monotonic()
+        for flight in self.flights.values():
+            flight.since = now
+        for link in self._by_key.values():
+            if link.lost_since is not None:
+                link.lost_since = now
 
     def _give_up(self) -> None:
         """Attempts whose executor has not answered for too long are lost (rule R26)."""

@@ -17,7 +17,7 @@ from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, subjects_of
 from tierflow_runtime.requests import step_request
-from tierflow_runtime.values import Allocation, FailureError, Options
+from tierflow_runtime.values import Allocation, Failure, FailureError, Options
 
 from tierflow_orchestrator import wire as own_wire
 from tierflow_orchestrator.core import commands, events
@@ -91,13 +91,13 @@ class Engine(Reports):
             again = False
             for handler in run.ready_handlers():
                 while (step_id := run.next_ready(handler)) is not None:
-                    link = dispatcher.reserve(entity.id, handler, run.spec(run.steps[step_id]).labels)
+                    link = dispatcher.slots.reserve(entity.id, handler, run.spec(run.steps[step_id]).labels)
                     if link is None:
                         break
                     if not self._assign(entity, step_id, link):
                         break
                     again = True
-                    if dispatcher.pumping:
+                    if dispatcher.slots.pumping:
                         return
 
     def _assign(self, entity: Entity[Run], step_id: str, link: Link) -> bool:
@@ -239,8 +239,12 @@ class Engine(Reports):
         self.dispatcher.note_heartbeat(
             run_id, result.context.step_id, details
         )  # first: the next attempt may be sent at once
-        self.host.apply(entity, command)
-        self.host.when_committed(entity, lambda: self.dispatcher.acknowledge(link, attempt_id))
+        try:
+            self.host.apply(entity, command)
+        except FailureError as error:  # A defect, which the host sees to; the executor keeps the result.
+            log.warning("a result was not taken", run_id=run_id, attempt_id=attempt_id, reason=str(error))
+        else:
+            self.host.when_committed(entity, lambda: self.dispatcher.acknowledge(link, attempt_id))
 
     async def _route_result(self, link: Link, run_id: str, attempt_id: str, command: commands.ReportResult) -> None:
         try:
@@ -257,8 +261,17 @@ class Engine(Reports):
         self.dispatcher.acknowledge(link, attempt_id)
 
     def _tell(self, run_id: str, command: commands.RunCommand) -> None:
-        if not self.host.tell(run_id, command):
+        entity = self.host.entities.get(run_id)
+        if entity is None or missing_blobs(entity.state, command) or not self._told(run_id, command):
             self.host.spawn(self._route(run_id, command))
+
+    def _told(self, run_id: str, command: commands.RunCommand) -> bool:
+        """Whether the run heard it: it is owned here. A defect met meanwhile is the host's business, not that of the executor's stream."""
+        try:
+            return self.host.tell(run_id, command)
+        except FailureError as error:
+            log.warning("a report was not taken", run_id=run_id, reason=str(error))
+            return True
 
     async def _route(self, run_id: str, command: commands.RunCommand) -> None:
         try:
@@ -268,13 +281,20 @@ class Engine(Reports):
 
     def started(self, run_id: str, attempt_id: str, started_at: int) -> None:
         """An attempt has started."""
-        if run_id in self.host.entities:
-            self.host.tell(run_id, commands.ReportStarted(attempt_id=attempt_id, started_at=started_at))
+        self._told(run_id, commands.ReportStarted(attempt_id=attempt_id, started_at=started_at))
 
     def lost(self, run_id: str, attempt_id: str, reason: str) -> None:
         """Nobody knows how an attempt ended."""
         log.warning("an attempt is lost", run_id=run_id, attempt_id=attempt_id, reason=reason)
         self._tell(run_id, commands.ReportLost(attempt_id=attempt_id, reason=reason))
+
+    def refused(self, run_id: str, attempt_id: str, failure: Failure) -> None:
+        """An attempt cannot be sent to any executor: it failed, for good."""
+        self._tell(run_id, commands.ReportResult(attempt_id=attempt_id, state="FAILED", failure=failure))
+
+    def stopped(self, run_id: str, attempt_id: str) -> None:
+        """A cancelled attempt was never begun."""
+        self._tell(run_id, commands.ReportResult(attempt_id=attempt_id, state="CANCELLED"))
 
     def unconfirmed(self, run_id: str, attempt_id: str) -> None:
         """A cancelled attempt may still be alive."""
@@ -285,7 +305,11 @@ class Engine(Reports):
         entity = self.host.entities.get(run_id)
         if entity is None or entity.closing or entity.state.next_ready(handler) is None:
             return False
-        self.resettle(entity)
+        try:
+            self.resettle(entity)
+        except FailureError as error:
+            log.warning("a run cannot go on", run_id=run_id, reason=str(error))
+            return False
         return not entity.closing and entity.state.next_ready(handler) is not None
 
     def progress(self, progress: executor_service_pb2.AttemptProgress) -> None:

@@ -20,7 +20,9 @@ def publish_metrics(
     metrics = Metrics("orchestrator")
     metrics.gauge_of("runs_in_memory", "Runs that this instance owns", lambda: len(durable.host.entities))
     metrics.gauge_of("attempts_in_flight", "Attempts at executors", lambda: len(dispatcher.flights))
-    metrics.gauge_of("steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.waiting_counts().values()))
+    metrics.gauge_of(
+        "steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.slots.waiting_counts().values())
+    )
     metrics.gauge_of("steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended)
     metrics.gauge_of(
         "attempts_retried",

@@ -89,6 +89,8 @@ class Link:
                             status=error.code().name,
                             reason=error.details(),
                         )
+                except Exception as error:  # noqa: BLE001 - a frame that cannot be understood must not make this executor deaf for ever
+                    log.error("a defect while listening to an executor", address=self.address, error=error)
                 finally:
                     self._parted()
                 pause = 0.05 if time.monotonic() - began > 5 else min(pause * 2, 1.0)

@@ -341,7 +341,7 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
                 pb.RunStateCount(state=wire.RUN_STATES.number(state), count=count)
                 for state, count in sorted(counts.items())
             ],
-            waiting_steps=self._dispatcher.waiting_counts(),
+            waiting_steps=self._dispatcher.slots.waiting_counts(),
             attempts=len(self._dispatcher.flights),
             slots=sum(link.slots for link in links if link.connected),
             time=wire.timestamp(self._durable.clock.now()),

@@ -1,0 +1,74 @@
+"""Slots of executors for runs that have something to start: least loaded first, and who waits longer before who came later."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from tierflow_orchestrator.link import Link
+
+
+class Slots:
+    """Reserves slots of connected executors, and keeps the queues of those who found none."""
+
+    def __init__(self, links: Mapping[str, Link], may_start: Callable[[str, str], bool]) -> None:
+        self._links = links
+        """Of the dispatcher, by key of the executor."""
+        self._may_start = may_start
+        """Called with run and handler when a slot is free: takes one, or none; returns whether the run still waits."""
+        self._waiting: dict[str, OrderedDict[str, Mapping[str, str]]] = {}
+        """By handler: runs that wait for a slot, in the order in which they came."""
+        self.pumping = ""
+        """The run whose turn it is."""
+
+    def reserve(self, run_id: str, handler: str, labels: Mapping[str, str]) -> Link | None:
+        """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler.
+
+        Who waits longer is served first: with others in the queue, only the run whose turn it is gets a slot.
+        """
+        queue = self._waiting.get(handler)
+        if not queue or self.pumping == run_id:
+            best: Link | None = None
+            for link in self._links.values():
+                if (
+                    link.free > 0
+                    and link.offers(handler, labels)
+                    and (best is None or link.used * best.slots < best.used * link.slots)
+                ):
+                    best = link
+            if best is not None:
+                return best
+        self._waiting.setdefault(handler, OrderedDict())[run_id] = labels
+        return None
+
+    def pump(self) -> None:
+        """Gives free slots to those who wait, one each in turn."""
+        for handler in [name for name, queue in self._waiting.items() if queue]:
+            queue = self._waiting[handler]
+            while queue and any(link.free > 0 and handler in link.handlers for link in self._links.values()):
+                run_id, labels = queue.popitem(last=False)
+                before = self._used()
+                if self._turn_of(run_id, handler):
+                    queue[run_id] = labels
+                    if self._used() == before:
+                        break
+
+    def _used(self) -> int:
+        return sum(link.used for link in self._links.values())
+
+    def _turn_of(self, run_id: str, handler: str) -> bool:
+        """Lets a run take one slot; whether it still waits."""
+        self.pumping = run_id
+        try:
+            return self._may_start(run_id, handler)
+        finally:
+            self.pumping = ""
+
+    def forget(self, run_id: str) -> None:
+        """The run waits no more."""
+        for queue in self._waiting.values():
+            queue.pop(run_id, None)
+
+    def waiting_counts(self) -> dict[str, int]:
+        """Runs that wait for a slot, by handler."""
+        return {handler: len(queue) for handler, queue in self._waiting.items() if queue}
