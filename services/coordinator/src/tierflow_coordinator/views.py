@@ -21,20 +21,21 @@ from tierflow_runtime.wire import (
 
 from tierflow_coordinator.core.ledger import returned
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.wire import fill_payload, fill_usage
 
 
 def result_message(swarm: Swarm) -> swarm_pb2.SwarmExecutionResult:
     """How an ended swarm ended, without internals (F29)."""
-    return swarm_pb2.SwarmExecutionResult(
-        context=context_to_proto(swarm.context, labels=False),
-        state=SWARM_STATES.number(swarm.state),
-        outcome=OUTCOMES.number(swarm.outcome),
-        output=payload_to_proto(swarm.output),
-        failure=None if swarm.failure is None else failure_to_proto(public(swarm.failure)),
-        usage=usage_to_proto(swarm.usage),
-        allocation_returned=allocation_to_proto(returned(swarm.allocation, swarm.usage)),
-        duration=duration(max(0, (swarm.ended_at or swarm.created_at) - swarm.created_at)),
-    )
+    message = swarm_pb2.SwarmExecutionResult(context=context_to_proto(swarm.context, labels=False))
+    message.state = SWARM_STATES.number(swarm.state)
+    message.outcome = OUTCOMES.number(swarm.outcome)
+    fill_payload(message.output, swarm.output)
+    if swarm.failure is not None:
+        message.failure.CopyFrom(failure_to_proto(public(swarm.failure)))
+    fill_usage(message.usage, swarm.usage)
+    message.allocation_returned.CopyFrom(allocation_to_proto(returned(swarm.allocation, swarm.usage)))
+    message.duration.FromMicroseconds(max(0, (swarm.ended_at or swarm.created_at) - swarm.created_at))
+    return message
 
 
 def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: bool = False) -> swarm_pb2.Swarm:
