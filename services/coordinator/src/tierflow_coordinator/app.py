@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
 
@@ -82,6 +83,9 @@ class Coordinator:
         await self._database_ready()
         await self.durable.start()
         self._start_loops()
+        # What is there now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         await self.server.announce_ready(instance_id=self.durable.instance_id)
 
     def _add_servicers(self) -> None:

@@ -42,6 +42,7 @@ MANY_NOTES: Final = 64
 """With so many notes waiting it is longer: under load runs take longer, and a row for each acceptance would be a third of all rows."""
 
 ROUTED_AT_ONCE: Final = 64
+MOST_REMEMBERED: Final = 10_000
 _NOTED: Final = object()
 """In an entity's slot: its run is accepted, and that is not yet in the journal."""
 
@@ -122,7 +123,7 @@ class Engine:
             for effect in react(swarm, event):
                 self._carry_out(entity, effect)
             if isinstance(event, events.SwarmStateChanged) and event.to == states.PAUSED:
-                self.resting.look(entity, 0.0)
+                self.resting.look_soon(entity)
 
     def replaces(self, instance_id: str) -> None:
         """Nothing to tell Tier 2: runs are asked for by their id, whoever asks."""
@@ -256,6 +257,8 @@ class Engine:
             if error.failure.code != "NOT_FOUND":
                 log.warning("a result waits for its swarm", run_id=finish.run_id, code=error.failure.code)
             elif finish.run_id not in self._unknown:
+                if len(self._unknown) >= MOST_REMEMBERED:
+                    self._unknown.clear()
                 self._unknown.add(finish.run_id)
                 log.error("a result of an unknown swarm", swarm_id=swarm_id, run_id=finish.run_id)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
@@ -13,6 +13,8 @@ from tierflow_coordinator.core import states
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.runs import Runs
 from tierflow_coordinator.waiting import Waiting
+
+LOOK_EVERY: Final = 1.0
 
 
 class Resting:
@@ -23,30 +25,37 @@ class Resting:
         self._runs = runs
         self._waiting = waiting
         self._after = after
-        self._candidates: deque[tuple[float, Entity[Swarm]]] = deque()
+        self._soon: deque[Entity[Swarm]] = deque()
+        self._later: deque[tuple[float, Entity[Swarm]]] = deque()
 
-    def look(self, entity: Entity[Swarm], after: float | None = None) -> None:
-        """Looks after so many seconds (the setting) whether the swarm may be let go."""
-        wait = self._after if after is None else after
-        self._candidates.append((asyncio.get_running_loop().time() + wait, entity))
+    def look(self, entity: Entity[Swarm]) -> None:
+        """Looks after a while (the setting) whether the swarm may be let go."""
+        self._later.append((asyncio.get_running_loop().time() + self._after, entity))
+
+    def look_soon(self, entity: Entity[Swarm]) -> None:
+        """Looks soon: the swarm waits for a command."""
+        self._soon.append(entity)
 
     async def run(self) -> None:
         """Lets go, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(min(1.0, self._after))
-            now = loop.time()
-            for _ in range(len(self._candidates)):
-                at, entity = self._candidates.popleft()
-                if not is_owned(self._host, entity) or entity.state.ended:
-                    continue
-                if at > now:
-                    self._candidates.append((at, entity))
-                elif self._may_rest(entity):
-                    entity.state.idle = True
-                    self._host.touch(entity)
-                else:
-                    self._candidates.append((now + self._after, entity))
+            await asyncio.sleep(min(LOOK_EVERY, self._after))
+            now = asyncio.get_running_loop().time()
+            due = list(self._soon)
+            self._soon.clear()
+            while self._later and self._later[0][0] <= now:
+                due.append(self._later.popleft()[1])
+            for entity in due:
+                self._let_go(entity)
+
+    def _let_go(self, entity: Entity[Swarm]) -> None:
+        if not is_owned(self._host, entity) or entity.state.ended:
+            return
+        if self._may_rest(entity):
+            entity.state.idle = True
+            self._host.touch(entity)
+        else:
+            self.look(entity)
 
     def _may_rest(self, entity: Entity[Swarm]) -> bool:
         swarm = entity.state

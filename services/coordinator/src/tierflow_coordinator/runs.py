@@ -32,6 +32,7 @@ POLL_FIRST: Final = 0.5
 POLL_MOST: Final = 5.0
 TICK: Final = 0.05
 LONGEST_LOOK: Final = 0.25
+SLICE: Final = 100
 UNKNOWN_ENOUGH: Final = 4
 """So often a run that nobody wants any more must be unknown to Tier 2 before its cancel counts as received."""
 
@@ -66,11 +67,8 @@ class Runs:
 
     def request(self, swarm_id: str, run_id: str, build: Callable[[], run_pb2.RunExecutionRequest]) -> None:
         """Asks for a run, or attaches to it, until it is accepted or refused."""
-        wanted = self._wanted.get(run_id)
-        if wanted is None:
-            wanted = self._wanted[run_id] = Wanted(swarm_id, run_id, build)
-        else:
-            wanted.build = build
+        wanted = self._wanted.setdefault(run_id, Wanted(swarm_id, run_id, build))
+        wanted.build = build
         self._send(wanted)
 
     def command(self, swarm_id: str, effect: commands.CommandRun) -> None:
@@ -112,10 +110,10 @@ class Runs:
         """Sends what found no orchestrator."""
         homeless, self._homeless = self._homeless, {}
         for wanted in homeless.values():
-            if wanted.build is not None and not wanted.accepted:
-                self._send(wanted)
+            self._schedule(wanted, 0.0)
             if wanted.order is not None:
-                self._send_command(wanted)
+                wanted.command_at = self._clock()
+                self._push(wanted.command_at, wanted)
 
     def link_down(self, link: Link) -> None:
         """What was on its way there is sent elsewhere: at once where it was not accepted, after a while where it only lost its listener."""
@@ -128,7 +126,7 @@ class Runs:
                 wanted.accepted = False
                 self._schedule(wanted, REATTACH_AFTER * random.uniform(1.0, 2.0))
             else:
-                self._send(wanted)
+                self._schedule(wanted, 0.0)
 
     def received(self, link: Link, frame: orchestrator.ExecuteRunsResponse) -> None:
         """Hands out a frame, item by item."""
@@ -254,15 +252,12 @@ class Runs:
     def _poll(self, wanted: Wanted) -> None:
         wanted.polls += 1
         delay = min(POLL_FIRST * 2 ** (wanted.polls - 1), POLL_MOST)
-        wanted.command_at = self._at(delay)
+        wanted.command_at = self._clock() + delay
         self._push(wanted.command_at, wanted)
 
     def _schedule(self, wanted: Wanted, delay: float) -> None:
-        wanted.due = self._at(delay)
+        wanted.due = self._clock() + delay
         self._push(wanted.due, wanted)
-
-    def _at(self, delay: float) -> float:
-        return self._clock() + delay
 
     def _push(self, at: float, wanted: Wanted) -> None:
         heapq.heappush(self._timers, (at, next(self._order), wanted))
@@ -283,17 +278,23 @@ class Runs:
     async def run(self) -> None:
         """Retries what got no answer, until cancelled. Looks at its timers together, never one by one: nearly all of them are past when they are due."""
         while True:
+            if self._fire():
+                await asyncio.sleep(0)
+                continue
             self._timer_set.clear()
             if not self._timers:
                 await self._timer_set.wait()
             await asyncio.sleep(max(TICK, min(LONGEST_LOOK, self._timers[0][0] - self._clock())))
-            self._fire()
 
-    def _fire(self) -> None:
+    def _fire(self) -> bool:
+        """Does what is due, in slices: after a lost stream that may be everything. Returns whether there is more."""
         now = self._clock()
-        while self._timers and self._timers[0][0] <= now:
+        for _ in range(SLICE):
+            if not self._timers or self._timers[0][0] > now:
+                return False
             at, _, wanted = heapq.heappop(self._timers)
             if at == wanted.due and not wanted.accepted:
                 self._send(wanted)
             elif at == wanted.command_at and wanted.order is not None:
                 self._send_command(wanted)
+        return True
