@@ -34,7 +34,7 @@ class Chaos:
         self._comebacks: list[asyncio.Task[None]] = []
 
     def at(self, share: float) -> None:
-        """Kills the next one, where so much of the work is done; that it has come so far shows that the last one is back."""
+        """Kills the next one, where so much of the work is done, whether the last one serves again or not."""
         if self._plan and share >= self._plan[0][0]:
             _, service = self._plan.pop(0)
             self._say(f"kill -9 {service.pid}: {service.name}, at {share:.0%} of the files")

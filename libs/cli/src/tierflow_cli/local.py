@@ -68,7 +68,7 @@ def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: in
         click.echo("\nStopping: services drain, then the servers stop.")
         (data / ADDRESSES).unlink(missing_ok=True)
         stack.stop()
-        click.echo(f"Stopped. What was stored is in {data}; throw it away with: tierflow dev --fresh")
+        click.echo(f"Stopped. What was stored is in {data} and there again at the next start; --fresh throws it away.")
 
 
 def take(data: Path, *, fresh: bool) -> None:

@@ -143,6 +143,7 @@ def _print_result(result: Result) -> None:
 async def _watch(connection: Connection, handle: Handle) -> int:
     from tierflow_cli.following import follow
 
+    click.echo(f"swarm {handle.id}  trace {handle.trace_id}", err=True)
     final = await follow(connection.patient, handle.id)
     return INTERRUPTED if final is None else 0 if final == "COMPLETED" else FAILED
 

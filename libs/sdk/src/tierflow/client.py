@@ -48,7 +48,8 @@ class Client(Queries):
         """Connects with the first call, not here.
 
         Args:
-            address: host:port or `dns:///name:port` of Tier 1; else TIERFLOW_ADDRESS, else 127.0.0.1:7701.
+            address: Of Tier 1: host:port, `dns:///name:port`, or several as `ipv4:host:port,host:port`, of which one that answers is taken;
+                else TIERFLOW_ADDRESS, else 127.0.0.1:7701.
             tenant: Whom the caller belongs to, in development mode; else TIERFLOW_TENANT.
             user: Who the caller is, in development mode; else TIERFLOW_USER.
             timeout: Seconds for which an answer is waited for. Results are waited for as long as `Handle.result` says.

@@ -39,8 +39,13 @@ class InvalidRequest(TierflowError):
 
     def __init__(self, failure: Failure, text: str = "") -> None:
         self.violations: tuple[Violation, ...] = tuple(failure.violations)
-        lines = [f"  {v.field}: {v.description}{f' (line {v.line})' if v.line else ''}" for v in self.violations]
-        super().__init__(failure, "\n".join([text or failure.message, *lines]))
+        said = text or failure.message
+        lines = [
+            f"  {v.field}: {v.description}{f' (line {v.line})' if v.line else ''}"
+            for v in self.violations
+            if f"{v.field}: {v.description}" not in said  # a message may tell of a single one itself
+        ]
+        super().__init__(failure, "\n".join([said, *lines]))
 
 
 class NotFound(TierflowError):

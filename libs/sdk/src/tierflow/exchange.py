@@ -35,7 +35,7 @@ from tierflow.results import ENDED
 
 MAX_ITEMS = 256
 MAX_BYTES = 1024 * 1024
-MAX_EARLY = 1024
+MAX_EARLY = 256
 FIRST_DELAY, MAX_DELAY = 0.05, 2.0
 _AGAIN = ("UNAVAILABLE", "FENCED", "NOT_OWNER")
 """Refusals that say: ask another instance, or this one later."""
