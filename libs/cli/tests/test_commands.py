@@ -322,7 +322,7 @@ def test_every_command_has_help_and_loads() -> None:
         (125, "2 min 05 s"),
         (11520, "3 h 12 min"),
         (4 * 86400 + 7300, "4 d 2 h"),
-        (86400, "1 d"),,
+        (86400, "1 d"),
     ],
 )
 def test_durations_are_humane(seconds: float, expected: str) -> None:
