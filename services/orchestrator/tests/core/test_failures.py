@@ -16,7 +16,7 @@ from tierflow_orchestrator.core.events import (
 )
 from tierflow_runtime.values import Failure, Options, RetryPolicy, Usage
 
-from .fakes import Ref, Shell, Value, call, flow, map_
+from .fakes import Computed, Ref, Shell, Value, call, flow, map_
 from .invariants import check_invariants
 
 SPECS = (call("good"), call("bad"), call("other"), call("after", "bad"), call("free", "other"))
@@ -344,3 +344,28 @@ def test_output_of_the_run() -> None:
     unfit = Shell(flow(*steps, output_schema={"type": "array"}))
     unfit.complete("a", "1")
     assert (unfit.run.state, unfit.run.failure.code) == ("FAILED", "OUTPUT_INVALID")  # type: ignore[union-attr]
+
+
+def test_failure_reaches_every_dependant() -> None:
+    """E10: failure() is true where any of the needs failed, whichever ended last."""
+    alarm = call(
+        "alarm", "bad", "good", condition=Computed(lambda scope: scope.lookup("status", ("failure",))), always=True
+    )
+    for order in (("bad", "good"), ("good", "bad")):
+        shell = Shell(flow(call("bad"), call("good"), alarm, failure_policy="CONTINUE"))
+        for step in order:
+            shell.fail(step) if step == "bad" else shell.complete(step)
+        assert shell.state("alarm") == "SCHEDULED"
+
+
+def test_failure_while_an_operator_is_asked() -> None:
+    """E6, V9: under PAUSE a failure pauses a suspended run too; both questions are answered one by one."""
+    shell = Shell(flow(call("a", on_lost="ASK"), call("b"), failure_policy="PAUSE"))
+    lose(shell)
+    shell.fail("b")
+    assert (shell.run.state, shell.run.reason) == ("PAUSED", "STEP_FAILED")
+    assert shell.tell(Resume(command_id="1")).reply.state == "SUSPENDED"
+    assert shell.tell(Resume(command_id="2")).reply.state == "RUNNING"
+    shell.complete("a")
+    assert shell.run.state == "FAILED"
+    shell.check()

@@ -7,7 +7,9 @@ import tracemalloc
 
 import pytest
 from tierflow_flow import parse
+from tierflow_flow.definition import ExpressionError
 from tierflow_orchestrator.core.events import StepFailed, StepSkipped
+from tierflow_orchestrator.core.scope import RunScope
 from tierflow_runtime.values import Context
 
 from .fakes import RUN_ID, START, Shell
@@ -218,3 +220,13 @@ class _Forgetful(dict):  # type: ignore[type-arg]
 
     def update(self, *args: object, **more: object) -> None:
         return None
+
+
+def test_environment_is_closed() -> None:
+    """E15: a scope refuses what the flow does not list, should an expression ever ask for it."""
+    shell = shell_of("env: [REGION]\nsteps: {a: {call: h}}\n")
+    shell.run.environment = {"REGION": "eu", "SECRET": "x"}
+    scope = RunScope(shell.run)
+    assert scope.lookup("env", ()) == {"REGION": "eu"}
+    with pytest.raises(ExpressionError, match="SECRET is not in the flow's list"):
+        scope.lookup("env", ("SECRET",))

@@ -107,7 +107,7 @@ class Storm:
         elif roll < 0.82 and self.attempts:
             self.tell(ReportUnconfirmed(attempt_id=self.pick()))
         elif roll < 0.90:
-            kind = self.chance.choice((Pause, Pause, Resume, Resume, Resume) + ((Cancel,) if roll < 0.825 else ()))
+            kind = Cancel if roll < 0.83 else self.chance.choice((Pause, Pause, Resume, Resume, Resume))
             self.tell(kind(command_id=str(self.chance.randint(0, 400))))
         elif roll < 0.903 and self.attempts:
             self.tell(Abort(failure=Failure(code="INTERNAL", message="a defect", tier=2, component="x", operation="y")))

@@ -163,7 +163,7 @@ def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
         if not good and not other.blocked_by:
             other.blocked_by = step.id
         other.failing = other.failing or failing
-        if not other.waiting and other.state == "PENDING" and run.state != "CANCELLING":
+        if not other.waiting and other.state == "PENDING":
             _ready(run, other)
 
 
