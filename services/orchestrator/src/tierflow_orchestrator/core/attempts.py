@@ -220,8 +220,8 @@ def _booked(usage: Usage, steps: int) -> Usage:
 
 def current(run: Run, attempt_id: str) -> Step | None:
     """The step of which this is the present attempt, in flight; None where it is not."""
-    step, _ = find(run, attempt_id)
-    if step is None or step.attempt_id != attempt_id or not step.in_flight:
+    step = run.steps.get(attempt_id[len(run.id) + 1 : attempt_id.rfind("/")])
+    if step is None or step.attempt_id != attempt_id or step.id not in run.live:
         return None
     return step
 

@@ -201,12 +201,11 @@ class Run:
     @property
     def has_room(self) -> bool:
         """Whether the limits allow one more step at once."""
+        allowed, wanted = self.allocation.concurrent_steps, self.definition().concurrency
+        if allowed is None and wanted is None:
+            return True
         under_way = len(self.live)
-        limit = self.allocation.concurrent_steps
-        if limit is not None and under_way >= limit:
-            return False
-        limit = self.definition().concurrency
-        return limit is None or under_way < limit
+        return (allowed is None or under_way < allowed) and (wanted is None or under_way < wanted)
 
     def may_start(self, step: Step) -> bool:
         """Whether a slot may be assigned to the step, the run's own state and limits aside."""
