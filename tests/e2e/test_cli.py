@@ -16,6 +16,7 @@ from tierflow import Client, Event
 from tierflow_testing.stack import Stack, StackOptions
 from tierflow_testing.waiting import eventually
 
+pytestmark = pytest.mark.slow
 ECHO = {"name": "echo-one", "version": "1", "steps": {"echo": {"call": "echo", "with": {"a": 1}}}}
 WAITING = 41
 HELLO = pathlib.Path(__file__).resolve().parents[2] / "examples/hello.yaml"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 MODULE = "def add(a, b):\n    return a + b\n\n\ndef {name}(items):\n    total = 0\n    for item in items:\n        total = add(total, item)\n    return total\n"
 FILES = 120
 

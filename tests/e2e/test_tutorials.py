@@ -9,6 +9,7 @@ import sys
 import pytest
 from tierflow_testing.stack import Stack, StackOptions
 
+pytestmark = pytest.mark.slow
 PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/tutorials"
 BEFOREHAND = ("make setup", "source ", "tierflow demo", "tierflow dev")
 """What the test has done in its own way: it is in an environment, and its stack runs."""
