@@ -168,7 +168,7 @@ def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
 
 
 def _book(run: Run, step: Step, usage: Usage) -> None:
-    if usage is NO_USAGE:
+    if usage is NO_USAGE or usage == NO_USAGE:
         return
     run.usage = run.usage.plus(usage)
     step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
