@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_orchestrator.dispatcher import Dispatcher, Reports
+from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.flights import Reports
 from tierflow_orchestrator.link import Link
 from tierflow_runtime.streams import LARGEST_ITEM
-from tierflow_runtime.values import Failure
+from tierflow_runtime.values import Failure, FailureError
 
 RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
 
@@ -148,3 +149,23 @@ async def test_silence_while_asleep(scene: Scene, monkeypatch: pytest.MonkeyPatc
     now += 31
     scene.dispatcher._give_up()
     assert scene.heard.said == [("lost", "x/a/1")]
+
+
+async def test_handlers_of_executors_that_may_come_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """J2, Q22: a handler counts as offered while its executor is away for a moment; one that was never met is waited for, then it is missing."""
+    now = 1000.0
+    monkeypatch.setattr("tierflow_orchestrator.dispatcher.time.monotonic", lambda: now)
+    scene.link = Link("127.0.0.1:1", scene.dispatcher, lambda: True)
+    scene.dispatcher._links["127.0.0.1:1"] = scene.link
+    with pytest.raises(FailureError) as caught:
+        scene.dispatcher.missing(["echo"])
+    assert caught.value.failure.code == "UNAVAILABLE"
+    now += 6
+    assert scene.dispatcher.missing(["echo"]) == ["echo"]
+    scene.link._greet(pb.ExecutorHello(name="e", executor_id="1", slots=1, handlers=[pb.HandlerInfo(name="echo")]))
+    assert scene.dispatcher.missing(["echo", "other"]) == ["other"]
+    scene.link._parted()
+    assert scene.dispatcher.missing(["echo"]) == []
+    now += 31
+    scene.dispatcher._give_up()
+    assert scene.dispatcher.missing(["echo"]) == ["echo"]

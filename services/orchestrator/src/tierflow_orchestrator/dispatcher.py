@@ -4,87 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
+from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator.discovery import follow
+from tierflow_orchestrator.flights import REPLACED, Flight, Reports, name_of
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.slots import Slots
 
 log = get_log(__name__)
 
 LOOK_EVERY = 1.0
+MEETING = 5.0
+"""Seconds that an executor at a known address is given to answer for the first time."""
+
 EXECUTOR_LOST = 30.0
 """Seconds without an answer after which an executor's attempts are lost (rule R26)."""
-
-
-REPLACED = "the executor was replaced by a new process of its name"
-
-
-def _name_of(key: str) -> str:
-    """The name in the key of an executor: name and id of a process."""
-    return key.rpartition("/")[0]
-
-
-class Flight:
-    """An attempt in flight: which run's, at which executor, and how to send it (again)."""
-
-    __slots__ = ("attempt_id", "executor", "link", "make", "run_id", "sent", "since", "step_id", "stop_reason")
-
-    def __init__(self, attempt_id: str, run_id: str, step_id: str, executor: str, link: Link | None) -> None:
-        self.attempt_id = attempt_id
-        self.run_id = run_id
-        self.step_id = step_id
-        self.executor = executor
-        self.link = link
-        self.make: Callable[[], step_pb2.StepExecutionRequest] | None = None
-        self.sent = False
-        self.stop_reason: str | None = None
-        self.since = time.monotonic()
-
-    def answered(self, now: float) -> float:
-        """When its executor was last known to be there, monotonic seconds."""
-        link = self.link
-        if link is None or (link.lost_since is None and link.key != self.executor):
-            return self.since
-        if link.connected and link.key == self.executor:
-            return now
-        return self.since if link.lost_since is None else link.lost_since
-
-
-class Reports:
-    """What the dispatcher tells the engine."""
-
-    def result(self, link: Link, result: step_pb2.StepExecutionResult) -> None:
-        """An attempt ended."""
-
-    def started(self, run_id: str, attempt_id: str, started_at: int) -> None:
-        """An attempt has started."""
-
-    def lost(self, run_id: str, attempt_id: str, reason: str) -> None:
-        """Nobody knows how an attempt ended."""
-
-    def refused(self, run_id: str, attempt_id: str, failure: Failure) -> None:
-        """An attempt cannot be sent to any executor."""
-
-    def stopped(self, run_id: str, attempt_id: str) -> None:
-        """A cancelled attempt was never begun, and never will be."""
-
-    def unconfirmed(self, run_id: str, attempt_id: str) -> None:
-        """A cancelled attempt may still be alive."""
-
-    def progress(self, progress: pb.AttemptProgress) -> None:
-        """A handler reported progress."""
-
-    def may_start(self, run_id: str, handler: str) -> bool:
-        """A slot is free for a run that waited for one. Takes one slot, or none; returns whether the run still waits."""
-        return False
 
 
 class Dispatcher:
@@ -115,8 +57,17 @@ class Dispatcher:
     # --- executors ---
 
     def offered(self) -> frozenset[str]:
-        """Handlers that some connected executor offers."""
-        return frozenset().union(*(link.handlers for link in self._by_key.values() if link.connected))
+        """Handlers that some executor offers: one that is connected, or that may come back before it counts as lost."""
+        return frozenset().union(*(link.handlers for link in self._by_key.values()))
+
+    def missing(self, handlers: Iterable[str]) -> list[str]:
+        """Of these handlers, those that no executor offers. Raises FailureError UNAVAILABLE as long as executors may be there that were not met yet."""
+        offered = self.offered()
+        missing = [name for name in handlers if name not in offered]
+        if missing and any(link.hello is None and link.age < MEETING for link in self._links.values()):
+            message = "this orchestrator has not met all its executors yet; try again"
+            raise FailureError(failure("UNAVAILABLE", message, component="dispatcher", operation="missing"))
+        return missing
 
     def links(self) -> list[Link]:
         """All executors that were ever met and are not known to be gone."""
@@ -187,8 +138,8 @@ class Dispatcher:
         if link is not None:
             link.used += 1
         else:
-            name = _name_of(flight.executor)
-            link = next((other for key, other in self._by_key.items() if _name_of(key) == name), None)
+            name = name_of(flight.executor)
+            link = next((other for key, other in self._by_key.items() if name_of(key) == name), None)
         if link is not None and link.connected:
             link.frames.put("adopt", flight.attempt_id)
 
@@ -281,9 +232,9 @@ class Dispatcher:
 
     def _lose_older(self, name: str, key: str) -> None:
         for flight in list(self.flights.values()):
-            if flight.executor != key and _name_of(flight.executor) == name:
+            if flight.executor != key and name_of(flight.executor) == name:
                 self._lose(flight, REPLACED)
-        for old in [other for other in self._by_key if other != key and _name_of(other) == name]:
+        for old in [other for other in self._by_key if other != key and name_of(other) == name]:
             del self._by_key[old]
 
     def _lose(self, flight: Flight, reason: str) -> None:
@@ -325,7 +276,7 @@ class Dispatcher:
         if flight is None or status.state != 0:
             return
         if flight.executor != link.key:
-            if _name_of(flight.executor) == _name_of(link.key):
+            if name_of(flight.executor) == name_of(link.key):
                 self._lose(flight, REPLACED)
         elif flight.stop_reason is not None:
             self._never_ran(flight)

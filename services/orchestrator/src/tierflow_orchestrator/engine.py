@@ -24,7 +24,8 @@ from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.core.decide import missing_blobs
 from tierflow_orchestrator.core.react import open_effects, react
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.dispatcher import Dispatcher, Reports
+from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.flights import Reports
 from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.spans import RunSpans

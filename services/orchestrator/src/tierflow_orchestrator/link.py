@@ -55,8 +55,14 @@ class Link:
         self.used = 0
         self.connected = False
         self.draining = False
+        self._begun = time.monotonic()
         self.lost_since: float | None = None
         """Monotonic seconds since when it has not answered; None while it is connected or was never."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since its address became known."""
+        return time.monotonic() - self._begun
 
     @property
     def free(self) -> int:

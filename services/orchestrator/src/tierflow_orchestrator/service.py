@@ -135,7 +135,11 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
             answer(error)
 
     def _create(self, request: run_pb2.RunExecutionRequest, flow: Any, answer: Answer) -> None:
-        missing = [name for name in flow.handlers if name not in self._dispatcher.offered()]
+        try:
+            missing = self._dispatcher.missing(flow.handlers)
+        except FailureError as error:
+            answer(error)
+            return
         if missing:
             answer(FailureError(no_handlers(missing)))
             return
@@ -375,8 +379,7 @@ class FlowService(rpc.FlowServiceServicer):
                 raise
             problems = [wire.violation_to_proto(violation) for violation in error.failure.violations]
             return pb.CheckFlowResponse(check=flow_pb2.FlowCheck(problems=problems))
-        offered = self._dispatcher.offered()
-        missing = [name for name in flow.handlers if name not in offered]
+        missing = self._dispatcher.missing(flow.handlers)
         schema = schema_json(flow.input_schema)
         return pb.CheckFlowResponse(
             check=flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing), input_schema_json=schema
