@@ -23,6 +23,10 @@ from tierflow_durable.writer import Fenced, Writer
 
 log = get_log(__name__)
 
+TEND_EVERY = 3600.0
+TEND_AGAIN = 60.0
+"""Seconds between rounds of retention; after one that failed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableOptions:
@@ -118,6 +122,7 @@ class Durable:
     async def start(self) -> None:
         """Registers the instance, fences an older incarnation of its name, and starts the loops. Raises what asyncpg raises when the database is away."""
         await self.host.writer.open()
+        await self.retention.prepare()
         await self.instance.register(self._first_position)
         for replaced in self.instance.replaced:
             self.host.hooks.replaces(replaced)
@@ -148,8 +153,8 @@ class Durable:
 
     async def _tend(self) -> None:
         while True:
-            await self.retention.tend()
-            await asyncio.sleep(3600)
+            done = await self.retention.tend()
+            await asyncio.sleep(TEND_EVERY if done else TEND_AGAIN)
 
     def stream_recreated(self) -> None:
         """The event stream was lost and made anew: fill it from the journal (rule R20)."""

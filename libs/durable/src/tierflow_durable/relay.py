@@ -19,6 +19,7 @@ from tierflow_runtime.values import FailureError
 
 from tierflow_durable.database import Database
 from tierflow_durable.machine import Source
+from tierflow_durable.sqlfile import statement
 
 log = get_log(__name__)
 
@@ -294,7 +295,8 @@ class Relay:
         self._refill = True
         session = await self._database.session()
         try:
-            if not await session.fetchval("SELECT pg_try_advisory_lock($1)", REFILL_LOCK):
+            lock = statement("try_lock")
+            if not await session.fetchval(lock.text, *lock.arguments(key=REFILL_LOCK)):
                 return
             after_id, after_seq = "00000000-0000-0000-0000-000000000000", 0
             while True:

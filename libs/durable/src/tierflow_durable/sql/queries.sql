@@ -161,7 +161,10 @@ DELETE FROM fence USING gone WHERE fence.id = gone.id
 SELECT entity_id, body_hash FROM request WHERE tenant = :tenant AND request_id = :request_id
 
 -- name: forget_requests
-DELETE FROM request WHERE ctid IN (SELECT ctid FROM request WHERE created_at < :before LIMIT 5000)
+WITH gone AS (
+    DELETE FROM request WHERE ctid IN (SELECT ctid FROM request WHERE created_at < :before LIMIT :limit) RETURNING 1
+)
+SELECT count(*) AS n FROM gone
 
 -- name: count_states
 SELECT state, count(*) AS n FROM entity WHERE ended_at IS NULL GROUP BY state
@@ -192,9 +195,33 @@ SELECT child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS boun
 FROM pg_inherits JOIN pg_class child ON child.oid = pg_inherits.inhrelid JOIN pg_class parent ON parent.oid = pg_inherits.inhparent
 WHERE parent.relname = 'journal' AND parent.relnamespace = current_schema()::regnamespace
 
--- name: partition_busy
-SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_at IS NULL OR ended_at > :horizon OR unacknowledged OR owner IS NOT NULL))
-    OR EXISTS (SELECT 1 FROM watermark w WHERE w.position < :relayed)
+-- name: range_busy
+SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_at IS NULL OR ended_at >= :horizon OR unacknowledged OR owner IS NOT NULL))
+    OR EXISTS (
+        SELECT 1 FROM watermark w JOIN journal j ON j.instance = w.id AND j.position > w.position
+        WHERE j.entity_id >= :low::uuid AND j.entity_id < :high::uuid
+    )
+
+-- name: forget_entities
+WITH gone AS (
+    DELETE FROM entity WHERE id IN (SELECT id FROM entity WHERE id >= :low AND id < :high ORDER BY id LIMIT :limit)
+        AND ended_at < :horizon AND owner IS NULL AND NOT unacknowledged
+    RETURNING id
+), snaps AS (
+    DELETE FROM snapshot USING gone WHERE snapshot.entity_id = gone.id
+)
+SELECT count(*) AS n FROM gone
+
+-- name: range_inhabited
+SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high)
+
+-- name: forget_strays
+WITH gone AS (
+    DELETE FROM journal_default
+    WHERE (entity_id, seq) IN (SELECT entity_id, seq FROM journal_default WHERE entity_id < :below ORDER BY entity_id, seq LIMIT :limit)
+    RETURNING 1
+)
+SELECT count(*) AS n FROM gone
 
 -- name: put_blob
 WITH held AS MATERIALIZED (
@@ -212,7 +239,7 @@ WHERE (j.entity_id, j.seq) > (:after_id, :after_seq)
 ORDER BY j.entity_id, j.seq LIMIT :limit
 
 -- name: try_lock
-SELECT pg_try_advisory_lock(:key::bigint) AS locked
+SELECT pg_try_advisory_lock(:key::int, hashtext(current_schema())) AS locked
 
--- name: unlock
-SELECT pg_advisory_unlock(:key::bigint)
+-- name: lock
+SELECT pg_advisory_lock(:key::int, hashtext(current_schema()))
