@@ -120,32 +120,32 @@ def swarm_request(  # each argument is a part of the request; grouping them woul
         InvalidRequest: The value is not JSON, or the whole is larger than 3 MiB.
     """
     text = "{}" if value is None else encode(value, "input.flow.input")
-    context = ExecutionContext(request_id=request_id)
-    trace = traceparent()
-    if trace:
-        context.traceparent = trace
+    context = ExecutionContext(request_id=request_id, traceparent=traceparent(), correlation_id=correlation_id)
     if labels:
         context.labels.update(labels)
-    if correlation_id:
-        context.correlation_id = correlation_id
-    request = SwarmExecutionRequest(
-        context=context, input=SwarmInput(flow=FlowPlan(flow=flow, input=Payload(json=text)))
-    )
+    plan = SwarmInput(flow=FlowPlan(flow=flow, input=Payload(json=text)))
+    request = SwarmExecutionRequest(context=context, input=plan)
     if budget is not None:
         request.allocation.CopyFrom(budget.allocation())
     if priority or test_mode or validate_only or timeout is not None:
-        options = ExecutionOptions(priority=priority, test_mode=test_mode, validate_only=validate_only)
-        if timeout is not None:
-            options.timeout.CopyFrom(duration(timeout, "options.timeout"))
-        request.options.CopyFrom(options)
+        request.options.CopyFrom(_options(priority, test_mode, validate_only, timeout))
     if len(text) * 4 > MAX_REQUEST and request.ByteSize() > MAX_REQUEST:
-        raise InvalidRequest(
-            made(
-                "PAYLOAD_TOO_LARGE",
-                f"The input is {len(text)} characters of JSON; a request holds 3 MiB. Hand it over by reference (a URL, a path).",
-            )
-        )
+        raise _too_large(text)
     return request
+
+
+def _options(
+    priority: int, test_mode: bool, validate_only: bool, timeout: float | str | timedelta | None
+) -> ExecutionOptions:
+    options = ExecutionOptions(priority=priority, test_mode=test_mode, validate_only=validate_only)
+    if timeout is not None:
+        options.timeout.CopyFrom(duration(timeout, "options.timeout"))
+    return options
+
+
+def _too_large(text: str) -> InvalidRequest:
+    size = f"The input is {len(text)} characters of JSON; a request holds 3 MiB."
+    return InvalidRequest(made("PAYLOAD_TOO_LARGE", f"{size} Hand it over by reference (a URL, a path)."))
 
 
 def traceparent() -> str:

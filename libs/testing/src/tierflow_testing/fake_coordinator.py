@@ -99,22 +99,18 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
         self, requests: AsyncIterator[api.ExecuteSwarmsRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[api.ExecuteSwarmsResponse]:
         """Answers and results as the script says."""
-        self.metadata.append({str(key): str(value) for key, value in context.invocation_metadata() or ()})
+        self._note_caller(context)
         mine: set[str] = set()
         queue: asyncio.Queue[list[str]] = asyncio.Queue()
         self._streams.add(queue)
         reader = asyncio.create_task(self._read(requests, queue, mine))
         try:
-            while True:
-                swarm_ids = await queue.get()
-                while not queue.empty():
-                    swarm_ids += queue.get_nowait()
-                if self.cut_after is not None and swarm_ids and swarm_ids[0] == "cut":
-                    self.cut_after = None
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "cut by the script")
-                response = self._response(swarm_ids, mine)
+            while (signs := await _all_of(queue)) != ["cut"]:
+                response = self._response(signs, mine)
                 if (response.answers or response.results) and not self.silent:
                     yield response
+            self.cut_after = None
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cut by the script")
         finally:
             reader.cancel()
             self._streams.discard(queue)
@@ -125,25 +121,29 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
         async for frame in requests:
             if self.keep_frames:
                 self.frames.append(frame)
-            ended = [f"answer:{request.context.request_id}" for request in frame.execute if self._accept(request)]
-            ended += [
-                f"refuse:{request.context.request_id}"
-                for request in frame.execute
-                if request.context.request_id not in self.by_request
-            ]
-            mine.update(
-                self.by_request[r.context.request_id][1]
-                for r in frame.execute
-                if r.context.request_id in self.by_request
-            )
+            signs = [self._sign_of(request, mine) for request in frame.execute]
+            signs += [f"gone:{swarm_id}" for swarm_id in frame.attach if swarm_id not in self.swarms]
             mine.update(swarm_id for swarm_id in frame.attach if swarm_id in self.swarms)
-            ended += [f"gone:{swarm_id}" for swarm_id in frame.attach if swarm_id not in self.swarms]
-            if self.cut_after is not None:
-                self.cut_after -= 1
-                if self.cut_after <= 0:
-                    queue.put_nowait(["cut"])
-                    return
-            queue.put_nowait(ended)
+            if self._is_cut():
+                queue.put_nowait(["cut"])
+                return
+            queue.put_nowait(signs)
+
+    def _sign_of(self, request: SwarmExecutionRequest, mine: set[str]) -> str:
+        request_id = request.context.request_id
+        if not self._accept(request):
+            return f"refuse:{request_id}"
+        mine.add(self.by_request[request_id][1])
+        return f"answer:{request_id}"
+
+    def _is_cut(self) -> bool:
+        if self.cut_after is None:
+            return False
+        self.cut_after -= 1
+        return self.cut_after <= 0
+
+    def _note_caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.metadata.append({str(key): str(value) for key, value in context.invocation_metadata() or ()})
 
     def _accept(self, request: SwarmExecutionRequest) -> bool:
         request_id = request.context.request_id
@@ -212,7 +212,7 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
 
     async def _scripted(self, name: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         self.calls.append((name, request))
-        self.metadata.append({str(key): str(value) for key, value in context.invocation_metadata() or ()})
+        self._note_caller(context)
         error = self.errors.pop(name, None)
         if error is not None:
             context.set_trailing_metadata(((_DETAILS, error.SerializeToString()),))
@@ -256,6 +256,15 @@ class FakeCoordinator(coordinator_service_pb2_grpc.CoordinatorServiceServicer):
         content = self.blobs[request.sha256]
         for start in range(0, len(content), 65536):
             yield api.ReadBlobResponse(chunk=content[start : start + 65536])
+
+
+async def _all_of(queue: asyncio.Queue[list[str]]) -> list[str]:
+    """What waits in a queue, all of it where nothing cuts it; waits for the first."""
+    signs = await queue.get()
+    while signs != ["cut"] and not queue.empty():
+        more = queue.get_nowait()
+        signs = more if more == ["cut"] else signs + more
+    return signs
 
 
 def _unary(name: str) -> Any:
