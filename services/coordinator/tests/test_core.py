@@ -235,9 +235,37 @@ _ANY = st.one_of(
 )
 
 
+def check_history(journal: list[events.SwarmEvent]) -> None:
+    """What docs/invariants.md says of a swarm's events (U1 to U5), from the events alone."""
+    state = states.NEW
+    taken = finished = False
+    for number, event in enumerate(journal):
+        assert state not in states.ENDED, "U1: nothing after the end"
+        if number < 2:
+            assert type(event) is (events.SwarmCreated, events.RunRequested)[number], "U2: first things first"
+            state = states.STARTING
+        elif isinstance(event, events.SwarmStateChanged | events.SwarmEnded):
+            assert event.from_ == state, "U3: every move names the state it came from"
+            assert event.to in states.TRANSITIONS[state], "U3: and is in the table"
+            state = event.to
+        elif isinstance(event, events.RunTaken):
+            assert (event.run_id, taken, finished) == (RUN, False, False), "U4"
+            taken = True
+        elif isinstance(event, events.RunFinished):
+            assert (event.run_id, taken, finished) == (RUN, True, False), "U4"
+            assert isinstance(journal[number + 1], events.SwarmEnded), "U5: the run's end is the swarm's"
+            finished = True
+        else:
+            assert isinstance(event, events.CommandReceived)
+            assert not any(
+                isinstance(earlier, events.CommandReceived) and earlier.command_id == event.command_id
+                for earlier in journal[:number]
+            ), "U6: a command once"
+
+
 @given(st.lists(st.tuples(_ANY, st.booleans()), max_size=30), st.sampled_from(list(states.RUN_ENDS)))
 def test_any_interleaving(script: list[tuple[commands.SwarmCommand, bool]], end: str) -> None:
-    """C6, C1, Lesson 8, Lesson 17: answers, commands, duplicates and restarts in any order end with exactly one terminal event; the journal yields the state."""
+    """C6, C1, U1 to U8, Lesson 8, Lesson 17, Lesson 45: answers, commands, duplicates and restarts in any order end with exactly one terminal event; the journal yields the state."""
     swarm = Swarm(swarm_id="s")
     journal: list[tuple[events.SwarmEvent, int]] = [(event, 1) for event in decide(swarm, CREATE, 1).events]
     for now, (command, restart) in enumerate([*script, (finish(end), True)], start=2):
@@ -251,13 +279,18 @@ def test_any_interleaving(script: list[tuple[commands.SwarmCommand, bool]], end:
             folded = Swarm(swarm_id="s")
             for event, time in journal:
                 evolve(folded, event, time)
-            assert folded == swarm
+            assert folded == swarm, "U7: memory is the journal"
             swarm = folded
+        open_now = open_effects(swarm)
         if not swarm.ended:
-            assert any(isinstance(effect, commands.RequestRun) for effect in open_effects(swarm))
+            assert any(isinstance(effect, commands.RequestRun) for effect in open_now), "U8: nothing is forgotten"
+        if swarm.state in (states.PAUSING, states.STOPPING) or (swarm.state == states.TERMINATED and swarm.run_open):
+            assert any(isinstance(effect, commands.CommandRun) for effect in open_now), "U8: nothing is forgotten"
+        if swarm.ended and not swarm.run_open:
+            assert not open_now
+    check_history([event for event, _ in journal])
     ends = [event for event, _ in journal if isinstance(event, events.SwarmEnded)]
     assert len(ends) == 1
-    assert journal[-1][0] is ends[0]
     assert swarm.state == ends[0].to
     assert swarm.ended
 

@@ -187,6 +187,7 @@ async def test_one_coordinator_for_all_swarms(tier1: Any, request_of: Requests) 
         await asyncio.gather(*(tier1.wait(answer.swarm_id) for answer in answers))
     await eventually(lambda: len(asyncio.all_tasks()) <= before + 2)
     assert coordinators_made(tier1) == made
+    assert 'tierflow_swarms_ended_total{state="COMPLETED"} 1001.0' in tier1.coordinator.metrics.text()
     assert not tier1.coordinator.durable.host.entities
     assert len(tier1.coordinator.engine.waiting) == 0
 

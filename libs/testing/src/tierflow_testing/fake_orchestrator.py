@@ -199,13 +199,7 @@ class FakeOrchestrator(
     async def _read(self, stream: _Stream, frames: AsyncIterator[api.ExecuteRunsRequest]) -> None:
         async for frame in frames:
             if frame.HasField("hello"):
-                stream.coordinator = frame.hello.instance_id
-                self._streams.append(stream)
-                info = api.OrchestratorInfo(instance_id=self.name, name=self.name, address=self.address)
-                stream.send(hello=info)
-                for run in self.runs.values():
-                    if run.result is not None and not run.acknowledged:
-                        stream.send(results=[run.result])
+                self._welcome(stream, frame.hello)
             for acknowledgement in frame.acknowledge:
                 self.acknowledgements.append(acknowledgement.run_id)
                 if self.acknowledging and acknowledgement.run_id in self.runs:
@@ -217,6 +211,14 @@ class FakeOrchestrator(
                 self.requests.append(request)
                 await self._execute(stream, request)
             await self._tell()
+
+    def _welcome(self, stream: _Stream, hello: api.CoordinatorHello) -> None:
+        stream.coordinator = hello.instance_id
+        self._streams.append(stream)
+        stream.send(hello=api.OrchestratorInfo(instance_id=self.name, name=self.name, address=self.address))
+        for run in self.runs.values():
+            if run.result is not None and not run.acknowledged:
+                stream.send(results=[run.result])
 
     async def _execute(self, stream: _Stream, request: RunExecutionRequest) -> None:
         run_id = request.context.run_id

@@ -31,6 +31,7 @@ from tierflow_coordinator.admission import Admission
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import read_blob
 from tierflow_coordinator.flows import Flows
+from tierflow_coordinator.gauges import Endings, publish_metrics
 from tierflow_coordinator.machine import SwarmMachine
 from tierflow_coordinator.orchestrators import Orchestrators
 from tierflow_coordinator.progress import Progress
@@ -70,10 +71,13 @@ class Coordinator:
             if settings.nats_url
             else None
         )
-        self.engine = Engine(tracing=Tracing(telemetry), park_after=settings.park_seconds)
+        self.engine = Engine(
+            tracing=Tracing(telemetry), park_after=settings.park_seconds, on_end=Endings(self.metrics).note
+        )
         self.durable: Durable
         self.servicer: CoordinatorServicer
         self.orchestrators: Orchestrators
+        self.watches: Watches
 
     async def start(self) -> None:
         """Listens, waits for the database, takes up its work. Raises FailureError SCHEMA_VERSION."""
@@ -126,17 +130,18 @@ class Coordinator:
             max_swarms=settings.max_swarms,
             new_trace=self._telemetry.root,
         )
+        self.watches = Watches(
+            self.durable,
+            self.orchestrators,
+            now=self.durable.clock.now,
+            progress=Progress(self.messaging) if self.messaging is not None else None,
+        )
         self.servicer = CoordinatorServicer(
             durable=self.durable,
             engine=self.engine,
             submission=Submission(admission, self.engine, self.durable),
             access=Access(development=settings.is_development),
-            watches=Watches(
-                self.durable,
-                self.orchestrators,
-                now=self.durable.clock.now,
-                progress=Progress(self.messaging) if self.messaging is not None else None,
-            ),
+            watches=self.watches,
             queue=Queue(
                 under_way=self.durable.reader.count_states,
                 ended=self._count_ended,
@@ -236,13 +241,9 @@ class Coordinator:
             self._fenced.set_result(why)
 
     def _show_metrics(self) -> None:
-        gauge, engine, host = self.metrics.gauge_of, self.engine, self.durable.host
-        gauge("swarms_owned", "Swarms in this instance's memory.", lambda: len(host.entities))
-        gauge("swarms_under_way", "Swarms that have not ended, over all instances.", lambda: engine.load.under_way)
-        gauge("runs_wanted", "Runs that this instance's swarms wait for.", lambda: len(engine.runs))
-        gauge("event_lag", "Journal rows not yet acknowledged by JetStream.", lambda: self.durable.relay.lag)
-        gauge("commits_waiting", "Entities that wait for a commit.", lambda: host.writer.backlog)
-        gauge("coordinators_made", "Coordinator objects made in this process so far (B6).", lambda: Coordinator.made)
+        publish_metrics(self.metrics, self.durable, self.engine, self.watches)
+        made = "Coordinator objects made in this process so far (B6)."
+        self.metrics.gauge_of("coordinators_made", made, lambda: Coordinator.made)
         self.metrics.watch_supervisor(self._supervisor)
         self.metrics.serve(self.settings)
 

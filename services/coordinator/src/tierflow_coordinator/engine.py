@@ -50,13 +50,16 @@ _NOTED: Final = object()
 class Engine:
     """What happens around the swarms that this instance owns."""
 
-    def __init__(self, *, tracing: Tracing, park_after: float = 60.0) -> None:
+    def __init__(
+        self, *, tracing: Tracing, park_after: float = 60.0, on_end: Callable[[Swarm], None] = lambda _: None
+    ) -> None:
         self.runs = Runs(self)
         self.waiting: Waiting
         self.resting: Resting
         self._durable: Durable
         self._tracing = tracing
         self._park_after = park_after
+        self._on_end = on_end
         self._notes: deque[tuple[float, Entity[Swarm]]] = deque()
         self._note_timer: asyncio.TimerHandle | None = None
         self._terminated: dict[str, tuple[str, int]] = {}
@@ -158,6 +161,7 @@ class Engine:
         elif isinstance(effect, commands.AnswerWaiting):
             self.waiting.answer(swarm)
             self._tracing.ended(swarm)
+            self._on_end(swarm)
 
     def _request(self, swarm: Swarm, effect: commands.RequestRun) -> run_pb2.RunExecutionRequest:
         context = msgspec.structs.replace(

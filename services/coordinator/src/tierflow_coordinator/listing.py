@@ -34,22 +34,7 @@ def filter_of(request: api.ListSwarmsRequest, tenant: str, user: str | None) -> 
     Raises:
         FailureError: INVALID_REQUEST, with everything that is wrong.
     """
-    found: list[Violation] = []
-    if not 0 <= request.page_size <= 1000:
-        found.append(Violation(field="page_size", description=f"is {request.page_size}; 1 to 1000 are allowed"))
-    if request.page_token and not _ID.fullmatch(request.page_token):
-        found.append(Violation(field="page_token", description="was not given by a page before"))
-    if request.trace_id and not _TRACE.fullmatch(request.trace_id):
-        found.append(Violation(field="trace_id", description="is not 32 hex digits"))
-    found.extend(
-        Violation(field=f"states[{index}]", description=f"{state} is not a state")
-        for index, state in enumerate(request.states)
-        if not SWARM_STATES.knows(state)
-    )
-    check_text("flow_name", request.flow_name, found, longest=LONGEST_TEXT)
-    for key, value in request.labels.items():
-        check_text(f"labels[{key}]", value, found, longest=LONGEST_TEXT)
-    refuse_if(found, "listing", "ListSwarms")
+    refuse_if(_wrong_with(request), "listing", "ListSwarms")
     return ListFilter(
         tenant=tenant,
         user_id=user,
@@ -62,6 +47,22 @@ def filter_of(request: api.ListSwarmsRequest, tenant: str, user: str | None) -> 
         before_id=request.page_token or None,
         limit=request.page_size or 100,
     )
+
+
+def _wrong_with(request: api.ListSwarmsRequest) -> list[Violation]:
+    found: list[Violation] = []
+    if not 0 <= request.page_size <= 1000:
+        found.append(Violation(field="page_size", description=f"is {request.page_size}; 1 to 1000 are allowed"))
+    if request.page_token and not _ID.fullmatch(request.page_token):
+        found.append(Violation(field="page_token", description="was not given by a page before"))
+    if request.trace_id and not _TRACE.fullmatch(request.trace_id):
+        found.append(Violation(field="trace_id", description="is not 32 hex digits"))
+    unknown = [index for index, state in enumerate(request.states) if not SWARM_STATES.knows(state)]
+    found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
+    check_text("flow_name", request.flow_name, found, longest=LONGEST_TEXT)
+    for key, value in request.labels.items():
+        check_text(f"labels[{key}]", value, found, longest=LONGEST_TEXT)
+    return found
 
 
 def check_texts(**texts: str) -> None:

@@ -21,7 +21,7 @@ from tierflow_runtime.wire import RUN_STATES, failure_from_proto
 from tierflow_coordinator import wire
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.links import Link
-from tierflow_coordinator.wanted import Answers, Fleet, Wanted
+from tierflow_coordinator.wanted import IN_EFFECT, WEATHER, Answers, Fleet, Wanted
 
 log = get_log(__name__)
 
@@ -35,14 +35,6 @@ LONGEST_LOOK: Final = 0.25
 SLICE: Final = 100
 UNKNOWN_ENOUGH: Final = 4
 """So often a run that nobody wants any more must be unknown to Tier 2 before its cancel counts as received."""
-
-WEATHER: Final = frozenset(
-    ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "QUEUE_FULL", "RATE_LIMITED", "NOT_OWNER", "FENCED", "STALE")
-)
-"""Refusals that say nothing of the run: it is asked for again."""
-_ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
-_IN_EFFECT: Final = {"pause": frozenset(("PAUSED", *_ENDED))}
-"""States in which a command has taken full effect, where a receipt alone does not say so."""
 
 
 class Runs:
@@ -185,20 +177,24 @@ class Runs:
         wanted = self._wanted.get(answer.run_id)
         if wanted is None or wanted.order is None or wanted.order.command_id != answer.command_id:
             return
-        command = wanted.order.command
-        code = failure_from_proto(answer.failure).code if answer.HasField("failure") else ""
-        state = RUN_STATES.name(answer.state)
-        if code in WEATHER or (code == "NOT_FOUND" and command != "cancel"):
-            self._poll(wanted)
-        elif code == "NOT_FOUND":
-            self._cancelled_unknown(wanted)
-        elif not code and state not in _IN_EFFECT.get(command, (state,)):
+        if answer.HasField("failure"):
+            self._command_failed(wanted, wanted.order.command, failure_from_proto(answer.failure).code)
+            return
+        command, state = wanted.order.command, RUN_STATES.name(answer.state)
+        if state in IN_EFFECT.get(command, (state,)):
+            self._received(wanted, command)
+        else:
             # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
+            self._poll(wanted)
+        self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
+
+    def _command_failed(self, wanted: Wanted, command: str, code: str) -> None:
+        if code == "NOT_FOUND" and command == "cancel":
+            self._cancelled_unknown(wanted)
+        elif code in WEATHER or code == "NOT_FOUND":
             self._poll(wanted)
         else:
             self._received(wanted, command)
-        if state and not code:
-            self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
 
     def _received(self, wanted: Wanted, command: str) -> None:
         wanted.order = None

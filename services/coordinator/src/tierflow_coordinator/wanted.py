@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_runtime.values import Failure
 
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.links import Link
+
+WEATHER: Final = frozenset(
+    ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "QUEUE_FULL", "RATE_LIMITED", "NOT_OWNER", "FENCED", "STALE")
+)
+"""Refusals that say nothing of the run: it is asked for again."""
+_ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
+IN_EFFECT: Final = {"pause": frozenset(("PAUSED", *_ENDED))}
+"""States in which a command has taken full effect, where a receipt alone does not say so."""
 
 
 class Fleet(Protocol):

@@ -12,7 +12,7 @@ import msgspec
 from tierflow_runtime.values import Failure, FailureError, Micros
 
 from tierflow_coordinator.core import commands, events, states
-from tierflow_coordinator.core.swarm import Swarm, evolve, total
+from tierflow_coordinator.core.swarm import Order, Swarm, evolve, total
 
 
 class Decision(msgspec.Struct, kw_only=True, gc=False):
@@ -92,22 +92,14 @@ def _refuse_run(swarm: Swarm, command: commands.RefuseRun) -> Sequence[events.Sw
 
 def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.SwarmEvent]:
     run = swarm.run
-    if (
-        swarm.ended
-        or run is None
-        or run.finished
-        or run.run_id != command.run_id
-        or run.generation != command.generation
-    ):
+    if swarm.ended or run is None or (run.run_id, run.generation) != (command.run_id, command.generation):
         return ()
     emitted: list[events.SwarmEvent] = []
     before = swarm.state
     if not run.taken:
         # A run that ended was taken; its acceptance is journaled with its end where it was not before.
-        emitted.append(events.RunTaken(run_id=run.run_id))
-        if before == states.STARTING:
-            emitted.append(events.SwarmStateChanged(from_=before, to=states.RUNNING))
-            before = states.RUNNING
+        emitted.extend(_take_run(swarm, commands.TakeRun(run_id=run.run_id)))
+        before = states.RUNNING if before == states.STARTING else before
     emitted.append(
         events.RunFinished(
             run_id=run.run_id,
@@ -120,7 +112,7 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
         )
     )
     to = states.RUN_ENDS[command.state]
-    order = swarm.order if to == states.STOPPED else None
+    reason, actor = _by(swarm.order if to == states.STOPPED else None)
     emitted.append(
         events.SwarmEnded(
             from_=before,
@@ -129,8 +121,8 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
             output=command.output,
             failure=command.failure,
             usage=total(swarm.usage, command.usage),
-            reason=order.reason if order is not None else "",
-            actor=order.actor if order is not None else "",
+            reason=reason,
+            actor=actor,
         )
     )
     return emitted
@@ -141,8 +133,7 @@ def _report_run_state(swarm: Swarm, command: commands.ReportRunState) -> Sequenc
     if swarm.ended or run is None or run.run_id != command.run_id:
         return ()
     if swarm.state == states.PAUSING and command.state == "PAUSED":
-        order = swarm.order
-        reason, actor = (order.reason, order.actor) if order is not None else ("", "")
+        reason, actor = _by(swarm.order)
         return (events.SwarmStateChanged(from_=states.PAUSING, to=states.PAUSED, reason=reason, actor=actor),)
     return ()
 
@@ -152,36 +143,46 @@ def _wake_up(_swarm: Swarm, _command: commands.WakeUp) -> Sequence[events.SwarmE
 
 
 def _steer(swarm: Swarm, command: commands.SteerSwarm) -> Sequence[events.SwarmEvent]:
-    to = states.COMMANDS[command.command].get(swarm.state)
-    if to is None or command.command_id in swarm.known_commands:
+    to = _goal(swarm, command)
+    if to is None:
         return ()
-    order = swarm.order
-    if swarm.state == states.STOPPING and to == states.STOPPING and (order is None or order.command != states.STOP):
-        return ()
-    if command.command == states.RESUME and swarm.run is not None and not swarm.run.taken:
-        to = states.STARTING
     received = events.CommandReceived(
         command_id=command.command_id, command=command.command, actor=command.actor, reason=command.reason
     )
     if to == swarm.state:
         return (received,)
-    if to == states.TERMINATED or (to == states.STOPPING and not swarm.run_open):
-        final = states.TERMINATED if to == states.TERMINATED else states.STOPPED
-        return (received, _stopped(swarm, command, final))
-    changed = events.SwarmStateChanged(from_=swarm.state, to=to, reason=command.reason, actor=command.actor)
-    return (received, changed)
+    if to in states.ENDED:
+        return (received, _stopped(swarm, command, to))
+    return (
+        received,
+        events.SwarmStateChanged(from_=swarm.state, to=to, reason=command.reason, actor=command.actor),
+    )
+
+
+def _goal(swarm: Swarm, command: commands.SteerSwarm) -> str | None:
+    """The state that the command leads to now; None where it does not apply or was applied before."""
+    to = states.COMMANDS[command.command].get(swarm.state)
+    if to is None or command.command_id in swarm.known_commands:
+        return None
+    if to == swarm.state and not swarm.stops_gracefully:
+        return None  # Only a graceful stop can be made an immediate one.
+    if to == states.STOPPING and not swarm.run_open:
+        return states.STOPPED
+    if command.command == states.RESUME and not swarm.run_taken:
+        return states.STARTING
+    return to
 
 
 def _stopped(swarm: Swarm, command: commands.SteerSwarm | None = None, to: str = states.STOPPED) -> events.SwarmEnded:
-    by = command or swarm.order
+    reason, actor = _by(command or swarm.order)
     return events.SwarmEnded(
-        from_=swarm.state,
-        to=to,
-        outcome="CANCELLED",
-        usage=swarm.usage,
-        reason=by.reason if by is not None else "",
-        actor=by.actor if by is not None else "",
+        from_=swarm.state, to=to, outcome="CANCELLED", usage=swarm.usage, reason=reason, actor=actor
     )
+
+
+def _by(who: commands.SteerSwarm | Order | None) -> tuple[str, str]:
+    """Why, and who wanted it."""
+    return ("", "") if who is None else (who.reason, who.actor)
 
 
 def _failure(code: str, message: str) -> Failure:

@@ -57,13 +57,7 @@ def after_run_state(swarm: Swarm, run_state: str) -> Sequence[commands.Effect]:
     It needs no event of its own: after a restart the first half is repeated and answered in the same way.
     """
     order = swarm.order
-    if (
-        run_state == "PAUSED"
-        and swarm.state == states.STOPPING
-        and order is not None
-        and order.command == states.STOP
-        and swarm.run is not None
-    ):
+    if run_state == "PAUSED" and swarm.stops_gracefully and order is not None and swarm.run is not None:
         return (
             commands.CommandRun(
                 run_id=swarm.run.run_id,

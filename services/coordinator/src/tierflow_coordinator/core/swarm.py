@@ -70,6 +70,16 @@ class Swarm(msgspec.Struct, kw_only=True):
         """Whether it has a run of which no end is known."""
         return self.run is not None and not self.run.finished
 
+    @property
+    def run_taken(self) -> bool:
+        """Whether an orchestrator is known to have stored its run."""
+        return self.run is not None and self.run.taken
+
+    @property
+    def stops_gracefully(self) -> bool:
+        """Whether it was told to stop once running steps have finished."""
+        return self.state == states.STOPPING and self.order is not None and self.order.command == states.STOP
+
 
 def total(before: Usage, more: Usage) -> Usage:
     """The sum; mostly there is nothing before."""

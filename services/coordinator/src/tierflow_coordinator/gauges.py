@@ -1,0 +1,44 @@
+"""Metrics of the coordinator: what operators look at, read where it is when it is scraped."""
+
+from __future__ import annotations
+
+from tierflow_durable.durable import Durable
+from tierflow_runtime.metrics import Metrics
+
+from tierflow_coordinator.core import states
+from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.engine import Engine
+from tierflow_coordinator.watch import Watches
+
+
+class Endings:
+    """Counts how swarms end, and how long they took. An ended swarm is counted once, by the instance that committed its end."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        ended = metrics.counter("swarms_ended_total", "Swarms that ended, by final state.", ("state",))
+        self._ended = {state: ended.labels(state) for state in sorted(states.ENDED)}
+        self._seconds = metrics.histogram("swarm_seconds", "From acceptance to end of swarms.")
+
+    def note(self, swarm: Swarm) -> None:
+        """A swarm's end is committed."""
+        self._ended[swarm.state].inc()
+        if swarm.ended_at is not None:
+            self._seconds.observe((swarm.ended_at - swarm.created_at) / 1_000_000)
+
+
+def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches: Watches) -> None:
+    """Adds what can be read from the parts."""
+    gauge, host, relay = metrics.gauge_of, durable.host, durable.relay
+    gauge("swarms_in_memory", "Swarms that this instance owns.", lambda: len(host.entities))
+    gauge("swarms_under_way", "Swarms that have not ended, over all instances.", lambda: engine.load.under_way)
+    gauge("swarms_awaited", "Swarms for whose end a client waits here.", lambda: len(engine.waiting))
+    gauge("watches", "Clients that watch a swarm here.", lambda: watches.count)
+    gauge("runs_wanted", "Runs that this instance's swarms wait for.", lambda: len(engine.runs))
+    gauge("commits", "Group commits since the start.", lambda: host.writer.batches)
+    gauge("commits_waiting", "Swarms that wait for a commit.", lambda: host.writer.backlog)
+    gauge("journal_rows", "Journal rows since the start.", lambda: host.writer.rows)
+    gauge("events_lag", "Journal positions that JetStream has not acknowledged.", lambda: relay.lag)
+    gauge(
+        "events_published", "Event messages that JetStream has acknowledged since the start.", lambda: relay.published
+    )
+    gauge("adopted", "Swarms adopted from fenced instances since the start.", lambda: host.owning.adopted)
