@@ -1,0 +1,335 @@
+"""The invariants of the protocols (docs/invariants.md, V31 to V49), looked at while a world runs: at each commit, each message between tiers, each attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.wire import RUN_STATES, SWARM_STATES, failure_from_proto
+
+_STEPS = "/tierflow.executor.v1.ExecutorService/ExecuteSteps"
+_RUNS = "/tierflow.orchestrator.v1.OrchestratorService/ExecuteRuns"
+_COORDINATOR = "/tierflow.coordinator.v1.CoordinatorService/"
+_CLOSING = ("step_completed", "step_retrying", "step_failed", "step_cancelled", "late_result")
+
+
+class Violated(Exception):
+    """An invariant does not hold."""
+
+
+class Committed:
+    """What the journals say, indexed as it is written."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, int] = {}
+        """Sequence number by entity."""
+        self.scheduled: dict[str, str] = {}
+        """Attempts by id: their executor."""
+        self.closed: set[str] = set()
+        """Attempts that have ended, for their run."""
+        self.runs: set[str] = set()
+        self.run_ends: dict[tuple[str, int], int] = {}
+        """State by run and generation."""
+        self.requested: dict[str, str] = {}
+        """Runs that swarms asked for, with the swarm."""
+        self.finished: set[str] = set()
+        """Runs whose end is in their swarm's journal."""
+        self.swarms: set[str] = set()
+        self.swarm_ends: dict[str, int] = {}
+        self.commands: set[tuple[str, str]] = set()
+        """Entity and command id."""
+        self.lost: list[tuple[float, str, str]] = []
+        """Attempts given up by Tier 2: when, attempt, why."""
+        self.owner: dict[str, str | None] = {}
+
+
+class Checks:
+    """All checks of one world."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.journal = Committed()
+        self.attempts: dict[str, list[str]] = {}
+        """By attempt id: the incarnations that performed it."""
+
+    def expect(self, holds: bool, invariant: str, text: str) -> None:
+        if not holds:
+            self.world.violated(invariant, text)
+
+    # --- commits ---
+
+    def commit(self, session: Any, plan: Any, transaction: Any) -> None:
+        """A transaction commits; its writes are not yet applied."""
+        tables = session.tables
+        if plan.name.startswith("commit_"):
+            self._group_commit(session, tables, transaction)
+        elif plan.name in ("save_watermark", "drop_watermark"):
+            self._watermark(tables, transaction)
+        elif plan.name in ("adopt", "due", "claim"):
+            for _, args in transaction.writes:
+                self.journal.owner[args[0]] = args[1]["owner"]
+                self.world.note(session.process, f"{plan.name} {short(args[0])}")
+        elif plan.name in ("release", "quarantine"):
+            for _, args in transaction.writes:
+                self.journal.owner[args[0]] = None
+                self.world.note(session.process, f"{plan.name} {short(args[0])}")
+        elif plan.name in ("fence", "register", "leave"):
+            self.world.note(session.process, f"{plan.name}: {len(transaction.writes)} writes")
+
+    def _group_commit(self, session: Any, tables: Any, transaction: Any) -> None:
+        owners = self.journal.owner
+        after: dict[str, str | None] = {}
+        fresh: set[str] = set()
+        rows = []
+        for change, args in transaction.writes:
+            name = change.__name__
+            if name == "change_entity":
+                entity_id, values = args
+                if entity_id not in tables.entity:
+                    fresh.add(entity_id)
+                elif "state" in values:
+                    rows.append((entity_id, None))
+                if "owner" in values:
+                    after[entity_id] = values["owner"]
+            elif name == "add_journal":
+                rows.append((args[0]["entity_id"], args[0]))
+        said = []
+        for entity_id, row in rows:
+            me = transaction.me
+            fence = tables.fence.get(me)
+            self.expect(fence is not None and not fence["fenced"], "V31", f"{session.process} commits {short(entity_id)} although it is fenced")
+            owner = me if entity_id in fresh else owners.get(entity_id)
+            self.expect(owner == me, "V32", f"{session.process} commits {short(entity_id)}, which is owned by {owner}")
+            if row is not None:
+                said.append(self._row(row))
+        for entity_id in fresh:
+            owners.setdefault(entity_id, transaction.me)
+        owners.update(after)
+        for entity_id, _ in rows:
+            self._one_holder(tables.schema, entity_id)
+        if said:
+            self.world.note(session.process, "commits " + "; ".join(said))
+
+    def _row(self, row: Any) -> str:
+        """A journal row: gapless, and what it says is remembered."""
+        journal = self.journal
+        entity_id = row["entity_id"]
+        events = event_pb2.EventBatch.FromString(row["data"]).events
+        last = journal.last.get(entity_id, 0)
+        numbers = [event.seq for event in events]
+        expected = list(range(last + 1, last + 1 + len(events)))
+        sound = numbers == expected and row["first_seq"] == numbers[0] and row["seq"] == numbers[-1]
+        self.expect(sound, "V33", f"{short(entity_id)} has events to {last}, then a row {row['first_seq']}-{row['seq']} with {numbers}")
+        journal.last[entity_id] = row["seq"]
+        kinds = []
+        for event in events:
+            kind = event.WhichOneof("payload")
+            kinds.append(_describe(event, kind))
+            self._event(entity_id, event, kind)
+        return f"{short(entity_id)} {numbers[0]}: {', '.join(kinds)}"
+
+    def _event(self, entity_id: str, event: Any, kind: str) -> None:
+        journal = self.journal
+        value = getattr(event, kind)
+        if kind == "step_scheduled":
+            self.expect(value.attempt_id not in journal.scheduled, "V6", f"{value.attempt_id} is scheduled twice")
+            journal.scheduled[value.attempt_id] = value.executor_id
+        elif kind in _CLOSING:
+            self._closing(event, kind, value)
+        elif kind == "command_received":
+            journal.commands.add((entity_id, value.command_id))
+        elif kind == "run_created":
+            journal.runs.add(entity_id)
+        elif kind == "run_ended":
+            key = (entity_id, 1)
+            self.expect(key not in journal.run_ends, "V1", f"run {short(entity_id)} ends twice")
+            journal.run_ends[key] = value.to
+        elif kind == "run_requested":
+            journal.requested[value.run_id] = entity_id
+        elif kind == "run_finished":
+            journal.finished.add(value.run_id)
+        elif kind == "swarm_created":
+            journal.swarms.add(entity_id)
+        elif kind == "swarm_ended":
+            self.expect(entity_id not in journal.swarm_ends, "V36", f"swarm {short(entity_id)} ends twice")
+            journal.swarm_ends[entity_id] = value.to
+
+    def _closing(self, event: Any, kind: str, value: Any) -> None:
+        if not value.attempt_id:
+            return
+        self.journal.closed.add(value.attempt_id)
+        if kind in ("step_retrying", "step_failed"):
+            failure = failure_from_proto(value.failure)
+            if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
+                failure = failure.cause
+            if failure.code == "EXECUTOR_LOST" and failure.tier == 2:
+                self.journal.lost.append((self.world.now, value.attempt_id, failure.message))
+                self.world.no_loss(value.attempt_id, failure.message)
+        elif kind == "step_cancelled" and not value.confirmed:
+            self.journal.lost.append((self.world.now, value.attempt_id, "cancelled, unconfirmed"))
+
+    def _one_holder(self, schema: str, entity_id: str) -> None:
+        holders = [
+            process.name
+            for process in self.world.stateful(schema)
+            if (entity := _entity_of(process, entity_id)) is not None and entity.birth is None and not entity.closing and lease_is_good(process)
+        ]  # fmt: skip
+        self.expect(len(holders) <= 1, "V32", f"{short(entity_id)} is held by {holders}, all with a good lease")
+
+    def _watermark(self, tables: Any, transaction: Any) -> None:
+        """V44: nothing before the watermark is unpublished."""
+        if not self.world.scenario.nats:
+            return
+        stored = self.world.broker.stored
+        for change, args in transaction.writes:
+            dropped = change.__name__ == "pop"
+            for id_, row in tables.watermark.items():
+                if dropped and id_ != args[0] or not dropped and row.update != change:
+                    continue
+                position = float("inf") if dropped else args[0]["position"]
+                for line in tables.by_instance.get(id_, ()):
+                    if line["position"] <= position:
+                        missing = [seq for seq in range(line["first_seq"], line["seq"] + 1) if (line["entity_id"], seq) not in stored]
+                        self.expect(not missing, "V44", f"the watermark of {short(id_)} passes {short(line['entity_id'])} {missing}, which are not published")
+
+    # --- messages ---
+
+    def sent(self, connection: Any, up: bool, method: str, message: Any) -> None:
+        """A message leaves its sender."""
+        if method == _STEPS:
+            if up:
+                self._to_executor(connection.client, message)
+        elif method == _RUNS:
+            if up:
+                self._to_orchestrator(message)
+            else:
+                self._to_coordinator(message)
+        elif method.startswith(_COORDINATOR) and not up:
+            self._to_client(method.removeprefix(_COORDINATOR), message)
+
+    def _to_executor(self, loop: Any, frame: Any) -> None:
+        journal = self.journal
+        process = loop.process
+        for request in frame.execute:
+            attempt_id = request.context.attempt_id
+            self.expect(attempt_id in journal.scheduled, "V38", f"{attempt_id} is dispatched before it is committed")
+            self.expect(lease_is_good(process), "V42", f"{process.name} dispatches {attempt_id} past its lease")
+        for attempt_id in frame.acknowledge:
+            known = attempt_id in journal.closed or attempt_id not in journal.scheduled
+            self.expect(known, "V41", f"the result of {attempt_id} is acknowledged before it is committed")
+
+    def _to_orchestrator(self, frame: Any) -> None:
+        journal = self.journal
+        for request in frame.execute:
+            run_id = request.context.run_id
+            self.expect(run_id in journal.requested, "V38", f"run {short(run_id)} is asked for before that is committed")
+        for one in frame.acknowledge:
+            swarm = journal.requested.get(one.run_id)
+            known = one.run_id in journal.finished or swarm in journal.swarm_ends
+            self.expect(known, "V41", f"the result of run {short(one.run_id)} is acknowledged before it is committed")
+
+    def _to_coordinator(self, frame: Any) -> None:
+        journal = self.journal
+        for answer in frame.accepted:
+            self.expect(answer.run_id in journal.runs, "V34", f"run {short(answer.run_id)} is accepted before it is committed")
+        for result in frame.results:
+            key = (result.context.run_id, result.context.generation or 1)
+            self.expect(journal.run_ends.get(key) == result.state, "V34", f"run {short(key[0])} is said to be {RUN_STATES.name(result.state)}, which is not committed")
+        for answer in frame.commands:
+            if answer.applied:
+                known = (answer.run_id, answer.command_id) in journal.commands
+                self.expect(known, "V34", f"command {answer.command_id} to run {short(answer.run_id)} is said to be applied and is not committed")
+
+    def _to_client(self, method: str, message: Any) -> None:
+        if method == "SubmitSwarm":
+            self._accepted(message)
+        elif method == "ExecuteSwarms":
+            for answer in message.answers:
+                if answer.HasField("accepted"):
+                    self._accepted(answer.accepted)
+            for result in message.results:
+                self.ended(result.context.swarm_id, result.state)
+        elif method == "WaitSwarm" and message.ended:
+            self.ended(message.swarm.context.swarm_id, message.swarm.state)
+
+    def _accepted(self, answer: Any) -> None:
+        self.expect(answer.swarm_id in self.journal.swarms, "V34", f"swarm {short(answer.swarm_id)} is accepted before it is committed")
+
+    def ended(self, swarm_id: str, state: int) -> None:
+        """Somebody is told that a swarm has ended."""
+        known = self.journal.swarm_ends.get(swarm_id)
+        self.expect(known == state, "V34", f"swarm {short(swarm_id)} is said to be {SWARM_STATES.name(state)}, which is not committed")
+
+    def applied(self, entity_id: str, command_id: str) -> None:
+        """Somebody was told that a command applied."""
+        known = (entity_id, command_id) in self.journal.commands
+        self.expect(known, "V34", f"command {command_id} to {short(entity_id)} was said to be applied and is not committed")
+
+    # --- attempts ---
+
+    def performed(self, incarnation: Any, attempt_id: str) -> None:
+        """A handler is called."""
+        before = self.attempts.setdefault(attempt_id, [])
+        self.world.note(incarnation.name, f"performs {short(attempt_id)}")
+        self.expect(not before, "V39", f"{incarnation.key} performs {attempt_id}, which {before} performed")
+        before.append(incarnation.key)
+        engine = incarnation.parts["engine"]
+        self.expect(engine.runner.busy <= engine.settings.slots, "V43", f"{incarnation.key} performs {engine.runner.busy} attempts at once")
+        wanted = self.journal.scheduled.get(attempt_id, "")
+        self.expect(wanted == f"{incarnation.name}/{engine.executor_id}", "V39", f"{incarnation.key} performs {attempt_id}, which is of {wanted}")
+
+    def boarded(self, link: Any, attempt_id: str) -> None:
+        """A slot is taken for an attempt."""
+        self.expect(link.used <= link.slots, "V43", f"{attempt_id} takes slot {link.used} of {link.slots} at {link.key}")
+
+    # --- processes ---
+
+    def ended_fenced(self, process: Any, why: str) -> None:
+        """A process says that it was fenced."""
+        durable = process.parts.get("durable")
+        if durable is None:
+            return
+        tables = self.world.database.engine.tables(schema_of(process.kind))
+        row = tables.fence.get(durable.instance_id)
+        self.expect(row is None or row["fenced"], "V37", f"{process.name} ends itself ({why}), although nobody has fenced it")
+
+
+def _entity_of(process: Any, entity_id: str) -> Any:
+    durable = process.parts.get("durable")
+    return None if durable is None or not process.alive else durable.host.entities.get(entity_id)
+
+
+def lease_is_good(process: Any) -> bool:
+    """Whether a process's lease is good now, by its own clock."""
+    world = process.world
+    now = int((world.now * process.skew.rate + process.skew.boot) * 1e6)
+    return bool(now < process.parts["durable"].instance._lease_until)
+
+
+def schema_of(kind: str) -> str:
+    """The schema of a kind of process."""
+    return {"c": "coordinator", "o": "orchestrator"}[kind]
+
+
+def short(name: str) -> str:
+    """The end of an id, which tells it from others."""
+    head, slash, rest = name.partition("/")
+    return (head[-5:] if len(head) == 36 else head) + slash + rest
+
+
+def _describe(event: Any, kind: str) -> str:
+    value = getattr(event, kind)
+    text = kind
+    if event.step_id:
+        text += f" {event.step_id}"
+    if event.attempt:
+        text += f"#{event.attempt}"
+    if kind in ("run_state_changed", "run_ended"):
+        text += f" {RUN_STATES.name(value.to)}"
+    elif kind in ("swarm_state_changed", "swarm_ended"):
+        text += f" {SWARM_STATES.name(value.to)}"
+    elif kind == "command_received":
+        text += f" {value.command} {value.command_id}"
+    elif kind in ("step_failed", "step_retrying"):
+        text += f" {failure_from_proto(value.failure).code}"
+    return text

@@ -1,0 +1,221 @@
+"""The group commit and everything that turns a statement's text into its model."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+from tierflow_durable.batch import commit_statement
+from tierflow_durable.sqlfile import Statement, blocks, statement
+
+from simulation import statements
+from simulation.database import Transaction
+from simulation.tables import Row, Tables
+
+_PACKAGES = (
+    ("tierflow_durable", "queries.sql"),
+    ("tierflow_orchestrator", "flows.sql"),
+    ("tierflow_coordinator", "queries.sql"),
+)
+_CREATED = (
+    "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id", "correlation_id", "labels", "outcome", "generation", "created_at",
+    "ended_at", "seq", "wake_at", "unacknowledged",
+)  # fmt: skip
+_UPDATED = ("state", "reason", "outcome", "generation", "ended_at", "seq", "wake_at", "unacknowledged")
+_PARTS = ("requests", "creates", "updates", "acknowledgements", "journal", "snapshots", "blobs")
+
+
+class Plan:
+    """A statement that the simulated server knows."""
+
+    __slots__ = ("_model", "name", "parameters", "writes")
+
+    def __init__(self, name: str, parameters: tuple[str, ...], model: Callable[..., Any], *, writes: bool) -> None:
+        self.name = name
+        self.parameters = parameters
+        self._model = model
+        self.writes = writes
+
+    def run(self, transaction: Transaction, tables: Tables, args: tuple[Any, ...]) -> list[Row]:
+        rows: list[Row] = self._model(transaction, tables, dict(zip(self.parameters, args, strict=True)))
+        return rows
+
+
+class Engine:
+    """The schemas of the server, and its statements."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[str, Tables] = {}
+
+    def tables(self, schema: str) -> Tables:
+        found = self._schemas.get(schema)
+        if found is None:
+            found = self._schemas[schema] = Tables(schema)
+        return found
+
+    def plan(self, schema: str, text: str) -> Plan:
+        return plan(text)
+
+
+@functools.cache
+def plan(text: str) -> Plan:
+    """The model of a statement. Raises NotImplementedError for one that has none."""
+    found = _named().get(text)
+    if found is not None:
+        function, writes = statements.MODELS[found.name]
+        return Plan(found.name, found.parameters, function, writes=writes)
+    if text.startswith("WITH held"):
+        return _commit_plan(text)
+    if text.lstrip().startswith("CREATE TABLE"):
+        return Plan("partition", (), lambda *_: [], writes=False)
+    if "pg_try_advisory_lock" in text:
+        return Plan("try_lock", ("key",), lambda *_: [{"locked": True}], writes=False)
+    raise NotImplementedError(f"the simulated database does not know this statement; model it in statements.py:\n{text}")
+
+
+@functools.cache
+def _named() -> dict[str, Statement]:
+    found: dict[str, Statement] = {}
+    for package, filename in _PACKAGES:
+        for name in blocks(package, filename):
+            if name in statements.MODELS:
+                known = statement(name, filename, package)
+                found[known.text] = known
+    return found
+
+
+def _commit_plan(text: str) -> Plan:
+    """A group commit: which parts it has is read from its text, and the clauses on which safety rests as well."""
+    marks = {"requests": "requested AS", "creates": "created AS", "updates": "updated AS", "acknowledgements": "acknowledged AS",
+             "journal": "journaled AS", "snapshots": "snapped AS", "blobs": "stored AS"}  # fmt: skip
+    parts = tuple(part for part in _PARTS if marks[part] + " (" in text)
+    known = commit_statement(parts, keyed="requests" in parts)
+    if known.text != text:
+        raise NotImplementedError(f"this group commit is not made of the parts of commit.sql:\n{text}")
+    clauses = Clauses(text)
+    name = "commit_" + "_".join(part[0] for part in parts)
+    return Plan(name, known.parameters, functools.partial(commit, clauses, parts), writes=True)
+
+
+class Clauses:
+    """What the text says in the places that rules R1 and R3 are about: the model does what the SQL says, also where that is wrong."""
+
+    def __init__(self, text: str) -> None:
+        fence = text[: text.index(")")]
+        self.share = "FOR SHARE" in fence
+        self.check = "NOT fenced" in fence
+        updates = _cte(text, "updated")
+        self.by_owner = "entity.owner = held.id" in updates
+        self.yields = "ON CONFLICT DO NOTHING" in _cte(text, "created")
+        self.winners = "IN (SELECT id FROM created)" in _cte(text, "journaled")
+        self.keyed = "IN (SELECT entity_id FROM requested)" in _cte(text, "created")
+
+
+def _cte(text: str, name: str) -> str:
+    match = re.search(rf"\b{name} AS \((.*?)\n\)", text, re.DOTALL)
+    return match[1] if match else ""
+
+
+def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tables, p: Row) -> list[Row]:
+    """The group commit (rules R1 to R4)."""
+    me = t.me = p["me"]
+    is_held = statements.held(t, tables, me, share=clauses.share, check=clauses.check)
+    verdict: Row = {"held": int(is_held), "created": [] if "creates" in parts else None, "updated": 0}
+    if not is_held:
+        return [verdict]
+    requested = _requests(t, tables, p) if "requests" in parts else set()
+    if "creates" in parts:
+        verdict["created"] = _creates(clauses, t, tables, p, requested)
+    if "updates" in parts:
+        verdict["updated"] = _updates(clauses, t, tables, p)
+    if "acknowledgements" in parts:
+        _acknowledge(t, tables, p)
+    if "journal" in parts:
+        _journal(clauses, t, tables, p, verdict["created"])
+    if "snapshots" in parts:
+        for id_, seq, data in zip(p["s_entity_id"], p["s_seq"], p["s_data"], strict=True):
+            if id_ not in tables.snapshot or tables.snapshot[id_]["seq"] < seq:
+                t.write(tables.snapshot.__setitem__, id_, {"entity_id": id_, "seq": seq, "data": data})
+    if "blobs" in parts:
+        for name, chunk, data in zip(p["b_sha256"], p["b_chunk"], p["b_data"], strict=True):
+            t.write(tables.put_chunk, name, chunk, data)
+    return [verdict]
+
+
+def _requests(t: Transaction, tables: Tables, p: Row) -> set[str]:
+    requested: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    rows = zip(p["r_tenant"], p["r_request_id"], p["r_body_hash"], p["r_entity_id"], p["r_created_at"], strict=True)
+    for tenant, request_id, body_hash, entity_id, created_at in rows:
+        key = (tenant, request_id)
+        t.exclusive(("request", tables.schema, key))
+        if key in tables.request or key in seen:
+            continue
+        seen.add(key)
+        requested.add(entity_id)
+        row = {"entity_id": entity_id, "body_hash": body_hash, "created_at": created_at}
+        t.write(tables.request.__setitem__, key, row)
+    return requested
+
+
+def _creates(clauses: Clauses, t: Transaction, tables: Tables, p: Row, requested: set[str]) -> list[str]:
+    created: list[str] = []
+    for place, id_ in enumerate(p["c_id"]):
+        if clauses.keyed and p["c_keyed"][place] and id_ not in requested:
+            continue
+        t.exclusive(("entity", tables.schema, id_))
+        if id_ in tables.entity or id_ in created:
+            if not clauses.yields:
+                raise asyncpg.UniqueViolationError("entity_pkey")
+            continue
+        row: Row = {name: p[f"c_{name}"][place] for name in _CREATED}
+        row["id"] = id_
+        row["owner"] = None if p["c_release"][place] else p["me"]
+        row["adoptions"] = 0
+        created.append(id_)
+        t.write(tables.change_entity, id_, row)
+    return created
+
+
+def _updates(clauses: Clauses, t: Transaction, tables: Tables, p: Row) -> int:
+    updated = 0
+    for place, id_ in enumerate(p["u_id"]):
+        row = tables.entity.get(id_)
+        if row is None:
+            continue
+        t.exclusive(("entity", tables.schema, id_))
+        if clauses.by_owner and row["owner"] != p["me"]:
+            continue
+        change: Row = {name: p[f"u_{name}"][place] for name in _UPDATED}
+        change["adoptions"] = 0
+        if p["u_release"][place]:
+            change["owner"] = None
+        t.write(tables.change_entity, id_, change)
+        updated += 1
+    return updated
+
+
+def _acknowledge(t: Transaction, tables: Tables, p: Row) -> None:
+    for id_, generation in zip(p["a_id"], p["a_generation"], strict=True):
+        row = tables.entity.get(id_)
+        if row is not None and row["generation"] == generation and row["unacknowledged"]:
+            t.exclusive(("entity", tables.schema, id_))
+            t.write(tables.change_entity, id_, {"unacknowledged": False})
+
+
+def _journal(clauses: Clauses, t: Transaction, tables: Tables, p: Row, created: list[str] | None) -> None:
+    fresh: set[tuple[str, int]] = set()
+    rows = zip(p["j_entity_id"], p["j_seq"], p["j_first_seq"], p["j_position"], p["j_data"], p["j_new"], strict=True)
+    for entity_id, seq, first_seq, position, data, new in rows:
+        if clauses.winners and new and entity_id not in (created or ()):
+            continue
+        key = (entity_id, seq)
+        t.exclusive(("journal", tables.schema, key))
+        if key in tables.keys or key in fresh:
+            raise asyncpg.UniqueViolationError("journal_pkey")
+        fresh.add(key)
+        row = {"entity_id": entity_id, "seq": seq, "first_seq": first_seq, "instance": p["me"], "position": position, "data": data}
+        t.write(tables.add_journal, row)

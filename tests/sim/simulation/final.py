@@ -1,0 +1,179 @@
+"""The verdict at the end: whether everything has ended, nothing is left, and all that is stored agrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_coordinator.core import states as swarm_states
+from tierflow_flow import parse
+from tierflow_orchestrator.machine import RunMachine
+from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
+from tierflow_testing.history import check_history
+
+from simulation.checks import short
+from simulation.flows import FLOWS
+
+
+class Final:
+    """Looks at a world that has come to rest."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    # --- V46: everything comes to its end ---
+
+    def is_quiet(self) -> bool:
+        return not self.world.clients.open and next(self._unrest(), None) is None
+
+    def unfinished(self) -> None:
+        """The time is over."""
+        left = []
+        if self.world.clients.open:
+            left.append(f"{self.world.clients.open} clients wait")
+        for place, text in enumerate(self._unrest()):
+            if place < 6:
+                left.append(text)
+        self.world.violated("V46", f"after {self.world.now:.0f} s: " + "; ".join(left))
+
+    def _unrest(self) -> Any:
+        """What still has to happen."""
+        world = self.world
+        for process in world.processes.values():
+            if process.current is None or not process.current.alive or not process.current.serving:
+                yield f"{process.name} is not up"
+        for schema in ("coordinator", "orchestrator"):
+            tables = world.database.engine.tables(schema)
+            for row in tables.entity.values():
+                if row["ended_at"] is None:
+                    yield f"{schema} {short(row['id'])} is {row['state']} {row['reason']} (owner {row['owner'] and short(row['owner'])}, wakes {row['wake_at']})"
+                elif row["unacknowledged"]:
+                    yield f"{schema} {short(row['id'])} is not acknowledged"
+            for id_ in tables.watermark:
+                if world.scenario.nats and (id_ not in tables.fence or tables.fence[id_]["fenced"]):
+                    yield f"what {short(id_)} left is not relayed"
+        yield from self._in_memory()
+
+    def _in_memory(self) -> Any:
+        for one in self.world.living():
+            durable, engine = one.parts.get("durable"), one.parts.get("engine")
+            if durable is not None:
+                if durable.host.entities:
+                    yield f"{one.key} holds {[short(id_) for id_ in durable.host.entities]}"
+                if self.world.scenario.nats and durable.relay.lag > 0:
+                    yield f"{one.key} has {durable.relay.lag} positions to relay"
+            dispatcher, sessions = one.parts.get("dispatcher"), one.parts.get("sessions")
+            if dispatcher is not None:
+                if dispatcher.flights:
+                    yield f"{one.key} has flights {[short(id_) for id_ in dispatcher.flights]}"
+                for link in dispatcher.links():
+                    if link.used:
+                        yield f"{one.key} has {link.used} slots taken at {link.key}"
+            if sessions is not None and sessions.unacknowledged:
+                yield f"{one.key} keeps {sessions.unacknowledged} results"
+            if one.kind == "e" and engine is not None and (engine.runner.busy or len(engine.attempts.holding)):
+                yield f"{one.key} runs {engine.runner.busy}, keeps {len(engine.attempts.holding)} results"
+
+    # --- the verdict ---
+
+    def verdict(self) -> None:
+        self._requests()
+        self._runs()
+        self._swarms()
+        if self.world.scenario.nats:
+            self._published()
+        self._nothing_left()
+
+    def _expect(self, holds: bool, invariant: str, text: str) -> None:
+        self.world.checks.expect(holds, invariant, text)
+
+    def _requests(self) -> None:
+        """V35: a request id is one swarm."""
+        tables = self.world.database.engine.tables("coordinator")
+        made: dict[str, list[str]] = {}
+        for id_, rows in tables.journal.items():
+            created = event_pb2.EventBatch.FromString(rows[0]["data"]).events[0].swarm_created
+            made.setdefault(created.context.request_id, []).append(short(id_))
+        for request_id, ids in made.items():
+            self._expect(len(ids) == 1, "V35", f"{request_id} made swarms {ids}")
+
+    def _runs(self) -> None:
+        """V1 to V20, each run's journal; V12: what is stored of the entity is what the journal says."""
+        machine = RunMachine()
+        tables = self.world.database.engine.tables("orchestrator")
+        swarms = self.world.checks.journal.requested
+        for run_id, rows in tables.journal.items():
+            events = [(event, time) for row in rows for _, time, event in machine.decode(row["data"])]
+            flow = _flow_of(events[0][0].flow_name)
+            needs = {step.id: list(step.needs) for step in flow.steps}
+            for breach in check_history(events, needs, complete=True):
+                self._expect(False, breach.invariant, f"run {short(run_id)}: {breach}")
+            state = machine.fresh(run_id)
+            state.flow = flow
+            for event, time in events:
+                machine.evolve(state, event, time)
+            row = tables.entity[run_id]
+            self._expect(row["state"] == state.state and row["outcome"] == state.outcome, "V12", f"run {short(run_id)} is {state.state} by its journal and {row['state']} by its row")
+            self._expect(run_id in swarms, "V49", f"no swarm asked for run {short(run_id)}")
+
+    def _swarms(self) -> None:
+        """V49: a swarm ends as its run did; V36: it ends once."""
+        world = self.world
+        journal = world.checks.journal
+        tables = world.database.engine.tables("coordinator")
+        for swarm_id in tables.journal:
+            end = journal.swarm_ends.get(swarm_id)
+            self._expect(end is not None, "V36", f"swarm {short(swarm_id)} has no end")
+            state = SWARM_STATES.name(end)
+            row = tables.entity[swarm_id]
+            self._expect(row["state"] == state, "V12", f"swarm {short(swarm_id)} is {state} by its journal and {row['state']} by its row")
+            run_id = next((run for run, swarm in journal.requested.items() if swarm == swarm_id), "")
+            run_end = journal.run_ends.get((run_id, 1))
+            if run_end is not None and run_id in journal.finished:
+                wanted = swarm_states.RUN_ENDS[RUN_STATES.name(run_end)]
+                self._expect(state == wanted, "V49", f"swarm {short(swarm_id)} is {state}, its run {RUN_STATES.name(run_end)}")
+            if run_id in journal.runs and state != "TERMINATED":
+                self._expect(run_id in journal.finished, "V49", f"swarm {short(swarm_id)} ended {state} and does not know how its run {short(run_id)} did")
+        for number, swarm_id in world.clients.accepted.items():
+            told = world.clients.results.get(number)
+            self._expect(told == SWARM_STATES.name(journal.swarm_ends[swarm_id]), "V34", f"swarm {number} was said to be {told}")
+
+    def _published(self) -> None:
+        """V45: what was published is what is in the journals, no more and no less."""
+        stored = dict(self.world.broker.stored)
+        for schema in ("coordinator", "orchestrator"):
+            for entity_id, rows in self.world.database.engine.tables(schema).journal.items():
+                for row in rows:
+                    for event in event_pb2.EventBatch.FromString(row["data"]).events:
+                        coded = stored.pop((entity_id, event.seq), None)
+                        self._expect(coded is not None, "V45", f"{short(entity_id)} {event.seq} was not published")
+                        self._expect(coded == event.SerializeToString(), "V45", f"{short(entity_id)} {event.seq} was published as something else")
+        self._expect(not stored, "V45", f"{len(stored)} events were published that no journal has")
+
+    def _nothing_left(self) -> None:
+        """V47: nothing of what has ended is kept in memory."""
+        for one in self.world.living():
+            for name, size in self._kept(one):
+                self._expect(not size, "V47", f"{one.key} keeps {size} {name} of what has ended")
+
+    def _kept(self, one: Any) -> list[tuple[str, int]]:
+        dispatcher, sessions, engine = (one.parts.get(name) for name in ("dispatcher", "sessions", "engine"))
+        found = []
+        if dispatcher is not None:
+            found = [
+                ("runs with attempts", len(dispatcher._by_run)), ("waiting runs", sum(len(queue) for queue in dispatcher._waiting.values())),
+                ("heartbeats", len(dispatcher.heartbeats)), ("interests", len(sessions._interested)), ("commands", len(sessions._commands)),
+            ]  # fmt: skip
+        elif one.kind == "c" and engine is not None:
+            found = [
+                ("wanted runs", len(engine.runs)), ("homeless runs", len(engine.runs._homeless)), ("terminated swarms", len(engine._terminated)),
+                ("results being routed", len(engine._routing)), ("notes", len(engine._notes)),
+            ]  # fmt: skip
+        return found
+
+
+def _flow_of(name: str) -> Any:
+    return parse(_TEXTS[name], "json")
+
+
+_TEXTS = {text.split('"')[3]: text for text in FLOWS}

@@ -1,0 +1,165 @@
+"""What happens in a world, drawn from its seed before it begins: who is there, what is asked, what goes wrong and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+from simulation.flows import FLOWS
+
+FAULTS_UNTIL = 9.0
+"""Seconds after which nothing new goes wrong."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A command to a swarm: so many seconds after it was accepted, through any replica."""
+
+    after: float
+    command: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """One swarm that a client asks for."""
+
+    number: int
+    flow: int
+    at: float
+    twice: bool
+    """Asked for twice at once, through different replicas."""
+    streamed: bool
+    """Over ExecuteSwarms."""
+    orders: tuple[Order, ...]
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something goes wrong at a moment, for a while."""
+
+    at: float
+    kind: str
+    who: str = ""
+    whom: str = ""
+    seconds: float = 0.0
+    amount: float = 0.0
+    fuse: int = 0
+    """Callbacks of the process after the moment: the exact place between two awaits."""
+    silent: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{self.at:.3f} {self.kind}", self.who, self.whom]
+        if self.seconds:
+            parts.append(f"for {self.seconds:.3f} s")
+        if self.amount:
+            parts.append(f"x {self.amount:.3g}")
+        if self.fuse:
+            parts.append(f"+{self.fuse} callbacks")
+        if self.silent:
+            parts.append("silent")
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that is drawn beforehand. What is left to chance later comes from the world's own generator, seeded alike."""
+
+    seed: int
+    coordinators: int
+    orchestrators: int
+    executors: int
+    slots: int
+    nats: bool
+    park: float
+    swarms: tuple[Swarm, ...]
+    faults: tuple[Fault, ...]
+    temper: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gentle(self) -> bool:
+        """Nothing happens to executors or to the network between them and Tier 2."""
+        return not any(fault.kind in _ROUGH or fault.who.startswith("e") or fault.whom.startswith("e") for fault in self.faults)
+
+    def without(self, *, fault: int | None = None, swarm: int | None = None) -> Scenario:
+        """The same with one thing less: for making a failing one smaller."""
+        faults = tuple(each for place, each in enumerate(self.faults) if place != fault)
+        swarms = tuple(each for place, each in enumerate(self.swarms) if place != swarm)
+        return replace(self, faults=faults, swarms=swarms)
+
+
+_ROUGH = ("break", "slow-network")
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    chance = random.Random(f"scenario {seed}")
+    coordinators = chance.choice((1, 1, 1, 2, 2, 3))
+    orchestrators = chance.choice((1, 1, 2, 2, 3))
+    executors = chance.choice((1, 2, 2, 3))
+    names = [f"c{n}" for n in range(coordinators)] + [f"o{n}" for n in range(orchestrators)]
+    rough = chance.random() < 0.6
+    everyone = names + [f"e{n}" for n in range(executors)] if rough else names
+    nats = chance.random() < 0.6
+    count = chance.choice((1, 2, 2, 3, 4))
+    faults = [_fault(chance, everyone, nats=nats, rough=rough) for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))]
+    return Scenario(
+        seed=seed,
+        coordinators=coordinators,
+        orchestrators=orchestrators,
+        executors=executors,
+        slots=chance.choice((1, 2, 3, 8)),
+        nats=nats,
+        park=chance.choice((0.5, 2.0, 60.0)),
+        swarms=tuple(_swarm(chance, number) for number in range(count)),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        temper={
+            "fails": chance.choice((0.0, 0.05, 0.3)), "fatal": chance.choice((0.0, 0.0, 0.05)), "hangs": chance.choice((0.0, 0.0, 0.03)),
+            "stubborn": chance.choice((0.0, 0.2)), "large": chance.choice((0.0, 0.0, 0.1)), "long": chance.choice((0.5, 2.0, 5.0)),
+        },
+    )  # fmt: skip
+
+
+def _swarm(chance: random.Random, number: int) -> Swarm:
+    orders: list[Order] = []
+    if chance.random() < 0.4:
+        for place in range(chance.choice((1, 1, 2, 3))):
+            command = chance.choice(("pause", "resume", "cancel", "stop", "terminate", "pause"))
+            orders.append(Order(chance.random() * 4.0, command, place))
+    return Swarm(
+        number=number,
+        flow=chance.randrange(len(FLOWS)),
+        at=0.4 + chance.random() ** 2 * 6.0,
+        twice=chance.random() < 0.25,
+        streamed=chance.random() < 0.4,
+        orders=tuple(sorted(orders, key=lambda order: order.after)),
+        timeout=chance.choice((None, None, None, None, 2.0)),
+    )
+
+
+_OF_PROCESSES = ("crash", "crash", "crash", "freeze", "freeze", "blink", "stop", "cut-database", "cut", "break", "replace", "skew")
+_OF_ALL = ("database-restart", "database-away", "database-slow", "database-stall", "database-faults", "database-faults", "slow-network")
+_OF_NATS = ("nats-away", "nats-loss")
+
+
+def _fault(chance: random.Random, everyone: list[str], *, nats: bool, rough: bool) -> Fault:
+    kinds = [*_OF_PROCESSES, *_OF_PROCESSES, *_OF_ALL, *(_OF_NATS if nats else ())]
+    kind = chance.choice(kinds)
+    if not rough and kind in ("break", "slow-network"):
+        kind = "crash"
+    at = 0.2 + chance.random() * (FAULTS_UNTIL - 0.5)
+    who = chance.choice(everyone)
+    whom = chance.choice([name for name in everyone if name != who] or [who])
+    seconds = {"freeze": 0.3 + chance.random() * 8.0, "blink": chance.random() * 0.5}.get(kind, 0.1 + chance.random() ** 2 * 6.0)
+    return Fault(
+        at=at,
+        kind=kind,
+        who=who if kind in _OF_PROCESSES else "",
+        whom=whom if kind == "cut" else "",
+        seconds=0.0 if kind in ("stop", "break") else seconds,
+        amount={"database-slow": 2.0 + chance.random() * 60, "slow-network": 5 + chance.random() * 100, "database-faults": chance.choice((0.02, 0.1, 0.3)),
+                "nats-loss": 0.2, "skew": chance.choice((-3600.0, -2.0, 0.5, 30.0))}.get(kind, 0.0),
+        fuse=chance.choice((0, 0, 1, 3, 10, 40, 100)) if kind in ("crash", "freeze", "blink") else 0,
+        silent=chance.random() < 0.25,
+    )  # fmt: skip

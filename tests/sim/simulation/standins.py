@@ -1,0 +1,138 @@
+"""What stands in for the outside within the real applications: installed once per interpreter, each looks at the world that is running."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import grpc
+import tierflow_coordinator.app as coordinator_app
+import tierflow_durable.host
+import tierflow_executor.blobs
+import tierflow_orchestrator.app as orchestrator_app
+import tierflow_orchestrator.flows
+import tierflow_orchestrator.link
+import tierflow_runtime.channels
+from tierflow_runtime.telemetry import Telemetry
+
+from simulation import database, network, stream
+from simulation.clocks import EPOCH
+
+PARK_AFTER = 600_000
+"""Microseconds; scaled like the lease, so that what waits is parked within a simulation."""
+
+LOUD = frozenset(
+    (
+        "a defect while deciding", "background call failed", "a loop of the durable library failed", "a row cannot be stored", "call failed by a defect",
+        "defect", "loop crashed; it begins again", "an entity is quarantined", "a broken entity cannot be ended", "a result of an unknown swarm",
+        "a result says of its run that it has not ended", "somebody waits for a swarm that is not there", "somebody waits for a run that is not there",
+    )
+)  # fmt: skip
+"""Lines of the log that say that something is wrong with the product (V47)."""
+
+
+def here() -> Any:
+    """The process that is running."""
+    return asyncio.get_running_loop().process  # type: ignore[attr-defined]
+
+
+class NoMetrics:
+    """Stands in for `Metrics`: nobody looks."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.failures = self
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: self
+
+    async def run_sampler(self) -> None:
+        await asyncio.Event().wait()
+
+
+def recorded(cls: type, name: str) -> type:
+    """The class, whose objects are found again in their process's `parts`."""
+
+    def __init__(self: Any, *args: Any, **more: Any) -> None:  # noqa: N807
+        here().parts[name] = self
+        cls.__init__(self, *args, **more)
+
+    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
+
+
+def _channel(address: str, *_: Any, **__: Any) -> network.SimChannel:
+    return network.SimChannel(here().world.network, address)
+
+
+async def _connect(url: str, *, server_settings: dict[str, str], timeout: float, **_: Any) -> database.Session:
+    return await database.connect(here().world.database, server_settings, timeout)
+
+
+def _pool(
+    url: str, *, max_size: int, server_settings: dict[str, str], timeout: float, command_timeout: float, **_: Any
+) -> Any:
+    async def made() -> database.Pool:
+        return database.Pool(here().world.database, server_settings, max_size, timeout, command_timeout)
+
+    return made()
+
+
+async def _check_version(url: str, schema: str, *_: Any) -> None:
+    session = await database.connect(here().world.database, {"search_path": schema}, 5.0)
+    session.terminate()
+
+
+def _messaging(url: str, name: str, *, on_stream: Any = None, **_: Any) -> stream.SimMessaging:
+    return stream.SimMessaging(here().world.broker, name, on_stream)
+
+
+class Lines(logging.Handler):
+    """Takes the lines that the services log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loop = asyncio._get_running_loop()
+        process = None if loop is None else loop.process
+        if process is None or process.world.over:
+            return
+        event = record.getMessage()
+        fields = getattr(record, "tierflow", {})
+        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        process.world.note(process.name, f"log {event}: {text}" if text else f"log {event}")
+        if event in LOUD:
+            error = record.exc_info[1] if record.exc_info else None
+            process.world.defect(f"{process.name}: {event} {text} {'' if error is None else repr(error)}", error)
+
+
+def _memoised(function: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.lru_cache(maxsize=512)(function)
+
+
+def install(*, verbose: bool) -> None:
+    """Puts everything in place. `verbose` writes what services log into the history."""
+    grpc.aio.insecure_channel = _channel
+    for module in (tierflow_runtime.channels, tierflow_orchestrator.link, tierflow_executor.blobs, coordinator_app):
+        module.open_channel = _channel
+    asyncpg.connect = _connect
+    asyncpg.create_pool = _pool
+    tierflow_durable.host.PARK_AFTER = PARK_AFTER
+    tierflow_orchestrator.flows.parse = _memoised(tierflow_orchestrator.flows.parse)
+    tierflow_orchestrator.flows.from_canonical = _memoised(tierflow_orchestrator.flows.from_canonical)
+    for app in (orchestrator_app, coordinator_app):
+        app.Server = network.SimServer
+        app.Messaging = _messaging
+        app.check_version = _check_version
+        app.setup_telemetry = lambda *_: Telemetry()
+        app.Durable = recorded(app.Durable, "durable")
+    coordinator_app.Metrics = NoMetrics
+    orchestrator_app.Dispatcher = recorded(orchestrator_app.Dispatcher, "dispatcher")
+    orchestrator_app.Sessions = recorded(orchestrator_app.Sessions, "sessions")
+    coordinator_app.Engine = recorded(coordinator_app.Engine, "engine")
+    root = logging.getLogger()
+    root.handlers[:] = [Lines()]
+    root.setLevel(logging.INFO if verbose else logging.ERROR)
+    for noisy in ("asyncio", "grpc", "nats"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    assert EPOCH

@@ -1,0 +1,424 @@
+"""What each named statement of the durable library does, in Python. `tests/sim/test_database_model.py` holds every one of them against the real Postgres.
+
+Each function gets the transaction, the tables of its schema and its parameters by name, takes its locks, reads what is committed, and writes with `t.write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from simulation.database import Transaction
+from simulation.tables import Tables
+
+P = dict[str, Any]
+MODELS: dict[str, tuple[Callable[[Transaction, Tables, P], list[P]], bool]] = {}
+"""By name: the model, and whether it writes."""
+
+
+def model(name: str, *, writes: bool = False) -> Callable[[Any], Any]:
+    """Registers the model of a statement."""
+
+    def keep(function: Any) -> Any:
+        MODELS[name] = (function, writes)
+        return function
+
+    return keep
+
+
+def held(t: Transaction, tables: Tables, me: str, *, share: bool = True, check: bool = True) -> bool:
+    """The CTE of that name: the fence row FOR SHARE, if it is not fenced."""
+    row = tables.fence.get(me)
+    if row is None:
+        return False
+    if share:
+        t.share(("fence", tables.schema, me))
+    return not (check and row["fenced"])
+
+
+def _take(t: Transaction, tables: Tables, entity_id: str) -> P:
+    t.exclusive(("entity", tables.schema, entity_id))
+    return tables.entity[entity_id]
+
+
+# --- instances ---
+
+
+@model("now")
+def now(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"now": t.clock, "server_start": t.session.server.started_at}]
+
+
+@model("register", writes=True)
+def register(t: Transaction, tables: Tables, p: P) -> list[P]:
+    me = p["id"]
+    old = [id_ for id_, row in tables.fence.items() if row["name"] == p["name"] and not row["fenced"] and id_ != me]
+    for id_ in old:
+        t.exclusive(("fence", tables.schema, id_))
+        t.write(tables.fence[id_].update, {"fenced": True, "fenced_by": me, "fenced_at": t.clock})
+    t.exclusive(("fence", tables.schema, me))
+    row = {
+        "id": me, "name": p["name"], "address": p["address"], "started_at": t.clock, "lease_until": t.clock + p["lease"], "backend_pid": p["pid"],
+    }  # fmt: skip
+    t.write(tables.instance.__setitem__, me, row)
+    fence = {"id": me, "name": p["name"], "fenced": False, "fenced_by": None, "fenced_at": None}
+    t.write(tables.fence.__setitem__, me, fence)
+    t.write(tables.watermark.__setitem__, me, {"id": me, "position": p["position"], "relayer": None})
+    return [{"id": id_} for id_ in old]
+
+
+@model("old_backends")
+def old_backends(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"backend_pid": tables.instance[id_]["backend_pid"]} for id_ in p["ids"] if id_ in tables.instance]
+
+
+@model("heartbeat", writes=True)
+def heartbeat(t: Transaction, tables: Tables, p: P) -> list[P]:
+    me = p["id"]
+    row, fence = tables.instance.get(me), tables.fence.get(me)
+    if row is None or fence is None or fence["fenced"]:
+        return []
+    t.exclusive(("instance", tables.schema, me))
+    t.write(row.update, {"lease_until": t.clock + p["lease"], "backend_pid": p["pid"], "address": p["address"]})
+    return [{"now": t.clock, "server_start": t.session.server.started_at}]
+
+
+@model("expired")
+def expired(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [
+        {"id": id_, "name": row["name"], "backend_pid": row["backend_pid"]}
+        for id_, row in tables.instance.items()
+        if id_ != p["me"] and row["lease_until"] < t.clock and id_ in tables.fence and not tables.fence[id_]["fenced"]
+    ]
+
+
+@model("fence", writes=True)
+def fence(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row, instance = tables.fence.get(p["id"]), tables.instance.get(p["id"])
+    if row is None or instance is None or row["fenced"] or instance["lease_until"] >= t.clock:
+        return []
+    t.exclusive(("fence", tables.schema, p["id"]))
+    t.write(row.update, {"fenced": True, "fenced_by": p["me"], "fenced_at": t.clock})
+    return [{"id": p["id"]}]
+
+
+@model("terminate")
+def terminate(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"pg_terminate_backend": True}] if t.session.server.terminate(p["pid"]) else []
+
+
+@model("leave", writes=True)
+def leave(t: Transaction, tables: Tables, p: P) -> list[P]:
+    me = p["id"]
+    if me in tables.instance:
+        t.write(tables.instance.pop, me, None)
+    if me in tables.fence:
+        t.exclusive(("fence", tables.schema, me))
+        t.write(tables.fence[me].update, {"fenced": True, "fenced_by": me, "fenced_at": t.clock})
+    return []
+
+
+@model("fenced_owners")
+def fenced_owners(t: Transaction, tables: Tables, p: P) -> list[P]:
+    owners = {row["owner"] for row in tables.entity.values()}
+    return [{"id": id_} for id_, row in tables.fence.items() if row["fenced"] and id_ in owners]
+
+
+@model("fenced_of")
+def fenced_of(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"id": id_} for id_ in p["ids"] if id_ in tables.fence and tables.fence[id_]["fenced"]]
+
+
+@model("living")
+def living(t: Transaction, tables: Tables, p: P) -> list[P]:
+    alive = [id_ for id_ in tables.instance if id_ in tables.fence and not tables.fence[id_]["fenced"]]
+    return [{"count": len(alive)}]
+
+
+@model("forget_instances", writes=True)
+def forget_instances(t: Transaction, tables: Tables, p: P) -> list[P]:
+    owners = {row["owner"] for row in tables.entity.values()}
+    for id_, row in tables.fence.items():
+        old = row["fenced"] and row["fenced_at"] is not None and row["fenced_at"] < p["before"]
+        if old and id_ not in owners and id_ not in tables.watermark:
+            t.write(tables.instance.pop, id_, None)
+            t.write(tables.fence.pop, id_, None)
+    return []
+
+
+# --- owning ---
+
+
+def _own(t: Transaction, tables: Tables, me: str, row: P, **more: Any) -> P:
+    t.exclusive(("entity", tables.schema, row["id"]))
+    change = {"owner": me, **more}
+    t.write(tables.change_entity, row["id"], change)
+    return {"id": row["id"], "adoptions": more.get("adoptions", row["adoptions"])}
+
+
+@model("adopt", writes=True)
+def adopt(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if not held(t, tables, p["me"]):
+        return []
+    chosen = [
+        row for row in tables.entity.values()
+        if row["owner"] == p["from"] and not t.locked(("entity", tables.schema, row["id"]))
+    ]  # fmt: skip
+    return [
+        _own(t, tables, p["me"], row, adoptions=min(row["adoptions"] + 1, 1000)) for row in chosen[: p["limit"]]
+    ]
+
+
+@model("due", writes=True)
+def due(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if not held(t, tables, p["me"]):
+        return []
+    chosen = [
+        row for row in tables.unowned.values()
+        if row["wake_at"] is not None and row["wake_at"] <= p["now"] and not t.locked(("entity", tables.schema, row["id"]))
+    ]  # fmt: skip
+    chosen.sort(key=lambda row: row["wake_at"])
+    return [_own(t, tables, p["me"], row) for row in chosen[: p["limit"]]]
+
+
+@model("claim", writes=True)
+def claim(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.entity.get(p["id"])
+    if not held(t, tables, p["me"]) or row is None:
+        return []
+    _take(t, tables, p["id"])
+    return [_own(t, tables, p["me"], row)] if row["owner"] == p["from"] else []
+
+
+@model("release", writes=True)
+def release(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if not held(t, tables, p["me"]):
+        return []
+    for id_ in p["ids"]:
+        row = tables.entity.get(id_)
+        if row is not None and row["owner"] == p["me"]:
+            t.exclusive(("entity", tables.schema, id_))
+            t.write(tables.change_entity, id_, {"owner": None, "wake_at": p["now"]})
+    return []
+
+
+@model("quarantine", writes=True)
+def quarantine(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.entity.get(p["id"])
+    if held(t, tables, p["me"]) and row is not None and row["owner"] == p["me"]:
+        t.exclusive(("entity", tables.schema, p["id"]))
+        change = {"owner": None, "wake_at": None, "reason": "QUARANTINED", "state": p["state"], "adoptions": 1000}
+        t.write(tables.change_entity, p["id"], change)
+    return []
+
+
+@model("owner")
+def owner(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.entity.get(p["id"])
+    if row is None:
+        return []
+    instance, fence_row = tables.instance.get(row["owner"]), tables.fence.get(row["owner"])
+    return [
+        {
+            "owner": row["owner"], "ended_at": row["ended_at"], "adoptions": row["adoptions"], "address": instance["address"] if instance else None,
+            "fenced": fence_row["fenced"] if fence_row else True,
+        }
+    ]  # fmt: skip
+
+
+# --- reading ---
+
+
+@model("snapshots_of")
+def snapshots_of(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [tables.snapshot[id_] for id_ in p["ids"] if id_ in tables.snapshot]
+
+
+@model("journal_of")
+def journal_of(t: Transaction, tables: Tables, p: P) -> list[P]:
+    rows = [row for row in tables.journal.get(p["id"], ()) if row["seq"] > p["after"]]
+    return rows[: p["limit"]]
+
+
+@model("journal_written")
+def journal_written(t: Transaction, tables: Tables, p: P) -> list[P]:
+    wanted = list(zip(p["ids"], p["seqs"], strict=True))
+    found = [(id_, seq, tables.keys.get((id_, seq))) for id_, seq in dict.fromkeys(wanted)]
+    return [{"entity_id": id_, "seq": seq} for id_, seq, row in found if row is not None and row["instance"] == p["me"]]
+
+
+@model("entity_end")
+def entity_end(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.entity.get(p["id"])
+    return [] if row is None else [{"ended_at": row["ended_at"], "seq": row["seq"]}]
+
+
+_RELAYED = ("tenant", "user_id", "parent_id", "trace_id", "correlation_id")
+
+
+def _with_source(tables: Tables, row: P) -> P:
+    entity = tables.entity[row["entity_id"]]
+    return {**row, **{name: entity[name] for name in _RELAYED}}
+
+
+@model("journal_after")
+def journal_after(t: Transaction, tables: Tables, p: P) -> list[P]:
+    rows = [row for row in tables.by_instance.get(p["instance"], ()) if row["position"] > p["after"]]
+    rows.sort(key=lambda row: row["position"])
+    return [_with_source(tables, row) for row in rows[: p["limit"]]]
+
+
+@model("journal_page")
+def journal_page(t: Transaction, tables: Tables, p: P) -> list[P]:
+    after = (p["after_id"], p["after_seq"])
+    keys = sorted(key for key in tables.keys if key > after)
+    return [_with_source(tables, tables.keys[key]) for key in keys[: p["limit"]]]
+
+
+@model("row")
+def one_row(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.entity.get(p["id"])
+    return [] if row is None else [row]
+
+
+@model("count_states")
+def count_states(t: Transaction, tables: Tables, p: P) -> list[P]:
+    counts: dict[str, int] = {}
+    for row in tables.entity.values():
+        if row["ended_at"] is None:
+            counts[row["state"]] = counts.get(row["state"], 0) + 1
+    return [{"state": state, "n": n} for state, n in counts.items()]
+
+
+@model("unacknowledged")
+def unacknowledged(t: Transaction, tables: Tables, p: P) -> list[P]:
+    rows = [
+        {"id": id_} for id_, row in tables.entity.items()
+        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"]
+    ]  # fmt: skip
+    return rows[: p["limit"]]
+
+
+@model("request_winner")
+def request_winner(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.request.get((p["tenant"], p["request_id"]))
+    return [] if row is None else [row]
+
+
+@model("forget_requests", writes=True)
+def forget_requests(t: Transaction, tables: Tables, p: P) -> list[P]:
+    for key in [key for key, row in tables.request.items() if row["created_at"] < p["before"]][:5000]:
+        t.write(tables.request.pop, key, None)
+    return []
+
+
+@model("partitions")
+def partitions(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return []
+
+
+# --- relaying ---
+
+
+@model("save_watermark", writes=True)
+def save_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.watermark.get(p["id"])
+    if row is not None and row["position"] < p["position"]:
+        t.exclusive(("watermark", tables.schema, p["id"]))
+        t.write(row.update, {"position": p["position"]})
+    return []
+
+
+@model("orphaned_watermarks", writes=True)
+def orphaned_watermarks(t: Transaction, tables: Tables, p: P) -> list[P]:
+    def gone(id_: str | None) -> bool:
+        return id_ not in tables.fence or tables.fence[id_]["fenced"]
+
+    found = []
+    for id_, row in tables.watermark.items():
+        relayer = row["relayer"]
+        if gone(id_) and (relayer is None or relayer == p["me"] or gone(relayer)):
+            t.exclusive(("watermark", tables.schema, id_))
+            t.write(row.update, {"relayer": p["me"]})
+            found.append({"id": id_, "position": row["position"]})
+    return found
+
+
+@model("drop_watermark", writes=True)
+def drop_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if p["id"] in tables.watermark:
+        t.exclusive(("watermark", tables.schema, p["id"]))
+        t.write(tables.watermark.pop, p["id"], None)
+    return []
+
+
+@model("rewind_watermark", writes=True)
+def rewind_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.watermark.get(p["id"])
+    if row is not None:
+        t.exclusive(("watermark", tables.schema, p["id"]))
+        t.write(row.update, {"position": 0})
+    return []
+
+
+# --- large values ---
+
+
+@model("blob_chunks")
+def blob_chunks(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"data": data} for _, data in sorted(tables.blob.get(p["sha256"], {}).items())]
+
+
+@model("blob_exists")
+def blob_exists(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"exists": p["sha256"] in tables.blob}]
+
+
+@model("put_blob", writes=True)
+def put_blob(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if held(t, tables, p["me"]):
+        for name, chunk, data in zip(p["b_sha256"], p["b_chunk"], p["b_data"], strict=True):
+            t.write(tables.put_chunk, name, chunk, data)
+    return []
+
+
+# --- flows ---
+
+
+@model("put_flow", writes=True)
+def put_flow(t: Transaction, tables: Tables, p: P) -> list[P]:
+    t.exclusive(("flow", p["hash"]))
+    if p["hash"] in tables.flow:
+        return []
+    t.write(tables.flow.__setitem__, p["hash"], dict(p))
+    return [{"hash": p["hash"]}]
+
+
+@model("put_version", writes=True)
+def put_version(t: Transaction, tables: Tables, p: P) -> list[P]:
+    key = (p["tenant"], p["name"], p["version"])
+    t.exclusive(("version", key))
+    if key in tables.version:
+        return []
+    t.write(tables.version.__setitem__, key, {"hash": p["hash"], "created_at": p["created_at"]})
+    return [{"hash": p["hash"]}]
+
+
+@model("get_flow")
+def get_flow(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.flow.get(p["hash"])
+    return [] if row is None else [row]
+
+
+@model("get_version")
+def get_version(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.version.get((p["tenant"], p["name"], p["version"]))
+    return [] if row is None else [row]
+
+
+@model("get_newest")
+def get_newest(t: Transaction, tables: Tables, p: P) -> list[P]:
+    found = [
+        (row["created_at"], key[2], row) for key, row in tables.version.items() if key[:2] == (p["tenant"], p["name"])
+    ]
+    return [max(found, key=lambda item: item[:2])[2]] if found else []

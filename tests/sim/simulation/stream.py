@@ -1,0 +1,156 @@
+"""The simulated NATS: one stream of events that acknowledges late, loses messages and acknowledgements, and is away at times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.errors import failure
+from tierflow_runtime.messaging import EVENTS, StreamMade
+from tierflow_runtime.values import FailureError
+
+from simulation.loop import World
+
+IN_FLIGHT = 64
+ACK_TIMEOUT = 3.0
+
+
+class Broker:
+    """The server, with what it has stored."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = world.random
+        self.up = True
+        self.loss = 0.0
+        """Share of the messages to which something happens."""
+        self.stored: dict[tuple[str, int], bytes] = {}
+        """Events by entity and sequence number."""
+        self.subjects: dict[tuple[str, int], str] = {}
+        self.messages = 0
+        self.connections: list[SimMessaging] = []
+        self.made = False
+
+    def store(self, subject: str, payload: bytes) -> None:
+        self.messages += 1
+        batch = event_pb2.EventBatch.FromString(payload)
+        entity = batch.source.entity_id
+        for event in batch.events:
+            key = (entity, event.seq)
+            self.subjects[key] = subject
+            self.stored[key] = event.SerializeToString()
+
+    def stop(self) -> None:
+        self.up = False
+        for connection in self.connections:
+            connection.publisher.disconnect()
+
+    def start(self) -> None:
+        self.up = True
+
+
+class SimPublisher:
+    """Stands in for `EventPublisher`."""
+
+    def __init__(self, broker: Broker, loop: Any) -> None:
+        self._broker = broker
+        self._loop = loop
+        self._open: dict[int, Any] = {}
+        self._number = 0
+        self.up = False
+
+    @property
+    def room(self) -> int:
+        return IN_FLIGHT - len(self._open)
+
+    def publish(self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None = None) -> Any:
+        broker, loop = self._broker, self._loop
+        future = loop.create_future()
+        if not self.up or not self.room:
+            future.set_exception(_unavailable("not connected"))
+            return future
+        self._number += 1
+        number = self._number
+        self._open[number] = future
+        world = broker.world
+        chance = broker.random
+        lost = broker.loss and chance.random() < broker.loss
+        fate = chance.randrange(3) if lost else 3
+        if fate == 0:  # never arrives
+            loop.deliver(world.now + ACK_TIMEOUT, self._end, number, _unavailable("no acknowledgement"))
+            return future
+        world.after(0.0003 + 0.001 * chance.random(), self._arrive, number, subject, payload, fate)
+        return future
+
+    def _arrive(self, number: int, subject: str, payload: bytes, fate: int) -> None:
+        broker = self._broker
+        now = broker.world.now
+        if not broker.up:
+            return
+        broker.store(subject, payload)
+        if fate == 1:  # the acknowledgement is lost
+            self._loop.deliver(now + ACK_TIMEOUT, self._end, number, _unavailable("no acknowledgement"))
+            return
+        wait = 1.0 if fate == 2 else 0.001
+        self._loop.deliver(now + 0.0003 + wait * broker.random.random(), self._end, number, None)
+
+    def _end(self, number: int, error: Exception | None) -> None:
+        future = self._open.pop(number, None)
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def publish_progress(self, subject: str, batch: Any) -> None:
+        """May be lost, and is."""
+
+    def disconnect(self) -> None:
+        """The connection is gone, with everything under way."""
+        if self.up and not self._loop.dead:
+            self._loop.deliver(self._broker.world.now, self._disconnected)
+
+    def _disconnected(self) -> None:
+        self.up = False
+        for number in list(self._open):
+            self._end(number, _unavailable("disconnected"))
+
+
+class SimMessaging:
+    """Stands in for `Messaging`: connects as long as the broker is there."""
+
+    def __init__(
+        self, broker: Broker, name: str, on_stream: Callable[[StreamMade], Awaitable[None]] | None = None
+    ) -> None:
+        self._broker = broker
+        self._on_stream = on_stream
+        self._known = False
+        self.client = None
+        self.publisher = SimPublisher(broker, asyncio.get_running_loop())
+        broker.connections.append(self)
+
+    @property
+    def connected(self) -> bool:
+        return self.publisher.up
+
+    async def wait_connected(self) -> None:
+        while not self.connected:  # noqa: ASYNC110 - stands in for an event
+            await asyncio.sleep(0.1)
+
+    async def run(self) -> None:
+        while True:
+            if not self.publisher.up and self._broker.up:
+                self.publisher.up = True
+                made_here = not self._broker.made
+                self._broker.made = True
+                if not self._known and self._on_stream is not None:
+                    self._known = True
+                    await self._on_stream(StreamMade(EVENTS, "1", made_here, lost=False))
+            await asyncio.sleep(1.0)
+
+
+def _unavailable(text: str) -> FailureError:
+    return FailureError(failure("UNAVAILABLE", text, component="messaging", operation="publish"))
