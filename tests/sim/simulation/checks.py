@@ -73,8 +73,19 @@ class Checks:
             for _, args in transaction.writes:
                 self.journal.owner[args[0]] = None
                 self.world.note(session.process, f"{plan.name} {short(args[0])}")
-        elif plan.name in ("fence", "register", "leave"):
+        elif plan.name == "fence":
+            self._fenced(session, tables, transaction)
+        elif plan.name in ("register", "leave"):
             self.world.note(session.process, f"{plan.name}: {len(transaction.writes)} writes")
+
+    def _fenced(self, session: Any, tables: Any, transaction: Any) -> None:
+        """V32: a lease has run out, by its holder's clock too, before a peer fences it."""
+        for change, _ in transaction.writes:
+            for one in self.world.stateful(tables.schema):
+                row = tables.fence.get(one.parts["durable"].instance_id)
+                if row is not None and row.update == change:
+                    self.world.note(session.process, f"fences {one.key}")
+                    self.expect(not lease_is_good(one), "V32", f"{session.process} fences {one.key}, whose lease is good")
 
     def _group_commit(self, session: Any, tables: Any, transaction: Any) -> None:
         owners = self.journal.owner
@@ -169,10 +180,12 @@ class Checks:
             self.journal.lost.append((self.world.now, value.attempt_id, "cancelled, unconfirmed"))
 
     def _one_holder(self, schema: str, entity_id: str) -> None:
+        fence = self.world.database.engine.tables(schema).fence
         holders = [
-            process.name
-            for process in self.world.stateful(schema)
-            if (entity := _entity_of(process, entity_id)) is not None and entity.birth is None and not entity.closing and lease_is_good(process)
+            one.key
+            for one in self.world.stateful(schema)
+            if (entity := _entity_of(one, entity_id)) is not None and entity.birth is None and not entity.closing and lease_is_good(one)
+            and not fence[one.parts["durable"].instance_id]["fenced"]
         ]  # fmt: skip
         self.expect(len(holders) <= 1, "V32", f"{short(entity_id)} is held by {holders}, all with a good lease")
 

@@ -202,6 +202,8 @@ class Loop:
                 raise
             except BaseException as error:  # noqa: BLE001 - as asyncio's loop: it is reported, and the loop goes on
                 self.call_exception_handler({"message": "callback", "exception": error})
+            if self.dead:
+                return
             if self.fuse is not None:
                 self.fuse -= 1
                 if self.fuse <= 0:

@@ -164,19 +164,24 @@ class Incarnation:
             self.world.after(20.0, lambda: (self.crash(silent=False), self.process.ended(self)) if self.alive else None)
 
 
+def _nats(*, nats: bool) -> dict[str, Any]:
+    return {"nats_url": "nats://broker:4222"} if nats else {}
+
+
 @functools.cache
 def _orchestrator_settings(name: str, executors: tuple[str, ...], nats: bool) -> OrchestratorSettings:
     return OrchestratorSettings(
-        name=name, port=2, advertise=address(name), database_url=DATABASE, nats_url="nats://broker:4222" if nats else "", executors=executors,
-        lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT, executor_lost_seconds=LOST, drain_timeout=6.0, log_level="info",
+        name=name, port=2, advertise=address(name), database_url=DATABASE, executors=executors,
+        lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT, executor_lost_seconds=LOST, drain_timeout=6.0,
+        **_nats(nats=nats),
     )  # fmt: skip
 
 
 @functools.cache
 def _coordinator_settings(name: str, orchestrators: tuple[str, ...], nats: bool, park: float) -> CoordinatorSettings:
     return CoordinatorSettings(
-        name=name, port=1, advertise=address(name), database_url=DATABASE, nats_url="nats://broker:4222" if nats else "", orchestrators=orchestrators,
-        lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT, drain_timeout=6.0, park_seconds=park,
+        name=name, port=1, advertise=address(name), database_url=DATABASE, orchestrators=orchestrators,
+        lease_seconds=LEASE, heartbeat_seconds=HEARTBEAT, drain_timeout=6.0, park_seconds=park, **_nats(nats=nats),
     )  # fmt: skip
 
 
