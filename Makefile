@@ -10,6 +10,8 @@ SOURCES := $(filter-out libs/contracts/src,$(wildcard libs/*/src services/*/src)
 IMAGE := proto/baseline.binpb
 SCENARIO ?=
 ARGS ?=
+SEEDS ?= 1000
+SEED ?=
 
 .PHONY: help
 help: ## List the targets
@@ -128,6 +130,10 @@ test-unit: setup ## Run the tests of the pure cores only; a few seconds
 .PHONY: chaos
 chaos: setup ## Kill, freeze and cut off real processes under load; takes minutes; writes a report
 	@$(BIN)/pytest -q -m chaos $(ARGS) tests/chaos
+
+.PHONY: sim
+sim: setup ## Simulate all tiers on a virtual clock; make sim SEEDS=n, or SEED=k to see one
+	@PYTHONPATH=tests/sim $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure; make bench SCENARIO=name for one

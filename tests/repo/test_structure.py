@@ -34,7 +34,7 @@ FORBIDDEN_IN_CORES = {
     "os",
 }
 WORDS = {"task", "job", "worker", "workflow", "activity", "manager", "util", "utils", "helper", "helpers", "canceled"}
-WORDS_OF_OTHERS = {"task", "tasks", "max_concurrent_tasks", "worker_id"}
+WORDS_OF_OTHERS = {"task", "tasks", "create_task", "max_concurrent_tasks", "worker_id"}
 """Names that Python, pytest or the requirements give to things of theirs: an asyncio task is one."""
 CONTAINERS = {"list", "dict", "set", "defaultdict", "deque", "Counter", "OrderedDict"}
 MAY_HOLD_SQL = ("libs/durable/src/", "libs/testing/src/", "benchmarks/")

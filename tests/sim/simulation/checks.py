@@ -1,4 +1,4 @@
-"""The invariants of the protocols (docs/invariants.md, V31 to V49), looked at while a world runs: at each commit, each message between tiers, each attempt."""
+"""The invariants of the protocols (docs/invariants.md, V23 to V41), looked at while a world runs: at each commit, each message between tiers, each attempt."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Checks:
             for _, args in transaction.writes:
                 self.journal.owner[args[0]] = args[1]["owner"]
                 self.world.note(session.process, f"{plan.name} {short(args[0])}")
-        elif plan.name in ("release", "quarantine"):
+        elif plan.name in ("release", "quarantine", "put_off"):
             for _, args in transaction.writes:
                 self.journal.owner[args[0]] = None
                 self.world.note(session.process, f"{plan.name} {short(args[0])}")
@@ -79,13 +79,15 @@ class Checks:
             self.world.note(session.process, f"{plan.name}: {len(transaction.writes)} writes")
 
     def _fenced(self, session: Any, tables: Any, transaction: Any) -> None:
-        """V32: a lease has run out, by its holder's clock too, before a peer fences it."""
+        """V24: a lease has run out, by its holder's clock too, before a peer fences it."""
         for change, _ in transaction.writes:
             for one in self.world.stateful(tables.schema):
                 row = tables.fence.get(one.parts["durable"].instance_id)
                 if row is not None and row.update == change:
                     self.world.note(session.process, f"fences {one.key}")
-                    self.expect(not lease_is_good(one), "V32", f"{session.process} fences {one.key}, whose lease is good")
+                    self.expect(
+                        not lease_is_good(one), "V24", f"{session.process} fences {one.key}, whose lease is good"
+                    )
 
     def _group_commit(self, session: Any, tables: Any, transaction: Any) -> None:
         owners = self.journal.owner
@@ -108,9 +110,13 @@ class Checks:
         for entity_id, row in rows:
             me = transaction.me
             fence = tables.fence.get(me)
-            self.expect(fence is not None and not fence["fenced"], "V31", f"{session.process} commits {short(entity_id)} although it is fenced")
+            self.expect(
+                fence is not None and not fence["fenced"],
+                "V23",
+                f"{session.process} commits {short(entity_id)} although it is fenced",
+            )
             owner = me if entity_id in fresh else owners.get(entity_id)
-            self.expect(owner == me, "V32", f"{session.process} commits {short(entity_id)}, which is owned by {owner}")
+            self.expect(owner == me, "V24", f"{session.process} commits {short(entity_id)}, which is owned by {owner}")
             if row is not None:
                 said.append(self._row(row))
         for entity_id in fresh:
@@ -130,7 +136,11 @@ class Checks:
         numbers = [event.seq for event in events]
         expected = list(range(last + 1, last + 1 + len(events)))
         sound = numbers == expected and row["first_seq"] == numbers[0] and row["seq"] == numbers[-1]
-        self.expect(sound, "V33", f"{short(entity_id)} has events to {last}, then a row {row['first_seq']}-{row['seq']} with {numbers}")
+        self.expect(
+            sound,
+            "V25",
+            f"{short(entity_id)} has events to {last}, then a row {row['first_seq']}-{row['seq']} with {numbers}",
+        )
         journal.last[entity_id] = row["seq"]
         kinds = []
         for event in events:
@@ -162,7 +172,7 @@ class Checks:
         elif kind == "swarm_created":
             journal.swarms.add(entity_id)
         elif kind == "swarm_ended":
-            self.expect(entity_id not in journal.swarm_ends, "V36", f"swarm {short(entity_id)} ends twice")
+            self.expect(entity_id not in journal.swarm_ends, "V28", f"swarm {short(entity_id)} ends twice")
             journal.swarm_ends[entity_id] = value.to
 
     def _closing(self, event: Any, kind: str, value: Any) -> None:
@@ -187,23 +197,31 @@ class Checks:
             if (entity := _entity_of(one, entity_id)) is not None and entity.birth is None and not entity.closing and lease_is_good(one)
             and not fence[one.parts["durable"].instance_id]["fenced"]
         ]  # fmt: skip
-        self.expect(len(holders) <= 1, "V32", f"{short(entity_id)} is held by {holders}, all with a good lease")
+        self.expect(len(holders) <= 1, "V24", f"{short(entity_id)} is held by {holders}, all with a good lease")
 
     def _watermark(self, tables: Any, transaction: Any) -> None:
-        """V44: nothing before the watermark is unpublished."""
+        """V36: nothing before the watermark is unpublished."""
         if not self.world.scenario.nats:
             return
         stored = self.world.broker.stored
         for change, args in transaction.writes:
             dropped = change.__name__ == "pop"
             for id_, row in tables.watermark.items():
-                if dropped and id_ != args[0] or not dropped and row.update != change:
+                if (dropped and id_ != args[0]) or (not dropped and row.update != change):
                     continue
                 position = float("inf") if dropped else args[0]["position"]
                 for line in tables.by_instance.get(id_, ()):
                     if line["position"] <= position:
-                        missing = [seq for seq in range(line["first_seq"], line["seq"] + 1) if (line["entity_id"], seq) not in stored]
-                        self.expect(not missing, "V44", f"the watermark of {short(id_)} passes {short(line['entity_id'])} {missing}, which are not published")
+                        missing = [
+                            seq
+                            for seq in range(line["first_seq"], line["seq"] + 1)
+                            if (line["entity_id"], seq) not in stored
+                        ]
+                        self.expect(
+                            not missing,
+                            "V36",
+                            f"the watermark of {short(id_)} passes {short(line['entity_id'])} {missing}, which are not published",
+                        )
 
     # --- messages ---
 
@@ -225,33 +243,45 @@ class Checks:
         process = loop.process
         for request in frame.execute:
             attempt_id = request.context.attempt_id
-            self.expect(attempt_id in journal.scheduled, "V38", f"{attempt_id} is dispatched before it is committed")
-            self.expect(lease_is_good(process), "V42", f"{process.name} dispatches {attempt_id} past its lease")
+            self.expect(attempt_id in journal.scheduled, "V30", f"{attempt_id} is dispatched before it is committed")
+            self.expect(lease_is_good(process), "V34", f"{process.name} dispatches {attempt_id} past its lease")
         for attempt_id in frame.acknowledge:
             known = attempt_id in journal.closed or attempt_id not in journal.scheduled
-            self.expect(known, "V41", f"the result of {attempt_id} is acknowledged before it is committed")
+            self.expect(known, "V33", f"the result of {attempt_id} is acknowledged before it is committed")
 
     def _to_orchestrator(self, frame: Any) -> None:
         journal = self.journal
         for request in frame.execute:
             run_id = request.context.run_id
-            self.expect(run_id in journal.requested, "V38", f"run {short(run_id)} is asked for before that is committed")
+            self.expect(
+                run_id in journal.requested, "V30", f"run {short(run_id)} is asked for before that is committed"
+            )
         for one in frame.acknowledge:
             swarm = journal.requested.get(one.run_id)
             known = one.run_id in journal.finished or swarm in journal.swarm_ends
-            self.expect(known, "V41", f"the result of run {short(one.run_id)} is acknowledged before it is committed")
+            self.expect(known, "V33", f"the result of run {short(one.run_id)} is acknowledged before it is committed")
 
     def _to_coordinator(self, frame: Any) -> None:
         journal = self.journal
         for answer in frame.accepted:
-            self.expect(answer.run_id in journal.runs, "V34", f"run {short(answer.run_id)} is accepted before it is committed")
+            self.expect(
+                answer.run_id in journal.runs, "V26", f"run {short(answer.run_id)} is accepted before it is committed"
+            )
         for result in frame.results:
             key = (result.context.run_id, result.context.generation or 1)
-            self.expect(journal.run_ends.get(key) == result.state, "V34", f"run {short(key[0])} is said to be {RUN_STATES.name(result.state)}, which is not committed")
+            self.expect(
+                journal.run_ends.get(key) == result.state,
+                "V26",
+                f"run {short(key[0])} is said to be {RUN_STATES.name(result.state)}, which is not committed",
+            )
         for answer in frame.commands:
             if answer.applied:
                 known = (answer.run_id, answer.command_id) in journal.commands
-                self.expect(known, "V34", f"command {answer.command_id} to run {short(answer.run_id)} is said to be applied and is not committed")
+                self.expect(
+                    known,
+                    "V26",
+                    f"command {answer.command_id} to run {short(answer.run_id)} is said to be applied and is not committed",
+                )
 
     def _to_client(self, method: str, message: Any) -> None:
         if method == "SubmitSwarm":
@@ -266,17 +296,27 @@ class Checks:
             self.ended(message.swarm.context.swarm_id, message.swarm.state)
 
     def _accepted(self, answer: Any) -> None:
-        self.expect(answer.swarm_id in self.journal.swarms, "V34", f"swarm {short(answer.swarm_id)} is accepted before it is committed")
+        self.expect(
+            answer.swarm_id in self.journal.swarms,
+            "V26",
+            f"swarm {short(answer.swarm_id)} is accepted before it is committed",
+        )
 
     def ended(self, swarm_id: str, state: int) -> None:
         """Somebody is told that a swarm has ended."""
         known = self.journal.swarm_ends.get(swarm_id)
-        self.expect(known == state, "V34", f"swarm {short(swarm_id)} is said to be {SWARM_STATES.name(state)}, which is not committed")
+        self.expect(
+            known == state,
+            "V26",
+            f"swarm {short(swarm_id)} is said to be {SWARM_STATES.name(state)}, which is not committed",
+        )
 
     def applied(self, entity_id: str, command_id: str) -> None:
         """Somebody was told that a command applied."""
         known = (entity_id, command_id) in self.journal.commands
-        self.expect(known, "V34", f"command {command_id} to {short(entity_id)} was said to be applied and is not committed")
+        self.expect(
+            known, "V26", f"command {command_id} to {short(entity_id)} was said to be applied and is not committed"
+        )
 
     # --- attempts ---
 
@@ -284,16 +324,26 @@ class Checks:
         """A handler is called."""
         before = self.attempts.setdefault(attempt_id, [])
         self.world.note(incarnation.name, f"performs {short(attempt_id)}")
-        self.expect(not before, "V39", f"{incarnation.key} performs {attempt_id}, which {before} performed")
+        self.expect(not before, "V31", f"{incarnation.key} performs {attempt_id}, which {before} performed")
         before.append(incarnation.key)
         engine = incarnation.parts["engine"]
-        self.expect(engine.runner.busy <= engine.settings.slots, "V43", f"{incarnation.key} performs {engine.runner.busy} attempts at once")
+        self.expect(
+            engine.runner.busy <= engine.settings.slots,
+            "V35",
+            f"{incarnation.key} performs {engine.runner.busy} attempts at once",
+        )
         wanted = self.journal.scheduled.get(attempt_id, "")
-        self.expect(wanted == f"{incarnation.name}/{engine.executor_id}", "V39", f"{incarnation.key} performs {attempt_id}, which is of {wanted}")
+        self.expect(
+            wanted == f"{incarnation.name}/{engine.executor_id}",
+            "V31",
+            f"{incarnation.key} performs {attempt_id}, which is of {wanted}",
+        )
 
     def boarded(self, link: Any, attempt_id: str) -> None:
         """A slot is taken for an attempt."""
-        self.expect(link.used <= link.slots, "V43", f"{attempt_id} takes slot {link.used} of {link.slots} at {link.key}")
+        self.expect(
+            link.used <= link.slots, "V35", f"{attempt_id} takes slot {link.used} of {link.slots} at {link.key}"
+        )
 
     # --- processes ---
 
@@ -304,7 +354,9 @@ class Checks:
             return
         tables = self.world.database.engine.tables(schema_of(process.kind))
         row = tables.fence.get(durable.instance_id)
-        self.expect(row is None or row["fenced"], "V37", f"{process.name} ends itself ({why}), although nobody has fenced it")
+        self.expect(
+            row is None or row["fenced"], "V29", f"{process.name} ends itself ({why}), although nobody has fenced it"
+        )
 
 
 def _entity_of(process: Any, entity_id: str) -> Any:

@@ -11,9 +11,12 @@ import asyncpg
 from tierflow_durable.batch import commit_statement
 from tierflow_durable.sqlfile import Statement, blocks, statement
 
-from simulation import statements
+from simulation import models, reads, statements
 from simulation.database import Transaction
 from simulation.tables import Row, Tables
+
+MODELLED = (statements, reads)
+"""Where models are written down."""
 
 _PACKAGES = (
     ("tierflow_durable", "queries.sql"),
@@ -65,7 +68,7 @@ def plan(text: str) -> Plan:
     """The model of a statement. Raises NotImplementedError for one that has none."""
     found = _named().get(text)
     if found is not None:
-        function, writes = statements.MODELS[found.name]
+        function, writes = models.MODELS[found.name]
         return Plan(found.name, found.parameters, function, writes=writes)
     if text.startswith("WITH held"):
         return _commit_plan(text)
@@ -73,7 +76,9 @@ def plan(text: str) -> Plan:
         return Plan("partition", (), lambda *_: [], writes=False)
     if "pg_try_advisory_lock" in text:
         return Plan("try_lock", ("key",), lambda *_: [{"locked": True}], writes=False)
-    raise NotImplementedError(f"the simulated database does not know this statement; model it in statements.py:\n{text}")
+    raise NotImplementedError(
+        f"the simulated database does not know this statement; model it in statements.py:\n{text}"
+    )
 
 
 @functools.cache
@@ -81,7 +86,7 @@ def _named() -> dict[str, Statement]:
     found: dict[str, Statement] = {}
     for package, filename in _PACKAGES:
         for name in blocks(package, filename):
-            if name in statements.MODELS:
+            if name in models.MODELS:
                 known = statement(name, filename, package)
                 found[known.text] = known
     return found
@@ -122,7 +127,7 @@ def _cte(text: str, name: str) -> str:
 def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tables, p: Row) -> list[Row]:
     """The group commit (rules R1 to R4)."""
     me = t.me = p["me"]
-    is_held = statements.held(t, tables, me, share=clauses.share, check=clauses.check)
+    is_held = models.held(t, tables, me, share=clauses.share, check=clauses.check)
     verdict: Row = {"held": int(is_held), "created": [] if "creates" in parts else None, "updated": 0}
     if not is_held:
         return [verdict]
@@ -217,5 +222,12 @@ def _journal(clauses: Clauses, t: Transaction, tables: Tables, p: Row, created: 
         if key in tables.keys or key in fresh:
             raise asyncpg.UniqueViolationError("journal_pkey")
         fresh.add(key)
-        row = {"entity_id": entity_id, "seq": seq, "first_seq": first_seq, "instance": p["me"], "position": position, "data": data}
+        row = {
+            "entity_id": entity_id,
+            "seq": seq,
+            "first_seq": first_seq,
+            "instance": p["me"],
+            "position": position,
+            "data": data,
+        }
         t.write(tables.add_journal, row)

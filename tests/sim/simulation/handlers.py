@@ -34,16 +34,16 @@ class Conduct:
         self.talks = chance.random() < 0.1
 
 
-def _begin(context: Context) -> tuple[Any, Conduct]:
+def _begin(context: Context) -> Conduct:
     incarnation: Any = asyncio.get_running_loop().process  # type: ignore[attr-defined]
     world = incarnation.world
     world.checks.performed(incarnation, context.attempt_id)
     name = f"{world.seed}/{context.correlation_id}/{context.step_id}/{context.attempt}"
-    return world, Conduct(name, world.scenario.temper)
+    return Conduct(name, world.scenario.temper)
 
 
 async def _perform(context: Context) -> Any:
-    world, conduct = _begin(context)
+    conduct = _begin(context)
     if conduct.talks:
         context.progress(10.0, "begun")
         context.heartbeat({"at": 1})

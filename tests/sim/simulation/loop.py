@@ -54,12 +54,12 @@ class SimFuture(asyncio.Future):  # type: ignore[type-arg]
         return self.number
 
 
-class SimTask(asyncio.Task):  # type: ignore[type-arg]
-    """Likewise a task. Tasks enter a set of asyncio's as they are made, so the number must be there before."""
+class Strand(asyncio.Task):  # type: ignore[type-arg]
+    """Likewise a coroutine under way. They enter a set of asyncio's as they are made, so the number must be there before."""
 
     __slots__ = ("number",)
 
-    def __new__(cls, coroutine: Any, loop: Loop, name: str | None, context: Any) -> SimTask:
+    def __new__(cls, coroutine: Any, loop: Loop, name: str | None, context: Any) -> Strand:
         task = super().__new__(cls)
         task.number = loop.world.number()
         return task
@@ -269,7 +269,7 @@ class Loop:
         return future
 
     def create_task(self, coroutine: Any, *, name: str | None = None, context: Any = None) -> Any:
-        task = SimTask(coroutine, self, name, context)
+        task = Strand(coroutine, self, name, context)
         self.tasks.append(task)
         if len(self.tasks) > 2000:
             self.tasks = [each for each in self.tasks if not each.done()]
@@ -291,7 +291,7 @@ class Loop:
         return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What nobody caught is a defect (V47)."""
+        """What nobody caught is a defect (V39)."""
         if self.world.over or self.dead:
             return
         error = context.get("exception")

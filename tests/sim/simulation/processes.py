@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 import tierflow_coordinator.app as coordinator_app
+import tierflow_executor.app as executor_app
 import tierflow_orchestrator.app as orchestrator_app
-from tierflow.handler import describe
-from tierflow.registry import Registry
 from tierflow_coordinator.settings import CoordinatorSettings
-from tierflow_executor.engine import Engine
-from tierflow_executor.observing import Observer
-from tierflow_executor.service import NAME, ExecutorService, add_to_server
 from tierflow_executor.settings import ExecutorSettings
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_runtime.process import root_of
-from tierflow_runtime.telemetry import Telemetry
 from tierflow_runtime.values import FailureError
 
-from simulation import handlers
 from simulation.clocks import Skew
 from simulation.loop import Loop
-from simulation.network import SimServer
-from simulation.standins import NoMetrics
 
 LEASE = 3.0
 HEARTBEAT = 0.75
@@ -123,7 +114,10 @@ class Incarnation:
             root = root_of(error)
             if isinstance(root, FailureError):
                 why = self._why(root)
-            elif isinstance(root, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError) and not self.serving:
+            elif (
+                isinstance(root, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError)
+                and not self.serving
+            ):
                 why = f"could not start: {root}"
             else:
                 why = f"defect {type(root).__name__}: {root}"
@@ -187,7 +181,9 @@ def _coordinator_settings(name: str, orchestrators: tuple[str, ...], nats: bool,
 
 @functools.cache
 def _executor_settings(name: str, slots: int) -> ExecutorSettings:
-    return ExecutorSettings(name=name, port=3, advertise=address(name), slots=slots, drain_timeout=4.0, grace=0.5, held_seconds=600)
+    return ExecutorSettings(
+        name=name, port=3, advertise=address(name), slots=slots, drain_timeout=4.0, grace=0.5, held_seconds=600
+    )
 
 
 def address(name: str) -> str:
@@ -201,36 +197,14 @@ def orchestrator(executors: tuple[str, ...], *, nats: bool) -> Callable[[Incarna
     return lambda process, stop: orchestrator_app.main(_orchestrator_settings(process.name, targets, nats), stop)
 
 
-def coordinator(orchestrators: tuple[str, ...], *, nats: bool, park: float) -> Callable[[Incarnation, asyncio.Event], Any]:
+def coordinator(
+    orchestrators: tuple[str, ...], *, nats: bool, park: float
+) -> Callable[[Incarnation, asyncio.Event], Any]:
     """Tier 1."""
     targets = tuple(address(name) for name in orchestrators)
     return lambda process, stop: coordinator_app.serve(_coordinator_settings(process.name, targets, nats, park), stop)
 
 
-@functools.cache
-def _registry() -> Registry:
-    registry = Registry()
-    registry.add(describe("sim.work", handlers.work))
-    registry.add(describe("sim.echo", handlers.echo, inline=True, raw=True))
-    registry.add(describe("sim.charge", handlers.charge, side_effecting=True))
-    return registry
-
-
 def executor(slots: int) -> Callable[[Incarnation, asyncio.Event], Any]:
-    """Tier 3, put together as its `app.main` does, without its server of metrics and its hold on standard output."""
-
-    async def main(process: Incarnation, stop: asyncio.Event) -> None:
-        settings = _executor_settings(process.name, slots)
-        observer = Observer(NoMetrics("executor"), Telemetry(), settings.instance_name)  # type: ignore[arg-type]
-        engine = Engine(_registry(), settings, observer, executor_id=str(uuid.uuid4()), version="sim")
-        process.parts["engine"] = engine
-        server = SimServer(settings, tier=3, component="executor")
-        server.add(NAME, add_to_server, ExecutorService(engine))
-        await server.start()
-        await server.announce_ready()
-        await stop.wait()
-        await engine.drain(settings.drain_timeout)
-        await engine.close()
-        await server.drain(0.2)
-
-    return main
+    """Tier 3."""
+    return lambda process, stop: executor_app.main(_executor_settings(process.name, slots), stop)

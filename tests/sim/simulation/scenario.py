@@ -76,17 +76,26 @@ class Scenario:
     swarms: tuple[Swarm, ...]
     faults: tuple[Fault, ...]
     temper: dict[str, float] = field(default_factory=dict)
+    chance: int = 0
+    """Another number is another course of the same scenario."""
 
     @property
     def gentle(self) -> bool:
         """Nothing happens to executors or to the network between them and Tier 2."""
-        return not any(fault.kind in _ROUGH or fault.who.startswith("e") or fault.whom.startswith("e") for fault in self.faults)
+        return not any(
+            fault.kind in _ROUGH or fault.who.startswith("e") or fault.whom.startswith("e") for fault in self.faults
+        )
 
-    def without(self, *, fault: int | None = None, swarm: int | None = None) -> Scenario:
-        """The same with one thing less: for making a failing one smaller."""
-        faults = tuple(each for place, each in enumerate(self.faults) if place != fault)
-        swarms = tuple(each for place, each in enumerate(self.swarms) if place != swarm)
+    def without(self, names: frozenset[str]) -> Scenario:
+        """The same with less: `f2` leaves out the third fault, `s0` the first swarm."""
+        faults = tuple(each for place, each in enumerate(self.faults) if f"f{place}" not in names)
+        swarms = tuple(each for each in self.swarms if f"s{each.number}" not in names)
         return replace(self, faults=faults, swarms=swarms)
+
+    @property
+    def parts(self) -> list[str]:
+        """What can be left out, as `without` names it."""
+        return [f"f{place}" for place in range(len(self.faults))] + [f"s{each.number}" for each in self.swarms]
 
 
 _ROUGH = ("break", "slow-network")
@@ -138,8 +147,29 @@ def _swarm(chance: random.Random, number: int) -> Swarm:
     )
 
 
-_OF_PROCESSES = ("crash", "crash", "crash", "freeze", "freeze", "blink", "stop", "cut-database", "cut", "break", "replace", "skew")
-_OF_ALL = ("database-restart", "database-away", "database-slow", "database-stall", "database-faults", "database-faults", "slow-network")
+_OF_PROCESSES = (
+    "crash",
+    "crash",
+    "crash",
+    "freeze",
+    "freeze",
+    "blink",
+    "stop",
+    "cut-database",
+    "cut",
+    "break",
+    "replace",
+    "skew",
+)
+_OF_ALL = (
+    "database-restart",
+    "database-away",
+    "database-slow",
+    "database-stall",
+    "database-faults",
+    "database-faults",
+    "slow-network",
+)
 _OF_NATS = ("nats-away", "nats-loss")
 
 
@@ -151,7 +181,9 @@ def _fault(chance: random.Random, everyone: list[str], *, nats: bool, rough: boo
     at = 0.2 + chance.random() * (FAULTS_UNTIL - 0.5)
     who = chance.choice(everyone)
     whom = chance.choice([name for name in everyone if name != who] or [who])
-    seconds = {"freeze": 0.3 + chance.random() * 8.0, "blink": chance.random() * 0.5}.get(kind, 0.1 + chance.random() ** 2 * 6.0)
+    seconds = {"freeze": 0.3 + chance.random() * 8.0, "blink": chance.random() * 0.5}.get(
+        kind, 0.1 + chance.random() ** 2 * 6.0
+    )
     return Fault(
         at=at,
         kind=kind,

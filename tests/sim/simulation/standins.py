@@ -12,15 +12,17 @@ import asyncpg
 import grpc
 import tierflow_coordinator.app as coordinator_app
 import tierflow_durable.host
+import tierflow_executor.app as executor_app
 import tierflow_executor.blobs
 import tierflow_orchestrator.app as orchestrator_app
 import tierflow_orchestrator.flows
 import tierflow_orchestrator.link
 import tierflow_runtime.channels
+from tierflow.handler import describe
+from tierflow.registry import Registry
 from tierflow_runtime.telemetry import Telemetry
 
-from simulation import database, network, stream
-from simulation.clocks import EPOCH
+from simulation import channels, handlers, serving, sessions, stream
 
 PARK_AFTER = 600_000
 """Microseconds; scaled like the lease, so that what waits is parked within a simulation."""
@@ -32,7 +34,7 @@ LOUD = frozenset(
         "a result says of its run that it has not ended", "somebody waits for a swarm that is not there", "somebody waits for a run that is not there",
     )
 )  # fmt: skip
-"""Lines of the log that say that something is wrong with the product (V47)."""
+"""Lines of the log that say that something is wrong with the product (V39)."""
 
 
 def here() -> Any:
@@ -40,14 +42,21 @@ def here() -> Any:
     return asyncio.get_running_loop().process  # type: ignore[attr-defined]
 
 
-class NoMetrics:
+class Nothing:
+    """Whatever it is asked, nothing happens."""
+
+    def __call__(self, *_: Any, **__: Any) -> Nothing:
+        return self
+
+    def __getattr__(self, name: str) -> Nothing:
+        return self
+
+
+class NoMetrics(Nothing):
     """Stands in for `Metrics`: nobody looks."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.failures = self
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *_, **__: self
+    def __init__(self, *_: Any) -> None:
+        """Takes what `Metrics` takes."""
 
     async def run_sampler(self) -> None:
         await asyncio.Event().wait()
@@ -63,25 +72,25 @@ def recorded(cls: type, name: str) -> type:
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
 
 
-def _channel(address: str, *_: Any, **__: Any) -> network.SimChannel:
-    return network.SimChannel(here().world.network, address)
+def _channel(address: str, *_: Any, **__: Any) -> channels.SimChannel:
+    return channels.SimChannel(here().world.network, address)
 
 
-async def _connect(url: str, *, server_settings: dict[str, str], timeout: float, **_: Any) -> database.Session:
-    return await database.connect(here().world.database, server_settings, timeout)
+async def _connect(url: str, *, server_settings: dict[str, str], timeout: float, **_: Any) -> sessions.Session:
+    return await sessions.connect(here().world.database, server_settings, timeout)
 
 
 def _pool(
     url: str, *, max_size: int, server_settings: dict[str, str], timeout: float, command_timeout: float, **_: Any
 ) -> Any:
-    async def made() -> database.Pool:
-        return database.Pool(here().world.database, server_settings, max_size, timeout, command_timeout)
+    async def made() -> sessions.Pool:
+        return sessions.Pool(here().world.database, server_settings, max_size, timeout, command_timeout)
 
     return made()
 
 
 async def _check_version(url: str, schema: str, *_: Any) -> None:
-    session = await database.connect(here().world.database, {"search_path": schema}, 5.0)
+    session = await sessions.connect(here().world.database, {"search_path": schema}, 5.0)
     session.terminate()
 
 
@@ -106,6 +115,14 @@ class Lines(logging.Handler):
             process.world.defect(f"{process.name}: {event} {text} {'' if error is None else repr(error)}", error)
 
 
+def _registry() -> Registry:
+    registry = Registry()
+    registry.add(describe("sim.work", handlers.work))
+    registry.add(describe("sim.echo", handlers.echo, inline=True, raw=True))
+    registry.add(describe("sim.charge", handlers.charge, side_effecting=True))
+    return registry
+
+
 def _memoised(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.lru_cache(maxsize=512)(function)
 
@@ -120,13 +137,18 @@ def install(*, verbose: bool) -> None:
     tierflow_durable.host.PARK_AFTER = PARK_AFTER
     tierflow_orchestrator.flows.parse = _memoised(tierflow_orchestrator.flows.parse)
     tierflow_orchestrator.flows.from_canonical = _memoised(tierflow_orchestrator.flows.from_canonical)
+    for app in (orchestrator_app, coordinator_app, executor_app):
+        app.Server = serving.SimServer
+        app.setup_telemetry = lambda *_: Telemetry()
     for app in (orchestrator_app, coordinator_app):
-        app.Server = network.SimServer
         app.Messaging = _messaging
         app.check_version = _check_version
-        app.setup_telemetry = lambda *_: Telemetry()
         app.Durable = recorded(app.Durable, "durable")
-    coordinator_app.Metrics = NoMetrics
+    coordinator_app.Metrics = executor_app.Metrics = NoMetrics
+    registry = _registry()
+    executor_app.load_handlers = lambda _: registry
+    executor_app.sandbox = executor_app.logs = executor_app.Watchdog = Nothing()
+    executor_app.Engine = recorded(executor_app.Engine, "engine")
     orchestrator_app.Dispatcher = recorded(orchestrator_app.Dispatcher, "dispatcher")
     orchestrator_app.Sessions = recorded(orchestrator_app.Sessions, "sessions")
     coordinator_app.Engine = recorded(coordinator_app.Engine, "engine")
@@ -135,4 +157,3 @@ def install(*, verbose: bool) -> None:
     root.setLevel(logging.INFO if verbose else logging.ERROR)
     for noisy in ("asyncio", "grpc", "nats"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    assert EPOCH

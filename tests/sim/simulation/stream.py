@@ -137,7 +137,7 @@ class SimMessaging:
         return self.publisher.up
 
     async def wait_connected(self) -> None:
-        while not self.connected:  # noqa: ASYNC110 - stands in for an event
+        while not self.connected:
             await asyncio.sleep(0.1)
 
     async def run(self) -> None:

@@ -17,9 +17,9 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as 
 from tierflow_runtime.errors import failure_of
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
 
+from simulation.channels import EOF, SimChannel
 from simulation.checks import short
 from simulation.flows import FLOWS
-from simulation.network import EOF, SimChannel
 from simulation.processes import address
 from simulation.scenario import FAULTS_UNTIL, Order, Swarm
 
@@ -28,8 +28,6 @@ _PATIENT = {
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED,
 }  # fmt: skip
 """What a client tries again."""
-
-_ENDED = frozenset(("STOPPED", "COMPLETED", "FAILED", "TERMINATED"))
 
 
 class Clients:
@@ -43,12 +41,11 @@ class Clients:
         """Swarm ids by the swarm's number in the scenario."""
         self.results: dict[int, str] = {}
         self.open = len(world.scenario.swarms)
+        self.tasks: list[asyncio.Future[None]] = []
 
     def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        for swarm in self.world.scenario.swarms:
-            loop.create_task(self._swarm(swarm))
-        loop.create_task(self._care())
+        lives = [self._swarm(swarm) for swarm in self.world.scenario.swarms]
+        self.tasks = [asyncio.ensure_future(life) for life in (*lives, self._care())]
 
     # --- one swarm ---
 
@@ -90,7 +87,9 @@ class Clients:
     def _taken(self, swarm: Swarm, swarm_id: str) -> None:
         before = self.accepted.setdefault(swarm.number, swarm_id)
         self.world.note("client", f"swarm {swarm.number} is {short(swarm_id)}")
-        self.world.checks.expect(before == swarm_id, "V35", f"request-{swarm.number} made {short(before)} and {short(swarm_id)}")
+        self.world.checks.expect(
+            before == swarm_id, "V27", f"request-{swarm.number} made {short(before)} and {short(swarm_id)}"
+        )
 
     async def _stream(self, swarm: Swarm) -> None:
         """Over the stream of batches: until it is answered; the result may come on it as well."""
@@ -157,7 +156,9 @@ class Clients:
                 state = SWARM_STATES.name(answer.swarm.state)
                 self.world.note("client", f"swarm {short(swarm_id)} ended {state}")
                 told = self.results.setdefault(swarm.number, state)
-                self.world.checks.expect(told == state, "V34", f"swarm {short(swarm_id)} was said to be {told}, then {state}")
+                self.world.checks.expect(
+                    told == state, "V26", f"swarm {short(swarm_id)} was said to be {told}, then {state}"
+                )
                 return
 
     # --- an operator ---
@@ -182,14 +183,17 @@ class Clients:
     async def _look_after(self, swarm_id: str, command_id: str) -> None:
         shown = (await self._stub().GetSwarm(api.GetSwarmRequest(swarm_id=swarm_id), timeout=3.0)).swarm
         state = SWARM_STATES.name(shown.state)
-        if state in ("PAUSED", "PAUSING"):
+        if state == "PAUSED":
             await self._tell(swarm_id, "resume", command_id)
-        elif state not in _ENDED and shown.run_ids:
+        elif state == "RUNNING" and shown.run_ids:
             stub = orchestrator_stubs.OrchestratorServiceStub(self._channel(self.chance.choice(self.world.names("o"))))
             run = (await stub.GetRun(orchestrator.GetRunRequest(run_id=shown.run_ids[0]), timeout=3.0)).run
             if RUN_STATES.name(run.state) in ("SUSPENDED", "PAUSED"):
                 command = orchestrator.CommandRunRequest(
-                    run_id=shown.run_ids[0], command=orchestrator.RUN_COMMAND_RESUME, command_id=command_id, actor="operator"
+                    run_id=shown.run_ids[0],
+                    command=orchestrator.RUN_COMMAND_RESUME,
+                    command_id=command_id,
+                    actor="operator",
                 )
                 await stub.CommandRun(command, timeout=3.0)
 
