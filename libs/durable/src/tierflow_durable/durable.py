@@ -11,12 +11,13 @@ from tierflow_runtime.logs import get_log
 
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database
+from tierflow_durable.departed import Publisher
 from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Hooks, Machine
 from tierflow_durable.reading import Reader
-from tierflow_durable.relay import Publisher, Relay
+from tierflow_durable.relay import Relay
 from tierflow_durable.retention import Retention
 from tierflow_durable.routing import PeerServicer, Router
 from tierflow_durable.writer import Fenced, Writer

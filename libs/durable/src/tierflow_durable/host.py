@@ -23,7 +23,8 @@ from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
 from tierflow_durable.mending import Mending
 from tierflow_durable.owning import Loader, Owning
-from tierflow_durable.relay import Relay, event_part, source_bytes
+from tierflow_durable.packing import event_part, source_bytes
+from tierflow_durable.relay import Relay
 from tierflow_durable.timers import Timers
 from tierflow_durable.writer import Writer
 

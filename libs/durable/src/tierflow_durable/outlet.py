@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from tierflow_runtime.messaging import Messaging
+
+from tierflow_durable.packing import Message
 
 
 class Outlet:
@@ -25,8 +26,6 @@ class Outlet:
         """Messages that may be sent now."""
         return self._messaging.publisher.room
 
-    def publish(
-        self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None = None
-    ) -> asyncio.Future[Any]:
+    def publish(self, message: Message) -> asyncio.Future[Any]:
         """Sends; the future is resolved by JetStream's acknowledgement or an error."""
-        return self._messaging.publisher.publish(subject, payload, msg_id, headers)
+        return self._messaging.publisher.publish(message.subject, message.payload, message.msg_id, message.headers)

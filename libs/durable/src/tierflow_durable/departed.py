@@ -1,0 +1,93 @@
+"""Events that nobody else will publish: what departed instances left, and everything, after the stream was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from tierflow_runtime.logs import get_log
+
+from tierflow_durable.database import Database
+from tierflow_durable.packing import Message, messages_of_row
+from tierflow_durable.sqlfile import statement
+
+log = get_log(__name__)
+
+PAGE = 500
+REFILL_LOCK = 0x7F10_0001
+
+
+class Publisher(Protocol):
+    """What relaying needs of `tierflow_runtime.messaging`; see `outlet`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Messages that may be sent now."""
+        ...
+
+    def publish(self, message: Message) -> asyncio.Future[Any]:
+        """Sends; the future is resolved by JetStream's acknowledgement or an error."""
+        ...
+
+
+class Departed:
+    """Relays from the journal what other instances committed."""
+
+    def __init__(self, database: Database, publisher: Publisher | None, *, kind: str, instance_id: str) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._kind = kind
+        self._me = instance_id
+
+    async def relay(self) -> None:
+        """Publishes what fenced and departed instances committed and did not publish, terminal and parked entities included (rule R19)."""
+        if self._publisher is None or not self._publisher.connected:
+            return
+        for row in await self._database.fetch("orphaned_watermarks", me=self._me):
+            instance_id, position = str(row["id"]), row["position"]
+            if await self._relay_from(instance_id, position):
+                await self._database.fetch("drop_watermark", id=instance_id)
+
+    async def _relay_from(self, instance_id: str, position: int) -> bool:
+        while True:
+            rows = await self._database.fetch("journal_after", instance=instance_id, after=position, limit=PAGE)
+            if not rows:
+                return True
+            if not await self._publish(rows, instance_id):
+                return False
+            position = rows[-1]["position"]
+            await self._database.fetch("save_watermark", id=instance_id, position=position)
+
+    async def _publish(self, rows: list[Any], instance_id: str | None = None) -> bool:
+        if self._publisher is None:
+            return False
+        messages = [
+            message for row in rows for message in messages_of_row(self._kind, row, instance_id or str(row["instance"]))
+        ]
+        results = await asyncio.gather(*map(self._publisher.publish, messages), return_exceptions=True)
+        return not any(isinstance(result, BaseException) for result in results)
+
+    async def refill(self) -> None:
+        """Publishes the whole retained journal again, after the stream was lost and made anew (rule R20). One instance of the tier does it."""
+        session = await self._database.session()
+        try:
+            lock = statement("try_lock")
+            if not await session.fetchval(lock.text, *lock.arguments(key=REFILL_LOCK)):
+                return
+            after_id, after_seq = "00000000-0000-0000-0000-000000000000", 0
+            while True:
+                rows = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
+                if not rows:
+                    break
+                if not await self._publish(rows):
+                    await asyncio.sleep(1)
+                    continue
+                after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
+            log.info("the event stream is filled again from the journal")
+        finally:
+            await session.close()

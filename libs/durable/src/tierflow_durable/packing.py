@@ -1,0 +1,84 @@
+"""How events are put into messages: the head of an entity's batches, events as fields, one message per class and entity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
+
+from tierflow_durable.machine import Source
+
+
+class Message(NamedTuple):
+    """One message for JetStream."""
+
+    subject: str
+    payload: bytes
+    msg_id: str
+    headers: Mapping[str, str] | None
+
+
+def source_bytes(kind: str, source: Source) -> bytes:
+    """The head of every batch of an entity: EventBatch.source as a serialised field."""
+    message = event_pb2.EventBatch(
+        source=event_pb2.EventSource(
+            kind=kind, entity_id=source.run_id or source.swarm_id, tenant=source.tenant, user_id=source.user_id, swarm_id=source.swarm_id,
+            run_id=source.run_id, trace_id=source.trace_id, correlation_id=source.correlation_id,
+        )
+    )  # fmt: skip
+    return message.SerializeToString()
+
+
+def event_part(encoded: bytes) -> bytes:
+    """A serialised Event as a field of EventBatch: tag 2, length, message."""
+    length = len(encoded)
+    if length < 128:
+        return b"\x12" + bytes((length,)) + encoded
+    head = bytearray(b"\x12")
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + encoded
+
+
+def by_class(first_seq: int, parts: Sequence[bytes], classes: Sequence[str]) -> list[tuple[str, int, bytes]]:
+    """Groups a row's events: class, first sequence number, the events as fields of an EventBatch. One message each."""
+    if len(set(classes)) == 1:
+        return [(classes[0], first_seq, b"".join(parts))]
+    groups: dict[str, tuple[int, list[bytes]]] = {}
+    for offset, (part, name) in enumerate(zip(parts, classes, strict=True)):
+        groups.setdefault(name, (first_seq + offset, []))[1].append(part)
+    return [(name, seq, b"".join(some)) for name, (seq, some) in groups.items()]
+
+
+def messages_of(
+    entity_id: str, source: Source, head: bytes, groups: Sequence[tuple[str, int, bytes]], instance_id: str
+) -> list[Message]:
+    """The messages of grouped events (see `by_class`): the id is `entity/class/first seq/instance` (rule R20)."""
+    headers = {"traceparent": source.traceparent} if source.traceparent else None
+    prefix = subjects_of(source.tenant, source.swarm_id, source.run_id).prefix
+    return [
+        Message(f"{prefix}.{name}", head + body, f"{entity_id}/{name}/{seq}/{instance_id}", headers)
+        for name, seq, body in groups
+    ]
+
+
+def messages_of_row(kind: str, row: Any, instance_id: str) -> list[Message]:
+    """The messages of a stored journal row, with the columns of its entity."""
+    entity_id = str(row["entity_id"])
+    swarm_id = str(row["parent_id"] or "") if kind == "run" else entity_id
+    source = Source(
+        tenant=row["tenant"],
+        user_id=row["user_id"],
+        swarm_id=swarm_id,
+        run_id=entity_id if kind == "run" else "",
+        trace_id=row["trace_id"],
+        correlation_id=row["correlation_id"],
+    )
+    batch = event_pb2.EventBatch.FromString(row["data"])
+    parts = [event_part(event.SerializeToString()) for event in batch.events]
+    groups = by_class(row["first_seq"], parts, [RELIABLE[class_of(event)] for event in batch.events])
+    return messages_of(entity_id, source, source_bytes(kind, source), groups, instance_id)
