@@ -9,6 +9,12 @@ BIN := .venv/bin
 SOURCES := $(filter-out libs/contracts/src,$(wildcard libs/*/src services/*/src)) $(wildcard tools benchmarks)
 IMAGE := proto/baseline.binpb
 SCENARIO ?=
+PEERS ?=
+OPS ?=
+ROUNDS ?=
+SMOKE ?=
+FULL ?=
+CURVE ?=
 ARGS ?=
 SEEDS ?= 1000
 SEED ?=
@@ -138,6 +144,11 @@ sim: setup ## Simulate all tiers on a virtual clock; make sim SEEDS=n, or SEED=k
 .PHONY: bench
 bench: setup ## Measure; make bench SCENARIO=name for one
 	@$(BIN)/python -m benchmarks.run $(SCENARIO) $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: setup ## Measure Tierflow and its peers side by side; PEERS="restate dbos" OPS="w1 w2" ROUNDS=3 SMOKE=1
+	@PEERS="$(PEERS)" OPS="$(OPS)" ROUNDS="$(ROUNDS)" SMOKE="$(SMOKE)" $(BIN)/python -m benchmarks.peers.bench
+
 
 .PHONY: clean
 clean: ## Remove what was generated, cached or stored here; .venv stays

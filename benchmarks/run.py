@@ -9,35 +9,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import pathlib
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import psutil
 from tierflow import Client
 from tierflow_testing.stack import Stack, StackOptions
 
-from benchmarks.workloads import SCENARIOS, drive
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and all its children, user and system, in seconds."""
-    total = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for each in [process, *process.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = each.cpu_times()
-                total += times.user + times.system
-    return total
+from benchmarks.measuring import commit, cpu_of, own_cpu, percentile
+from benchmarks.workloads import SCENARIOS, drive, ready
 
 
 def processes_of(stack: Stack) -> dict[str, int]:
@@ -48,48 +34,18 @@ def processes_of(stack: Stack) -> dict[str, int]:
     return found
 
 
-def commit() -> str:
-    """The commit that is measured, with `+` where there are changes."""
-    try:
-        name = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return name + ("+" if changed else "")
-
-
-async def ready(client: Client) -> None:
-    """Waits until the orchestrator has met its executors."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with contextlib.suppress(Exception):  # whatever is not up yet
-            if await client.executors():
-                return
-        await asyncio.sleep(0.05)
-    raise SystemExit("no executor appeared within 30 s")
-
-
 async def measure(stack: Stack, name: str) -> dict[str, Any]:
     """Drives the workload and returns the figures."""
     scenario = SCENARIOS[name]
     before: dict[str, float] = {}
-    own = psutil.Process()
 
     def take() -> None:
-        before.update({who: cpu_seconds(pid) for who, pid in processes_of(stack).items()})
-        times = own.cpu_times()
-        before["client"] = times.user + times.system
+        before.update(cpu_of(processes_of(stack)), client=own_cpu())
 
     async with Client(stack.address) as client:
         await ready(client)
         took = await drive(client, scenario, between=take)
-    after = {who: cpu_seconds(pid) for who, pid in processes_of(stack).items()}
-    times = own.cpu_times()
-    after["client"] = times.user + times.system
+    after = {**cpu_of(processes_of(stack)), "client": own_cpu()}
     steps = scenario.runs * scenario.steps
     cpu = {who: round((after[who] - before[who]) / steps * 1e6, 1) for who in before}
     latencies = sorted(took["latencies"])
@@ -98,7 +54,7 @@ async def measure(stack: Stack, name: str) -> dict[str, Any]:
         "runs_per_s": round(scenario.runs / took["seconds"], 1),
         "steps_per_s": round(steps / took["seconds"], 1),
         "p50_ms": round(statistics.median(latencies) * 1000, 3),
-        "p99_ms": round(latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))] * 1000, 3),
+        "p99_ms": round(percentile(latencies, 0.99) * 1000, 3),
         "single_p50_ms": round(statistics.median(took["alone"]) * 1000, 3) if took["alone"] else None,
         "seconds": round(took["seconds"], 4),
         "cpu_us_per_step": cpu,

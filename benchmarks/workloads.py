@@ -7,6 +7,7 @@ are no-ops (`echo`), so that what is measured is the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -91,3 +92,14 @@ async def _at_once(once: Callable[[int], Awaitable[float]], scenario: Scenario) 
 
     await asyncio.gather(*(lane() for _ in range(min(scenario.at_once, scenario.runs))))
     return latencies
+
+
+async def ready(client: Client) -> None:
+    """Waits until the orchestrator has met its executors."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with contextlib.suppress(Exception):  # whatever is not up yet
+            if await client.executors():
+                return
+        await asyncio.sleep(0.05)
+    raise SystemExit("no executor appeared within 30 s")

@@ -1,0 +1,1 @@
+"""Tierflow and its peers under the same load, on the same machine, in one run: `make bench-peers`."""
