@@ -268,3 +268,21 @@ def test_values_that_are_no_json_are_refused() -> None:
     f.call("a", "x", nan=float("nan"))
     with pytest.raises(ValueError):
         f.to_json()
+
+
+def test_builder_of_waits() -> None:
+    """E2, E13: durations, expressions and moments; one of them."""
+    f = flow("waits")
+    first = f.wait("first", "2s", name="A while")
+    second = f.wait("second", f.input.delay, needs=[first])
+    f.wait("third", until=second.output.when, if_=expr("always()"), on_error="continue")
+    yaml = """\
+name: waits
+steps:
+  first: {wait: 2s, name: A while}
+  second: {wait: "${{ input.delay }}", needs: first}
+  third: {wait: {until: "${{ steps.second.output.when }}"}, if: always(), on_error: continue}
+"""
+    assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
+    with pytest.raises(TypeError, match="one of them"):
+        f.wait("fourth")

@@ -63,8 +63,9 @@ class StepSpec:
 
     id: str
     kind: str
-    """`call` or `map`; further kinds come with the rest of the language."""
+    """The name of an entry of `tierflow_flow.kinds.KINDS`."""
     handler: str
+    """Empty where nothing is called."""
     needs: tuple[str, ...]
     """Ids of the steps it waits for: those listed under `needs` and those that its expressions read."""
     with_: Template
@@ -94,6 +95,17 @@ class StepSpec:
     """Labels that the executor must have."""
     name: str = ""
     line: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of kinds that call nothing: the values of the kind's own keys."""
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
+    chosen_by: str = ""
+    """The switch that decides whether it runs; empty where none does."""
+
+    @property
+    def decided_by(self) -> tuple[Template, ...]:
+        """Templates that are evaluated while deciding: stored values that they read must be at hand."""
+        return tuple(t for t in (self.condition, self.items, *self.templates.values()) if t is not None)
 
 
 @dataclass(frozen=True, slots=True)

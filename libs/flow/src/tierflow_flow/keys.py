@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tierflow_flow.kind_shapes import WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     MAX_ATTEMPTS,
@@ -127,6 +128,9 @@ MAP_KEYS = (
     *CALL_KEYS,
     Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most items at once."),
     Key("tolerate", Number(0, MAX_CONCURRENCY, whole=True), "Failed items that do not make the step fail.", default=0),
+)
+WAIT_KEYS = (
+    Key("wait", WaitFor(), "How long to wait, or {until: moment}; a timer that survives restarts.", required=True),
 )
 
 FLOW: Section = section(

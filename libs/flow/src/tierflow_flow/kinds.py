@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from tierflow_flow.keys import CALL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME
+from tierflow_flow.keys import CALL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME, WAIT_KEYS
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import INVALID
+from tierflow_flow.templates import ItemsTemplate
+
+
+class Source(NamedTuple):
+    """A template in a step's normal form: by which name the compiled step has it, where it is below the step, and how it is compiled."""
+
+    name: str
+    path: Place
+    value: Any
+    options: Mapping[str, Any]
+    """Arguments of `Checker.template`."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of step: its name, the key that tells it, its keys."""
+    """A kind of step: its name, the key that tells it, its keys, and the templates that it has besides `if` and `with`."""
 
     name: str
     mark: str
     section: Section
     own_keys: frozenset[str]
+    sources: Callable[[Mapping[str, Any]], Iterable[Source]]
 
 
-def _kind(name: str, mark: str, keys: tuple[Key, ...]) -> Kind:
-    return Kind(name, mark, section(*STEP_KEYS, *keys), frozenset(key.name for key in keys))
+def _values(*names: str, **options: Any) -> Callable[[Mapping[str, Any]], Iterable[Source]]:
+    """The values of these keys are templates."""
+    return lambda keys: [Source(name, (name,), keys[name], options) for name in names if name in keys]
+
+
+def _kind(name: str, keys: tuple[Key, ...], sources: Callable[[Mapping[str, Any]], Iterable[Source]]) -> Kind:
+    return Kind(name, name, section(*STEP_KEYS, *keys), frozenset(key.name for key in keys), sources)
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (_kind("map", "map", MAP_KEYS), _kind("call", "call", CALL_KEYS))
+    kind.name: kind
+    for kind in (
+        _kind("map", MAP_KEYS, _values("map", as_=ItemsTemplate, whole=True)),
+        _kind("call", CALL_KEYS, _values()),
+        _kind("wait", WAIT_KEYS, _values("wait")),
+    )
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("switch", "loop", "flow", "wait", "signal", "approval", "emit", "fail", "group", "agent", "join", "parallel")
+PLANNED = ("switch", "loop", "flow", "signal", "approval", "emit", "fail", "group", "agent", "join", "parallel")
 """Words that people will try; none of them is known yet."""
 
 
@@ -50,7 +72,7 @@ def kind_of_step(step: Mapping[str, Any], place: Place, problems: Problems) -> K
 def read_step(step: Any, place: Place, problems: Problems) -> tuple[Kind, dict[str, Any]] | None:
     """The kind and the normal form of a step (without its id), or None."""
     if not isinstance(step, dict):
-        problems.add(place, "a step is a mapping with the key call")
+        problems.add(place, "a step is a mapping, such as one with the key call")
         return None
     kind = kind_of_step(step, place, problems)
     if kind is None:
@@ -69,15 +91,12 @@ def _foreign(step: Mapping[str, Any], kind: Kind) -> dict[str, Kind]:
 
 
 def step_schema(*, listed: bool) -> dict[str, Any]:
-    """The JSON Schema of a step; `listed` for steps in a list, which have an id."""
-    keys = {key.name: key for key in (*STEP_KEYS, *MAP_KEYS, *CALL_KEYS)}
+    """The JSON Schema of a step: one for each kind; `listed` for steps in a list, which have an id."""
+    return {"anyOf": [_kind_schema(kind, listed=listed) for kind in KINDS.values()]}
+
+
+def _kind_schema(kind: Kind, *, listed: bool) -> dict[str, Any]:
+    keys = dict(kind.section.keys)
     if listed:
         keys = {"id": Key("id", STEP_NAME, "The step's id.", required=True), **keys}
-    schema = Section(
-        {
-            name: Key(key.name, key.shape, key.about, key.name in ("id", "call"), key.default)
-            for name, key in keys.items()
-        }
-    ).schema
-    only_map = sorted(KINDS["map"].own_keys - KINDS["call"].own_keys - {"map"})
-    return {**schema, "dependentRequired": {name: ["map"] for name in only_map}}
+    return {"title": kind.name, **Section(keys).schema}

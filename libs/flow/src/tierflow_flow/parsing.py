@@ -15,7 +15,7 @@ from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
 from tierflow_flow.source import Document, fatal, read_document
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, ItemsTemplate
+from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
 from tierflow_flow.values import loads
 
 _cache = FlowCache(max_bytes=64 << 20)
@@ -92,8 +92,8 @@ class _Compilation:
         keys, place, check = step.keys, step.place, self.checker.template
         if "if" in keys:
             compiled["if"] = check(keys["if"], (*place, "if"), as_=ConditionTemplate, whole=True, status=True)
-        if "map" in keys:
-            compiled["map"] = check(keys["map"], (*place, "map"), as_=ItemsTemplate, whole=True)
+        for source in step.kind.sources(keys):
+            compiled[source.name] = check(source.value, (*place, *source.path), **source.options)
         compiled["with"] = check(keys.get("with", {}), (*place, "with"), item=step.kind.name == "map", whole=True)
         return compiled
 
@@ -122,10 +122,11 @@ class _Compilation:
         """The compiled step."""
         keys, defaults = step.keys, self.parts.keys["defaults"]
         condition = templates.get("if")
+        calls = "call" in keys
         return StepSpec(
             id=step.id,
             kind=step.kind.name,
-            handler=keys["call"],
+            handler=keys.get("call", ""),
             needs=needs,
             with_=templates["with"],
             condition=condition,
@@ -143,6 +144,8 @@ class _Compilation:
             labels=keys.get("labels", {}),
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
+            settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys())},
+            templates={} if calls else {key: templates[key] for key in templates if key not in ("if", "with")},
         )
 
     def vars(self) -> Mapping[str, Any]:
@@ -166,7 +169,7 @@ class _Compilation:
             dependants=following,
             roots=tuple(step.id for step in steps if not step.needs),
             leaves=tuple(step.id for step in steps if not following[step.id]),
-            handlers=tuple(sorted({step.handler for step in steps})),
+            handlers=tuple(sorted({step.handler for step in steps if step.handler})),
             content_steps=_content_steps(steps, output),
             input_schema=keys.get("input"),
             output=output,
@@ -191,7 +194,7 @@ def _shown(cycle: tuple[str, ...]) -> str:
 def _content_steps(steps: tuple[StepSpec, ...], output: CompiledTemplate | None) -> frozenset[str]:
     """Steps whose outputs some template looks into."""
     found: set[str] = set()
-    for template in [output, *(each for step in steps for each in (step.with_, step.condition, step.items))]:
+    for template in [output, *(each for step in steps for each in (step.with_, *step.decided_by))]:
         if template is not None:
             found |= template.steps - template.whole_steps
     return frozenset(found)

@@ -50,6 +50,8 @@ def _shared(schema: dict[str, Any]) -> dict[str, Any]:
             schema["properties"][name] = {"$ref": "#/$defs/retry", "description": inner["description"]}
         elif name == "defaults":
             _shared(inner)
+    for kind in schema.get("anyOf", ()):
+        _shared(kind)
     return schema
 
 

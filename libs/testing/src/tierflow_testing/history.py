@@ -48,7 +48,9 @@ class _Step:
     epoch: int = 0
     attempt: int = 0
     due: int | None = None
-    """Set in BACKOFF."""
+    """Set in BACKOFF and by timers."""
+    waits: bool = False
+    """Whether it has begun to wait for something other than an executor."""
 
 
 @dataclass(slots=True)
@@ -215,9 +217,20 @@ class _Checker:
         step = self._close(event)
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
-        else:
+        elif event.attempt_id or step.epoch:
             self.expect(bool(event.attempt_id) and step.started, "V2", f"{event.step_id} completed without starting")
+        else:
+            self._needs_ended(event.step_id)
+            self.expect(step.due is None or time >= step.due, "V7", f"{event.step_id} completed before {step.due}")
         step.ended = True
+
+    def on_StepWaiting(self, event: Any, time: int) -> None:  # noqa: N802
+        step = self._touch(event.step_id)
+        self._needs_ended(event.step_id)
+        idle = not step.epoch and step.expanded < 0 and not step.waits
+        self.expect(idle, "V2", f"{event.step_id} began to wait twice, or after an attempt")
+        step.waits = True
+        step.due = event.until if event.reason == "TIMER" else None
 
     def _items_ended(self, name: str, step: _Step) -> None:
         left = [i for i in range(step.expanded) if not self._step(f"{name}[{i}]").ended]

@@ -175,6 +175,11 @@ def _attempt_logged(e: events.AttemptLogged) -> dict[str, Any]:
     }
 
 
+def _step_waiting(e: events.StepWaiting) -> dict[str, Any]:
+    until = None if e.until is None else moment(e.until)
+    return {"step_id": e.step_id, "step_waiting": ev.StepWaiting(reason=e.reason, until=until)}
+
+
 _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.RunCreated: _run_created,
     events.RunStateChanged: _run_state_changed,
@@ -190,6 +195,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.StepCancelled: _step_cancelled,
     events.LateResult: _late_result,
     events.AttemptLogged: _attempt_logged,
+    events.StepWaiting: _step_waiting,
 }
 
 
@@ -291,6 +297,12 @@ def _from_logged(m: ev.Event) -> events.RunEvent:
     return events.AttemptLogged(step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, lines=log_lines(p.lines))
 
 
+def _from_waiting(m: ev.Event) -> events.RunEvent:
+    p = m.step_waiting
+    until = wire.micros(p.until) if p.HasField("until") else None
+    return events.StepWaiting(step_id=m.step_id, reason=p.reason, until=until)
+
+
 def log_lines(lines: Iterable[step_pb2.LogLine]) -> tuple[LogLine, ...]:
     """Log lines of an attempt."""
     return tuple(LogLine(time=wire.micros(line.time), stream=line.stream, text=line.text) for line in lines)
@@ -311,6 +323,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_cancelled": _from_cancelled,
     "late_result": _from_late,
     "attempt_logged": _from_logged,
+    "step_waiting": _from_waiting,
 }
 
 

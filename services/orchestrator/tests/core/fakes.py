@@ -113,6 +113,12 @@ def map_(step_id: str, items: Any, *needs: str, **more: Any) -> StepSpec:
     return StepSpec(id=step_id, kind="map", needs=needs, items=items, **more)
 
 
+def wait(step_id: str, length: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that waits for a duration."""
+    templates = {"wait": Value({"for": length})}
+    return StepSpec(id=step_id, kind="wait", handler="", needs=needs, with_=Value({}), templates=templates, **more)
+
+
 NO_DELAY = RetryPolicy(max_attempts=1)
 
 
@@ -123,7 +129,7 @@ def flow(*specs: StepSpec, **more: Any) -> Flow:
     for spec in specs:
         for need in spec.needs:
             dependants[need].append(spec.id)
-    templates = [t for s in specs for t in (s.with_, s.condition, s.items) if t is not None]
+    templates = [t for s in specs for t in (s.with_, *s.decided_by)]
     content = frozenset(step for t in templates for step in t.steps - t.whole_steps)
     values: dict[str, Any] = {
         "name": "test",
@@ -135,7 +141,7 @@ def flow(*specs: StepSpec, **more: Any) -> Flow:
         "dependants": {key: tuple(value) for key, value in dependants.items()},
         "roots": tuple(spec.id for spec in specs if not spec.needs),
         "leaves": tuple(spec.id for spec in specs if not dependants[spec.id]),
-        "handlers": tuple(sorted({spec.handler for spec in specs})),
+        "handlers": tuple(sorted({spec.handler for spec in specs if spec.handler})),
         "content_steps": content,
         "input_schema": None,
         "output": None,

@@ -19,6 +19,7 @@ def check_invariants(run: Run) -> None:
     _limits(run)
     _effects(run)
     _not_stuck(run)
+    _waits(run)
     _navigation(run)
     _verdict(run)
     _snapshot(run)
@@ -90,6 +91,10 @@ def _not_stuck(run: Run) -> None:
         assert run.live or startable or run.next_wake() is not None, "V18"
     elif run.state in ("CANCELLING", "PAUSING"):
         assert run.live, "V18"
+    elif run.state == "SUSPENDED" and not run.asked:
+        assert not run.live, "V18"
+        assert any(step.is_waiting for step in run.steps.values()), "V18"
+        assert not [step for step in run.steps.values() if step.state in ("READY", "BACKOFF")], "V18"
     elif run.state == "PAUSED":
         assert not run.live, "V8"
     elif run.ended:
@@ -98,6 +103,14 @@ def _not_stuck(run: Run) -> None:
     for step in run.steps.values():
         if step.state == "READY" and step.handler:
             assert step.id in run.ready[step.handler], "V18"
+
+
+def _waits(run: Run) -> None:
+    """Who waits is known, and wakes when it said."""
+    waiting = sorted(step.id for step in run.steps.values() if step.is_waiting)
+    assert waiting == sorted(run.waits), "V13"
+    moments = [step.wakes_at for step in run.steps.values() if step.is_waiting and step.wakes_at is not None]
+    assert run.next_timer() == min(moments, default=None), "V18"
 
 
 def _good(step: Step) -> bool:

@@ -28,7 +28,7 @@ from tierflow_orchestrator.core.events import LateResult
 from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, RetryPolicy, Usage
 from tierflow_testing.history import check_history
 
-from .fakes import RUN_ID, SECOND, START, Computed, Ref, Value, call, create, flow, fold, map_, raising
+from .fakes import RUN_ID, SECOND, START, Computed, Ref, Value, call, create, flow, fold, map_, raising, wait
 from .invariants import check_invariants
 
 CODES = ("TIMEOUT", "RATE_LIMITED", "HANDLER_REJECTED", "EXECUTOR_LOST")
@@ -50,6 +50,10 @@ CONDITIONS = PLAIN * 20 + [
 @st.composite
 def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
     needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
+    if draw(st.sampled_from([False] * 5 + [True])):
+        length = draw(st.sampled_from(("5s", "0s", "1m", "never")))
+        on_error = draw(st.sampled_from(("stop", "continue")))
+        return wait(step_id, length, *needs, on_error=on_error, **draw(st.sampled_from(CONDITIONS)))
     more: dict[str, Any] = {"handler": draw(st.sampled_from(("h1", "h2")))}
     more |= draw(st.sampled_from(CONDITIONS))
     more["on_error"] = draw(st.sampled_from(("stop", "stop", "continue")))

@@ -200,6 +200,8 @@ def _of_step(message: Any, event: event_pb2.Event) -> dict[str, Any]:
         found["failure"] = _failure(message)
     if "next_attempt_at" in found:
         found["next_attempt_at"] = wire.micros(message.next_attempt_at)
+    if "until" in found:
+        found["until"] = wire.micros(message.until) if message.HasField("until") else None
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import BlobRef, Failure, Micros
 
-from tierflow_orchestrator.core import attempts, commands, ending, events, failures, slots
+from tierflow_orchestrator.core import attempts, commands, ending, events, failures, navigator, slots
 from tierflow_orchestrator.core.navigator import look, settle
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.run import Run
@@ -91,6 +91,8 @@ def _wake_up(turn: Turn, command: commands.WakeUp) -> Reply:
         settle(turn)
     elif run.state == "PREPARING" or (run.state == "QUEUED" and now >= (run.options.not_before or 0)):
         _prepare(turn)
+    else:
+        navigator.fire(turn)
     return Reply(applied=bool(turn.events), state=run.state)
 
 
@@ -121,7 +123,7 @@ def _resume(turn: Turn, command: commands.Resume) -> Reply:
     answer = _told(turn, command, "resume")
     if answer is None:
         run = turn.run
-        again = run.state != "SUSPENDED" and bool(run.asked)
+        again = run.state != "SUSPENDED" and (bool(run.asked) or run.only_waits)
         _change(turn, "SUSPENDED" if again else "RUNNING", command)
         settle(turn)
     return answer or turn.applied()

@@ -38,8 +38,11 @@ def finish(turn: Turn) -> None:
         return
     if run.state == "CANCELLING":
         _end_stopped(turn)
-    elif run.state == "RUNNING" and not run.open_steps:
-        _end_finished(turn)
+    elif run.state == "RUNNING":
+        if not run.open_steps:
+            _end_finished(turn)
+        elif run.only_waits:
+            turn.emit(events.RunStateChanged(from_=run.state, to="SUSPENDED", reason=run.why_waiting()))
     elif run.state == "PAUSING":
         if run.open_steps or (run.failed_step and run.failure_policy == "PAUSE"):
             turn.emit(events.RunStateChanged(from_=run.state, to="PAUSED", reason=run.reason))

@@ -153,6 +153,14 @@ class AttemptLogged(Event):
     lines: tuple[LogLine, ...]
 
 
+class StepWaiting(Event):
+    """A step of a kind that calls nothing has begun to wait: READY to RUNNING. `until` is the latest moment, None where there is none."""
+
+    step_id: str
+    reason: str
+    until: Micros | None = None
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -168,4 +176,5 @@ RunEvent: TypeAlias = (
     | StepCancelled
     | LateResult
     | AttemptLogged
+    | StepWaiting
 )

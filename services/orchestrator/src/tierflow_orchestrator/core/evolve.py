@@ -88,11 +88,17 @@ def predict(run: Run, command: str) -> tuple[bool, str]:
     """Whether `pause`, `resume` or `cancel` applies to the run as it is, and the state to which it leads."""
     if run.state not in _APPLIES[command]:
         return False, run.state
+    if command == "resume":
+        return _predict_resume(run)
     if command == "cancel":
         return True, "CANCELLING" if run.live else "CANCELLED"
-    if command == "pause":
-        return True, "PAUSING" if run.live else "PAUSED"
-    if run.state != "SUSPENDED" and run.asked:
+    return True, "PAUSING" if run.live else "PAUSED"
+
+
+def _predict_resume(run: Run) -> tuple[bool, str]:
+    if run.state == "SUSPENDED":
+        return bool(run.asked), "RUNNING" if run.asked else run.state
+    if run.asked or run.only_waits:
         return True, "SUSPENDED"
     return True, "RUNNING" if run.open_steps else "FAILED"
 
@@ -141,6 +147,7 @@ def _end(run: Run, step: Step, state: str, time: Micros) -> None:
     step.ended_at = time
     step.next_attempt_at = None
     run.live.pop(step.id, None)
+    run.waits.pop(step.id, None)
     if step.asked:
         step.asked = False
         del run.asked[step.id]
@@ -204,6 +211,16 @@ def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
     step = run.steps[event.step_id]
     _move(run, step, "RUNNING")
     step.started_at = event.started_at
+
+
+def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    _move(run, step, "RUNNING")
+    step.scheduled_at = step.started_at = time
+    step.reason, step.wakes_at = event.reason, event.until
+    if run.started_at is None:
+        run.started_at = time
+    run.wait(step)
 
 
 def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
@@ -297,4 +314,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.StepCancelled: _cancelled,
     events.LateResult: _late,
     events.AttemptLogged: _logged,
+    events.StepWaiting: _waiting,
 }

@@ -5,13 +5,14 @@ Each step counts the needs that have not ended (`evolve` counts them in); what h
 
 from __future__ import annotations
 
-from typing import Any
-
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import NO_USAGE, Failure, Usage
 
 from tierflow_orchestrator.core import ending, events, failures
 from tierflow_orchestrator.core.branches import stopped
+from tierflow_orchestrator.core.kinds import KINDS
+from tierflow_orchestrator.core.kinds.base import Complete, Expand, Fail, Proceed, Wait
+from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
@@ -35,7 +36,7 @@ def look(turn: Turn) -> None:
 
 
 def _look(turn: Turn, step: Step) -> None:
-    """A step may start as far as its needs go: skips it, expands it, or leaves it READY."""
+    """A step may start as far as its needs go: skips it, or lets its kind say how it goes on."""
     spec = turn.run.spec(step)
     if step.blocked_by and not spec.always:
         blocker = turn.run.steps[step.blocked_by]
@@ -49,23 +50,40 @@ def _look(turn: Turn, step: Step) -> None:
             if not wanted:
                 turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
                 return
-        if step.is_map:
-            turn.emit(events.ItemsExpanded(step_id=step.id, count=len(items_of(turn, step))))
+        proceed(turn, step, KINDS[spec.kind].begin(turn, step))
     except ExpressionError as error:
-        fail(turn, step, failures.of_step(step, "EXPRESSION_FAILED", str(error), "decide"))
+        fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
 
 
-def items_of(turn: Turn, step: Step) -> list[Any]:
-    """The items of a map (or of an item's map), plain; evaluated once and kept. Raises `ExpressionError`."""
+def proceed(turn: Turn, step: Step, how: Proceed) -> None:
+    """Does what a step's kind has decided."""
+    if isinstance(how, Expand):
+        turn.emit(events.ItemsExpanded(step_id=step.id, count=how.count))
+    elif isinstance(how, Wait):
+        turn.emit(events.StepWaiting(step_id=step.id, reason=how.reason, until=how.until))
+    elif isinstance(how, Complete):
+        for fact in how.facts:
+            turn.emit(fact)
+        turn.emit(events.StepCompleted(step_id=step.id, output=how.output))
+    elif isinstance(how, Fail):
+        fail(turn, step, how.failure)
+
+
+def fire(turn: Turn) -> None:
+    """Ends the waits whose moment has come."""
     run = turn.run
-    items = run.items.get(step.of)
-    if items is None:
-        template = run.spec(step).items
-        found = None if template is None else template.resolve(RunScope(run, run.steps[step.of]))
-        if not isinstance(found, list):
-            raise ExpressionError("the items of a map are an array")
-        items = run.items[step.of] = found
-    return items
+    while run.state in ("RUNNING", "SUSPENDED") and (moment := run.next_timer()) is not None and moment <= turn.now:
+        step = run.steps[run.timers[0][1]]
+        go_on(turn)
+        proceed(turn, step, KINDS[run.spec(step).kind].due(turn, step))
+    settle(turn)
+
+
+def go_on(turn: Turn) -> None:
+    """A wait is over: a run that did nothing but wait goes on."""
+    run = turn.run
+    if run.state == "SUSPENDED" and not run.asked:
+        turn.emit(events.RunStateChanged(from_=run.state, to="RUNNING"))
 
 
 def _close_map(turn: Turn, step: Step) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from heapq import heappop
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from tierflow_flow.definition import Flow, StepSpec
@@ -66,11 +66,13 @@ class Run:
         "state",
         "steps",
         "stopping",
+        "timers",
         "top_ended",
         "unconfirmed",
         "undecided",
         "unloaded",
         "usage",
+        "waits",
     )
 
     def __init__(self, run_id: str) -> None:
@@ -130,6 +132,10 @@ class Run:
         """Steps in BACKOFF whose delay is over; they are in `ready` as well."""
         self.backoff: list[tuple[Micros, str, int]] = []
         """A heap of (due, step, epoch); entries of epochs past are dropped when they are met."""
+        self.waits: dict[str, None] = {}
+        """Steps that wait for something other than an executor."""
+        self.timers: list[tuple[Micros, str]] = []
+        """A heap of (latest moment, step) of those; entries of waits that are over are dropped when they are met."""
         self.undecided: deque[str] = deque()
         """Steps to look at within the decision under way: READY ones with a condition or items, maps whose items have all ended."""
         self.contents: dict[str, str] = {}
@@ -177,8 +183,8 @@ class Run:
             found = set(flow.content_steps)
             found.update(flow.leaves if flow.output is None else flow.output.steps)
             for spec in flow.steps:
-                for template in (spec.condition, spec.items):
-                    found.update(() if template is None else template.steps)
+                for template in spec.decided_by:
+                    found.update(template.steps)
             self.looked_into = frozenset(found)
         return self.looked_into
 
@@ -237,12 +243,38 @@ class Run:
         moment = self.deadline
         other: Micros | None = None
         if self.state == "RUNNING":
-            other = self._next_due()
+            other = earliest(self._next_due(), self.next_timer())
+        elif self.state == "SUSPENDED":
+            other = self.next_timer()
         elif self.state == "QUEUED":
             other = self.options.not_before
-        if moment is None or other is None:
-            return moment if other is None else other
-        return min(moment, other)
+        return earliest(moment, other)
+
+    def wait(self, step: Step) -> None:
+        """A step has begun to wait."""
+        self.waits[step.id] = None
+        if step.wakes_at is not None:
+            heappush(self.timers, (step.wakes_at, step.id))
+
+    def next_timer(self) -> Micros | None:
+        """The moment at which the first wait is over."""
+        while self.timers:
+            moment, step_id = self.timers[0]
+            if step_id in self.waits and self.steps[step_id].wakes_at == moment:
+                return moment
+            heappop(self.timers)
+        return None
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether there is nothing to do but to wait: no attempt is in flight, none may start or is going to by itself."""
+        return bool(self.waits) and not (self.live or self.counts_by_state["READY"] or self.counts_by_state["BACKOFF"])
+
+    def why_waiting(self) -> str:
+        """What it waits for first, in a word, and at which step."""
+        steps = (self.steps[step_id] for step_id in self.waits)
+        first = min(steps, key=lambda step: (step.wakes_at is None, step.wakes_at or 0, step.id))
+        return f"{first.reason}: {first.id}"
 
     def _next_due(self) -> Micros | None:
         heap = self.backoff
@@ -290,3 +322,10 @@ class Run:
         for spec in self.flow.steps:
             if spec.kind == "map" and spec.id in self.steps and self.steps[spec.id].state == "RUNNING":
                 yield spec.id
+
+
+def earliest(one: Micros | None, other: Micros | None) -> Micros | None:
+    """The earlier of two moments, of which each may be never."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

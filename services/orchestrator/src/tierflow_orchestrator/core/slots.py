@@ -7,7 +7,8 @@ from tierflow_runtime.values import Failure, Payload
 
 from tierflow_orchestrator.core import commands, events, failures
 from tierflow_orchestrator.core.ending import stop
-from tierflow_orchestrator.core.navigator import fail, items_of, settle
+from tierflow_orchestrator.core.kinds.map import items_of
+from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.payloads import failure_code, payload_of
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark

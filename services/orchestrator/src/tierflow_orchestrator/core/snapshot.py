@@ -94,5 +94,7 @@ def _restore(run: Run, step: Step) -> None:
     run.counts_by_state[step.state] = run.counts_by_state.get(step.state, 0) + 1
     if step.state == "BACKOFF" and not step.asked and step.next_attempt_at is not None:
         run.backoff.append((step.next_attempt_at, step.id, step.epoch))
+    if step.is_waiting:
+        run.wait(step)
     if isinstance(step.output, BlobRef) and step.state in STEP.final:
         run.note_large(step.of, step.output)

@@ -59,26 +59,30 @@ RUN: Final = Machine(
         "QUEUED": {"PREPARING": "its time has come", "FAILED": "cannot be prepared", **_CANCEL},
         "PREPARING": {"RUNNING": "flow and input are good", "FAILED": "flow or input is not good", **_CANCEL},
         "RUNNING": {
-            "SUSPENDED": "an operator must decide",
+            "SUSPENDED": "only waits are left, or an operator must decide",
             "PAUSING": "pause, or a step failed under PAUSE",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
             "COMPLETED": "all steps ended",
             "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
         "SUSPENDED": {
-            "RUNNING": "resume",
+            "RUNNING": "resume, or a wait is over",
             "PAUSING": "pause",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
         },
         "PAUSING": {
             "PAUSED": "nothing is in flight",
             "RUNNING": "resume",
-            "SUSPENDED": "resume, and an operator must decide",
+            "SUSPENDED": "resume, and only waits are left or an operator must decide",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
             "COMPLETED": "all steps ended",
             "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
-        "PAUSED": {"RUNNING": "resume", "SUSPENDED": "resume, and an operator must decide", **_CANCEL},
+        "PAUSED": {
+            "RUNNING": "resume",
+            "SUSPENDED": "resume, and only waits are left or an operator must decide",
+            **_CANCEL,
+        },
         "CANCELLING": {
             "CANCELLED": "nothing is in flight",
             "FAILED": "nothing is in flight; a failure or the deadline was the reason",
@@ -97,7 +101,8 @@ STEP: Final = Machine(
         "PENDING": {"READY": "everything it needs has ended", "CANCELLED": "the run is stopped"},
         "READY": {
             "SCHEDULED": "an executor's slot is assigned",
-            "RUNNING": "a map's items are known",
+            "RUNNING": "a map's items are known, or it waits for what is no attempt",
+            "COMPLETED": "it is decided at once",
             "SKIPPED": "its condition is false, or a need did not complete",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": "the run is stopped",
@@ -109,7 +114,7 @@ STEP: Final = Machine(
             "CANCELLED": "the run is stopped",
         },
         "RUNNING": {
-            "COMPLETED": "a result",
+            "COMPLETED": "a result, or the wait is over",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
             "CANCELLED": "the run is stopped",
@@ -128,4 +133,4 @@ STEP: Final = Machine(
 )
 
 LIVE: Final = ("SCHEDULED", "RUNNING")
-"""States of a step with an attempt in flight (a map that is RUNNING has none of its own)."""
+"""States of a step with an attempt in flight (a map or a wait that is RUNNING has none of its own)."""

@@ -29,7 +29,7 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     of: str
     """Id of its definition in the flow: its own, or its map's."""
     handler: str
-    """Empty for a map itself: its items call the handler."""
+    """Empty for a map itself, whose items call the handler, and for steps that call nothing."""
     state: str = STEP.initial
     reason: str = ""
     waiting: int = 0
@@ -62,11 +62,18 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
     branches: Branches | None = None
+    wakes_at: Micros | None = None
+    """Of a step that waits: until when at the latest."""
 
     @property
     def is_map(self) -> bool:
-        """Whether it stands for a map as a whole."""
-        return not self.handler
+        """Whether it stands for a map as a whole whose items are known."""
+        return self.branches is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has begun to wait for something other than an executor."""
+        return self.state == "RUNNING" and not self.handler and self.branches is None
 
     @property
     def is_item(self) -> bool:

@@ -1,0 +1,64 @@
+"""Shapes of values that only some kinds of steps have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tierflow_flow.durations import PATTERN, canonical_duration
+from tierflow_flow.holes import OPEN, normal_text
+from tierflow_flow.limits import MAX_RUN_TIMEOUT
+from tierflow_flow.moments import parse_moment
+from tierflow_flow.problems import Place, Problems
+from tierflow_flow.shapes import INVALID, Duration, refuse
+
+_HOLE = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
+
+
+def is_hole(value: Any) -> bool:
+    """Whether it is to be read as one expression."""
+    return isinstance(value, str) and value.strip().startswith(OPEN)
+
+
+@dataclass(frozen=True)
+class WaitFor:
+    """A duration, or a mapping with `for` or `until`. Its normal form is the mapping; durations in it are canonical texts."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        duration = {"anyOf": [{"type": "string", "pattern": PATTERN}, _HOLE]}
+        properties = {"for": duration, "until": {"type": "string"}}
+        mapping = {"type": "object", "properties": properties, "additionalProperties": False}
+        return {"anyOf": [*duration["anyOf"], {**mapping, "minProperties": 1, "maxProperties": 1}]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The mapping."""
+        if not isinstance(value, dict):
+            found = self._duration(value, place, problems)
+            return found if found is INVALID else {"for": found}
+        if len(value) != 1 or not value.keys() <= {"for", "until"}:
+            problems.add(place, "expected a duration, or a mapping with for or until")
+            return INVALID
+        name, item = next(iter(value.items()))
+        read = self._duration if name == "for" else self._moment
+        found = read(item, (*place, name), problems)
+        return found if found is INVALID else {name: found}
+
+    def _duration(self, value: Any, place: Place, problems: Problems) -> Any:
+        if is_hole(value):
+            return normal_text(value.strip())
+        micros = Duration(0, MAX_RUN_TIMEOUT).read(value, place, problems)
+        return micros if micros is INVALID else canonical_duration(micros)
+
+    def _moment(self, value: Any, place: Place, problems: Problems) -> Any:
+        if is_hole(value):
+            return normal_text(value.strip())
+        if not isinstance(value, str):
+            return refuse("text with a moment", value, place, problems)
+        try:
+            parse_moment(value)
+        except ValueError as error:
+            problems.add(place, str(error))
+            return INVALID
+        return value

@@ -1,0 +1,18 @@
+"""How steps of each kind go on once everything they need has ended: one entry here for each kind of the language, and a module that says the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tierflow_orchestrator.core.kinds.base import Kind
+from tierflow_orchestrator.core.kinds.call import Call
+from tierflow_orchestrator.core.kinds.map import Map
+from tierflow_orchestrator.core.kinds.wait import WaitKind
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "call": Call(),
+    "map": Map(),
+    "wait": WaitKind(),
+}
+"""By the name that `tierflow_flow.kinds` has for it."""

@@ -1,0 +1,57 @@
+"""What a kind of steps says to the navigator. Kinds decide and emit nothing themselves: what follows from their word is the same for all of them."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from tierflow_runtime.values import Failure, Micros, Payload
+
+from tierflow_orchestrator.core.events import RunEvent
+from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.turn import Turn
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """It stays READY until an executor has a slot for its handler."""
+
+
+class Expand(msgspec.Struct, frozen=True):
+    """It becomes this many items, each a step."""
+
+    count: int
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """It waits, RUNNING, for something other than an executor; until this moment at the latest, where there is one."""
+
+    reason: str
+    until: Micros | None = None
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """It is done. `facts` are events that come before its completion."""
+
+    output: Payload | None = None
+    facts: tuple[RunEvent, ...] = ()
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """It has failed."""
+
+    failure: Failure
+
+
+Proceed: TypeAlias = Dispatch | Expand | Wait | Complete | Fail
+
+
+class Kind:
+    """A kind of steps."""
+
+    def begin(self, turn: Turn, step: Step) -> Proceed:
+        """How a step goes on that is READY and whose condition holds. Raises `ExpressionError`: the step fails."""
+        raise NotImplementedError
+
+    def due(self, turn: Turn, step: Step) -> Proceed:
+        """How a step goes on that waits and whose moment has come."""
+        return Complete()

@@ -1,0 +1,57 @@
+"""Kinds of steps that call nothing, through the whole system and over the death of whoever had the run."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tierflow import Client
+from tierflow.errors import NotFound
+from tierflow_contracts.common.v1.state_pb2 import RunState
+from tierflow_testing.auditor import audit
+from tierflow_testing.stack import Stack
+from tierflow_testing.waiting import eventually
+
+MakeStack = Callable[..., Stack]
+
+
+async def suspended(client: Client, run_id: str) -> Any:
+    """The run, once it does nothing but wait."""
+
+    async def look() -> Any:
+        try:
+            run = await client.get_run(run_id)
+        except NotFound:  # Tier 2 has not taken it yet
+            return None
+        return run if run.state == RunState.RUN_STATE_SUSPENDED else None
+
+    return await eventually(look, timeout=20)
+
+
+async def test_a_wait_over_the_death_of_its_orchestrator(make_stack: MakeStack) -> None:
+    """E13, R15, K7: while it waits nobody owns the run; the orchestrator is killed, and the timer fires once, at its moment."""
+    stack = make_stack(orchestrators=2, handlers=["tierflow_executor.handlers"])
+    flow = {
+        "name": "waits",
+        "version": "1",
+        "steps": {
+            "before": {"call": "echo", "with": {"n": 1}},
+            "pause": {"wait": "6s", "needs": ["before"]},
+            "after": {"call": "echo", "with": {"n": 2}, "needs": ["pause"]},
+        },
+        "output": "${{ steps.after.output.n }}",
+    }
+    async with Client(stack.address, patience=60) as client:
+        handle = await client.submit(flow)
+        run = await suspended(client, handle.run_id)
+        assert run.reason == "TIMER: pause"
+        due = run.wake_at.ToMicroseconds() / 1e6
+        for orchestrator in stack.orchestrators:
+            orchestrator.kill()
+        await asyncio.to_thread(stack.orchestrators[1].start)
+        assert await handle.result(60) == 2
+        assert due <= time.time() < due + 20
+        steps = {step.step_id: step async for step in client.steps(handle.run_id)}
+        assert steps["pause"].ended_at.ToMicroseconds() / 1e6 >= due
+    report = await audit(stack.database_url, stack.nats.url, settled=True)
+    assert report.ok, report
