@@ -150,6 +150,10 @@ bench-peers: setup ## Measure Tierflow and its peers side by side; PEERS="restat
 	@PEERS="$(PEERS)" OPS="$(OPS)" ROUNDS="$(ROUNDS)" SMOKE="$(SMOKE)" $(BIN)/python -m benchmarks.peers.bench
 
 
+.PHONY: curves
+curves: setup ## Measure how figures change with load, size and number; CURVE=name for one, SMOKE=1, FULL=1
+	@SMOKE="$(SMOKE)" FULL="$(FULL)" $(BIN)/python -m benchmarks.curves $(CURVE)
+
 .PHONY: clean
 clean: ## Remove what was generated, cached or stored here; .venv stays
 	@rm -rf .tierflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import-linter.out dist build

@@ -60,7 +60,12 @@ async def main() -> None:
         if GIVEN["prepare"]:
             await app.schema_manager.apply_schema_async()
         engine = asyncio.create_task(
-            app.run_worker_async(queues=[QUEUE], concurrency=GIVEN["concurrency"], install_signal_handlers=False)
+            app.run_worker_async(
+                queues=[QUEUE],
+                concurrency=GIVEN["concurrency"],
+                fetch_job_polling_interval=1.0,  # a notification is missed now and then; five seconds otherwise
+                install_signal_handlers=False,
+            )
         )
 
         def run(first: procrastinate.tasks.Task, **arguments: int) -> Once:
