@@ -199,11 +199,11 @@ async def _account(client: Client, stack: Stack, handle: Handle, result: Result,
     port = "" if usual else f" --port {coordinator.port}"
     prefix = "" if usual else f"TIERFLOW_ADDRESS={stack.address} "
     commands = [
-        f"tierflow dev --data {_shown(stack.directory)}{port}",
+        f"{text.program()} dev --data {_shown(stack.directory)}{port}",
         "",
-        f"{prefix}tierflow describe {handle.id}",
-        f"{prefix}tierflow logs {handle.run_id} walk",
-        f"{prefix}tierflow watch {handle.id}",
+        f"{prefix}{text.program()} describe {handle.id}",
+        f"{prefix}{text.program()} logs {handle.run_id} walk",
+        f"{prefix}{text.program()} watch {handle.id}",
         f'grpcurl -plaintext -d \'{{"swarm_id": "{handle.id}"}}\' {coordinator.address} tierflow.coordinator.v1.CoordinatorService/GetSwarm',
         f'grpcurl -plaintext -d \'{{"run_id": "{handle.run_id}"}}\' {orchestrator.address} tierflow.orchestrator.v1.OrchestratorService/GetRun',
         f"grpcurl -plaintext {executor.address} tierflow.executor.v1.ExecutorService/DescribeExecutor",

@@ -77,7 +77,7 @@ async def check(connection: Connection, *, flow: str, as_json: bool) -> int | No
         )
     if code is None:
         click.echo(
-            f"{text.bold(f'{found.flow.name}@{found.flow.version}')} is valid and could run now: {found.flow.steps} steps"
+            f"{text.bold(f'{found.flow.name}@{found.flow.version}')} is valid and could run now: {text.count(found.flow.steps, 'step')}"
         )
     return code
 

@@ -90,7 +90,7 @@ def _print_object(item: Event | Gap) -> None:
 
 def line(event: Event) -> str:
     """An event as one line: when, where, what."""
-    when = text.dim(event.time.astimezone().strftime("%H:%M:%S.%f")[:-3])
+    when = text.dim(text.clock(event.time))
     where = event.step_id or ("run" if event.run_id else "swarm")
     told = _TOLD.get(event.type)
     what = told(event.message) if told else event.type.replace("_", " ")
@@ -133,19 +133,19 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "command_received": lambda m: (
         f"told to {m.command} by {m.actor or 'nobody known'}" + (f": {m.reason}" if m.reason else "")
     ),
-    "items_expanded": lambda m: f"{m.count} items",
+    "items_expanded": lambda m: text.count(m.count, "item"),
     "step_scheduled": lambda m: f"{text.state('SCHEDULED')} on {m.executor_id}",
     "step_started": lambda _: text.state("RUNNING"),
     "step_completed": lambda m: (
         text.state("COMPLETED") + (f" in {text.duration(m.usage.wall_time)}" if m.usage.HasField("wall_time") else "")
     ),
     "step_retrying": lambda m: (
-        f"{text.state('BACKOFF')}: {m.failure.message}; again at {text.moment(m.next_attempt_at)}"
+        f"{text.state('BACKOFF')}: {m.failure.message}; again at {text.clock(m.next_attempt_at)}"
     ),
     "step_failed": lambda m: f"{text.state('FAILED')}: {m.failure.message}" + (" (tolerated)" if m.tolerated else ""),
     "step_skipped": lambda m: f"SKIPPED: {m.reason}",
     "step_cancelled": lambda m: f"{text.state('CANCELLED')}: {m.reason}",
     "late_result": lambda _: "a result came too late; its cost is booked",
-    "attempt_logged": lambda m: f"wrote {len(m.lines)} lines",
+    "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
     "progress_reported": _progress,
 }

@@ -24,6 +24,9 @@ MARK = ".made-by-tierflow"
 """In every data directory that these commands have made: only such ones are emptied."""
 ADDRESSES = "addresses.json"
 """In the data directory while the stack runs: where everything is, for `audit` and for scripts."""
+PORT = 7701
+GUESTS = 3
+"""Ports after those of the services at which `dev` looks for executors that `tierflow executor` starts."""
 
 
 @click.command()
@@ -35,9 +38,9 @@ ADDRESSES = "addresses.json"
 @click.option(
     "--port",
     type=int,
-    default=7701,
+    default=PORT,
     show_default=True,
-    help="Of the coordinator; orchestrator and executor take the next two.",
+    help="Of the coordinator; orchestrator and executor take the next two, executors of your own the three after those.",
 )
 @click.option(
     "--slots", type=click.IntRange(1), default=64, show_default=True, help="Steps that the executor performs at once."
@@ -51,7 +54,13 @@ def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: in
 
     data = data.absolute()
     take(data, fresh=fresh)
-    options = StackOptions(handlers=handlers, slots=slots, supervised=True, environment={"PYTHONPATH": python_path()})
+    options = StackOptions(
+        handlers=handlers,
+        slots=slots,
+        guests=[f"127.0.0.1:{number}" for number in _guests(port)],
+        supervised=True,
+        environment={"PYTHONPATH": python_path()},
+    )
     stack = Stack(data, options)
     for service, number in zip(
         (*stack.coordinators, *stack.orchestrators, *stack.executors), range(port, port + 3), strict=True
@@ -69,6 +78,11 @@ def dev(data: Path, fresh: bool, handlers: tuple[str, ...], port: int, slots: in
         (data / ADDRESSES).unlink(missing_ok=True)
         stack.stop()
         click.echo(f"Stopped. What was stored is in {data} and there again at the next start; --fresh throws it away.")
+
+
+def _guests(port: int) -> range:
+    """Ports for executors that are started beside a stack whose coordinator has this port."""
+    return range(port + 3, port + 3 + GUESTS)
 
 
 def take(data: Path, *, fresh: bool) -> None:
@@ -92,10 +106,12 @@ def python_path(*directories: Path) -> str:
 
 def start(stack: Stack) -> None:
     """Starts a stack; ends the command with what was wrong if it does not come up."""
-    from tierflow_testing.errors import StartFailed
+    from tierflow_testing.errors import DirectoryInUse, StartFailed
 
     try:
         stack.start()
+    except DirectoryInUse as used:
+        refuse(f"{used}; perhaps `tierflow dev` runs already. Name another directory with --data.", UNREACHABLE)
     except StartFailed as failed:
         refuse(str(failed), UNREACHABLE)
     (stack.directory / ADDRESSES).write_text(json.dumps(addresses(stack), indent=2))
@@ -125,13 +141,10 @@ def _say_where(stack: Stack, seconds: float) -> None:
     text.fields([(name, address) for name, address in addresses(stack).items()], indent=2)
     prefix = "" if stack.address == "127.0.0.1:7701" else f"TIERFLOW_ADDRESS={stack.address} "
     click.echo("\nIn another terminal:")
-    for command in (
-        "tierflow executors",
-        "tierflow submit FLOW.yaml -i name=Ada --watch",
-        "tierflow runs",
-        "tierflow queue",
-    ):
-        click.echo(f"  {prefix}{command}")
+    for command in ("executors", "submit FLOW.yaml -i name=Ada --watch", "runs", "queue"):
+        click.echo(f"  {prefix}{text.program()} {command}")
+    guest = f" --port {_guests(stack.coordinators[0].port)[0]}" if prefix else ""
+    click.echo(f"  {text.program()} executor --handlers MODULE{guest}")
     click.echo(f"  grpcurl -plaintext {stack.address} list\n")
     click.echo(
         text.dim(
@@ -161,25 +174,47 @@ def _keep(stack: Stack) -> None:
     metavar="MODULE",
     help="A Python module with handlers; may be given again.",
 )
-@click.option("--port", type=int, default=7703, show_default=True)
+@click.option(
+    "--port",
+    type=int,
+    help="Default: the first that is free of 7703, where orchestrators look, and 7704 to 7706, where `tierflow dev` also looks.",
+)
 @click.option("--name", help="Stable over restarts; else the host's name.")
 @click.option("--slots", type=click.IntRange(1), help="Steps that it performs at once.")
-def executor(handlers: tuple[str, ...], port: int, name: str | None, slots: int | None) -> None:
+def executor(handlers: tuple[str, ...], port: int | None, name: str | None, slots: int | None) -> None:
     """Perform steps with the handlers of Python modules, in the foreground. Modules are looked for in the current directory too.
 
-    Orchestrators have to know its address (TIERFLOW_EXECUTORS). Ctrl-C drains: what runs is finished, nothing new is taken.
+    Orchestrators have to know its address (TIERFLOW_EXECUTORS); those of `tierflow dev` do. Ctrl-C drains: what runs is finished, nothing new is taken.
     """
     environment = {
         **os.environ,
         "PYTHONPATH": python_path(),
         "TIERFLOW_HANDLERS": ",".join(handlers),
-        "TIERFLOW_PORT": str(port),
     }
+    if port is not None:
+        environment["TIERFLOW_PORT"] = str(port)
+    elif "TIERFLOW_PORT" not in environment:
+        environment["TIERFLOW_PORT"] = str(_executor_port())
     if name:
         environment["TIERFLOW_NAME"] = name
     if slots:
         environment["TIERFLOW_SLOTS"] = str(slots)
     os.execve(sys.executable, [sys.executable, "-m", "tierflow_executor"], environment)
+
+
+def _executor_port() -> int:
+    """The executor's usual port, else one beside a `tierflow dev` that has taken it."""
+    from tierflow_testing.ports import is_free
+
+    usual = PORT + 2
+    free: int | None = next((port for port in (usual, *_guests(PORT)) if is_free(port)), None)
+    if free is None:
+        refuse(f"Ports {usual} to {usual + GUESTS} are taken. Choose another with --port.", UNREACHABLE)
+    if free != usual:
+        click.echo(
+            f"Port {usual} is taken; listening on {free}, where the orchestrator of `tierflow dev` looks.", err=True
+        )
+    return free
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierflow_cli.connection import AGAIN, FAILED, INTERRUPTED, INVALID, Connection, as_json, connected
+from tierflow_cli.connection import AGAIN, FAILED, INTERRUPTED, INVALID, NOT_FOUND, Connection, as_json, connected
 
 if TYPE_CHECKING:
     from tierflow import Handle, Result
@@ -155,9 +155,12 @@ def _input(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
         if source.startswith("@"):
             text = sys.stdin.read() if source == "@-" else _read(source[1:])
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_number)
         except ValueError as error:
-            raise click.UsageError(f"the input is not JSON: {error}") from error
+            hint = f"; a file is named with @: @{source}" if Path(source).exists() else ""
+            raise click.UsageError(f"the input is not JSON: {error}{hint}") from error
+        except RecursionError:
+            raise click.UsageError("the input is not JSON that can be read: it is nested too deeply") from None
         if not isinstance(value, dict):
             raise click.UsageError("the input is not a JSON object")
     value.update((key, _json_or_text(text)) for key, text in map(_pair, pairs))
@@ -167,10 +170,11 @@ def _input(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         from tierflow_cli.connection import refuse
 
-        refuse(f"{path} cannot be read: {error.strerror}", INVALID)
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        refuse(f"{path} cannot be read: {reason}", NOT_FOUND if isinstance(error, FileNotFoundError) else INVALID)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -182,6 +186,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return text
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

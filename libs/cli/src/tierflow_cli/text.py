@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +62,16 @@ def bold(text: str) -> str:
     return click.style(text, bold=True)
 
 
+def program() -> str:
+    """This command as it is typed here: `tierflow` where the shell finds it, else the path by which it was called."""
+    return "tierflow" if shutil.which("tierflow") else sys.argv[0]
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: `1 step`, `3 steps`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def span(seconds: float) -> str:
     """A duration as one would say it: 870 us, 12 ms, 3.4 s, 2 min 05 s, 3 h 12 min, 4 d 2 h."""
     if seconds < 0.001:
@@ -88,6 +100,12 @@ def moment(value: Timestamp) -> str:
     return value.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if value.seconds else "-"
 
 
+def clock(value: Timestamp | datetime) -> str:
+    """The time of day of a moment, in local time, to the millisecond."""
+    when = value if isinstance(value, datetime) else value.ToDatetime(UTC)
+    return when.astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
 def ago(value: Timestamp) -> str:
     """How long ago a moment was."""
     return (
@@ -113,8 +131,11 @@ def credits_(micro: int) -> str:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, indent: int = 0) -> None:
-    """Prints rows in aligned columns. Nothing is cut off: ids can be copied, long lines wrap in the terminal."""
+    """Prints rows in aligned columns; one in which nothing stands is left out. Nothing is cut off: ids can be copied, long lines wrap in the terminal."""
     cells = [list(row) for row in rows]
+    if cells:
+        used = [column for column in range(len(headers)) if any(row[column] for row in cells)]
+        headers, cells = [headers[column] for column in used], [[row[column] for column in used] for row in cells]
     widths = [max(len(click.unstyle(row[column])) for row in [list(headers), *cells]) for column in range(len(headers))]
     for number, row in enumerate([list(headers), *cells]):
         padded = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)]

@@ -40,11 +40,10 @@ class InvalidRequest(TierflowError):
     def __init__(self, failure: Failure, text: str = "") -> None:
         self.violations: tuple[Violation, ...] = tuple(failure.violations)
         said = text or failure.message
-        lines = [
-            f"  {v.field}: {v.description}{f' (line {v.line})' if v.line else ''}"
-            for v in self.violations
-            if f"{v.field}: {v.description}" not in said  # a message may tell of a single one itself
-        ]
+        lines = [f"  {v.field}: {v.description}{f' (line {v.line})' if v.line else ''}" for v in self.violations]
+        first = self.violations[0].description if self.violations else ""
+        if first and (said.endswith(first) or f"{first} (and " in said):  # the message tells of the first itself
+            said = "The request is not valid." if len(lines) > 1 else lines.pop().strip()
         super().__init__(failure, "\n".join([said, *lines]))
 
 

@@ -23,6 +23,8 @@ ENDED = frozenset(
 )
 """States that a swarm does not leave."""
 
+_EXACT_DOUBLE = 2**53
+
 ReadBlob = Callable[[BlobRef], Awaitable[bytes]]
 
 
@@ -91,8 +93,17 @@ async def value_of(payload: Payload, read: ReadBlob) -> Any:
     if kind == "value":
         from google.protobuf.json_format import MessageToDict
 
-        return MessageToDict(payload.value)
+        return _whole(MessageToDict(payload.value))
     return None
+
+
+def _whole(value: Any) -> Any:
+    """A value as it was before it became a protobuf value, which knows doubles only: 3, not 3.0."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _EXACT_DOUBLE else value
+    if isinstance(value, dict):
+        return {name: _whole(field) for name, field in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def trace_id(traceparent: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -84,7 +86,10 @@ def _read(path: Path) -> FlowSource:
 def encode(value: Any, field: str) -> str:
     """A value as JSON text: what JSON knows, dataclasses, pydantic models, dates, UUIDs; integers of any size. Raises `InvalidRequest`."""
     try:
-        return orjson.dumps(value, default=_plain).decode()
+        text = orjson.dumps(value, default=_plain).decode()
+        if "null" not in text or _is_finite(value):  # orjson writes NaN and the infinities as null
+            return text
+        raise invalid(field, "is not JSON: NaN and infinite numbers cannot be written")
     except TypeError as error:
         if "64-bit" not in str(error):
             raise invalid(field, f"is not JSON: {error}") from error
@@ -92,6 +97,18 @@ def encode(value: Any, field: str) -> str:
         return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise invalid(field, f"is not JSON: {error}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_finite(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -7,16 +7,16 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-_UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-_TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 
 
 def microseconds(value: float | str | timedelta, field: str = "timeout") -> int:
     """A duration in microseconds.
 
     Args:
-        value: Seconds, a text of numbers with units (ms, s, m, h, d), or a timedelta.
+        value: Seconds, a text of numbers with units (us, ms, s, m, h, d), or a timedelta.
         field: What to call it in the error.
 
     Raises:

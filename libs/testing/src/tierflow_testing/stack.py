@@ -32,6 +32,7 @@ class StackOptions:
         executors: How many instances of Tier 3.
         handlers: Modules with handlers that the executors import.
         slots: Attempts that one executor performs at a time.
+        guests: Addresses, `host:port`, at which somebody else may start further executors.
         environment: Variables for every service.
         coordinator_environment: Variables for Tier 1 beside or instead of those.
         orchestrator_environment: The same for Tier 2.
@@ -47,6 +48,7 @@ class StackOptions:
     executors: int = 1
     handlers: Sequence[str] = ()
     slots: int = 64
+    guests: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     coordinator_environment: Mapping[str, str] = field(default_factory=dict)
     orchestrator_environment: Mapping[str, str] = field(default_factory=dict)
@@ -178,8 +180,9 @@ class Stack:
     def _configure(self) -> None:
         """Tells the services of each other, now that the servers' ports are known."""
         stores = {"TIERFLOW_DATABASE_URL": self.database_url, "TIERFLOW_NATS_URL": self.nats.url}
+        executors = ",".join([_addresses(self.executors), *self.options.guests])
         for service in self.orchestrators:
-            service.configure(**stores, TIERFLOW_EXECUTORS=_addresses(self.executors))
+            service.configure(**stores, TIERFLOW_EXECUTORS=executors)
         for service in self.coordinators:
             service.configure(**stores, TIERFLOW_ORCHESTRATORS=_addresses(self.orchestrators))
 
