@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tierflow_runtime.classify import failure_of_exception
 from tierflow_runtime.settings import EXIT_CONFIGURATION, MigrationSettings, load_settings, print_problems
 
 from tierflow_durable.migrations import migrate
@@ -17,9 +16,8 @@ def migrate_command(schema: str, *packages: str) -> int:
     try:
         applied = asyncio.run(migrate(settings.database_url, schema, *packages))
     except Exception as error:  # noqa: BLE001 - whatever the database says, the operator is told in one line
-        cause = failure_of_exception(error, "database", "migrate")
         print_problems(
-            f"TIERFLOW_DATABASE_URL: the schema {schema!r} cannot be migrated: {cause.message} ({type(error).__name__}: {error})"
+            f"TIERFLOW_DATABASE_URL: the schema {schema!r} cannot be migrated: {error} ({type(error).__name__}); start Postgres, or correct the address"
         )
         return EXIT_CONFIGURATION
     for name in applied:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from tierflow_durable.migrations import migrate
+from tierflow_durable.migrating import migrate_command
 from tierflow_runtime.process import run_service
-from tierflow_runtime.settings import load_settings
 
 from tierflow_coordinator.app import SCHEMA, serve
 from tierflow_coordinator.settings import CoordinatorSettings
@@ -16,12 +14,12 @@ from tierflow_coordinator.settings import CoordinatorSettings
 def main(arguments: list[str]) -> int:
     """Runs the command that the arguments name, and returns the exit code."""
     if arguments == ["migrate"]:
-        settings = load_settings(CoordinatorSettings)
-        for name in asyncio.run(migrate(settings.database_url, SCHEMA)):
-            print(f"applied {name}")
-        return 0
+        return migrate_command(SCHEMA)
     if arguments:
-        print("usage: python -m tierflow_coordinator [migrate]", file=sys.stderr)
+        print(
+            "usage: python -m tierflow_coordinator [migrate]; settings are variables, see docs/settings.md",
+            file=sys.stderr,
+        )
         return 2
     return run_service(serve, CoordinatorSettings, service="coordinator")
 

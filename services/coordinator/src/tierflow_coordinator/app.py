@@ -12,6 +12,7 @@ import asyncpg
 from tierflow_contracts.common.v1 import peer_service_pb2_grpc
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_durable.database import is_weather
 from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.migrations import check_version
 from tierflow_durable.outlet import Outlet
@@ -198,12 +199,14 @@ class Coordinator:
     # --- parts ---
 
     async def _database_ready(self) -> None:
-        """Waits for the database, however long: a start in bad weather is not a defect (R5). Raises FailureError SCHEMA_VERSION."""
+        """Waits for the database, however long: a start in bad weather is not a defect (R5). Raises FailureError SCHEMA_VERSION or CONFIGURATION."""
         said = False
         while True:
             try:
                 await check_version(self.settings.database_url, SCHEMA)
-            except _WEATHER as error:
+            except (*_WEATHER, asyncpg.PostgresError) as error:
+                if not isinstance(error, _WEATHER) and not is_weather(error):
+                    raise _unusable(error) from error
                 if not said:
                     log.warning("the database is away; the start waits", reason=f"{type(error).__name__}: {error}")
                 said = True
@@ -246,6 +249,12 @@ class Coordinator:
         self.metrics.gauge_of("coordinators_made", made, lambda: Coordinator.made)
         self.metrics.watch_supervisor(self._supervisor)
         self.metrics.serve(self.settings)
+
+
+def _unusable(error: Exception) -> FailureError:
+    """A database that no waiting makes right: another name, another password."""
+    message = f"TIERFLOW_DATABASE_URL: the database cannot be used: {error}; correct the address"
+    return FailureError(failure("CONFIGURATION", message, component="app", operation="start"))
 
 
 async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:

@@ -51,7 +51,7 @@ class CheckedFlow(msgspec.Struct, frozen=True, kw_only=True):
             raise FailureError(
                 failure(
                     "HANDLER_NOT_FOUND",
-                    f"No living executor offers: {names}.",
+                    f"No living executor offers: {names}. Start one with: tierflow executor --handlers YOUR_PACKAGE",
                     component="flows",
                     operation="check",
                     violations=tuple(

@@ -10,7 +10,19 @@ from tierflow_runtime.serving import run_service
 from tierflow_orchestrator.app import PACKAGES, SCHEMA, main
 from tierflow_orchestrator.settings import OrchestratorSettings
 
+
+def command(arguments: list[str]) -> int:
+    """Runs what the arguments name, and returns the exit code."""
+    if arguments == ["migrate"]:
+        return migrate_command(SCHEMA, *PACKAGES)
+    if arguments:
+        print(
+            "usage: python -m tierflow_orchestrator [migrate]; settings are variables, see docs/settings.md",
+            file=sys.stderr,
+        )
+        return 2
+    return run_service(main, OrchestratorSettings, service="orchestrator")
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["migrate"]:
-        sys.exit(migrate_command(SCHEMA, *PACKAGES))
-    sys.exit(run_service(main, OrchestratorSettings, service="orchestrator"))
+    sys.exit(command(sys.argv[1:]))

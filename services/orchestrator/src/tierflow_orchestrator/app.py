@@ -13,7 +13,6 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as 
 from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.migrations import check_version
 from tierflow_durable.outlet import Outlet
-from tierflow_runtime.classify import failure_of_exception
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, StreamMade
@@ -47,8 +46,7 @@ async def check_database(settings: OrchestratorSettings) -> None:
         raise
     except Exception as error:
         # Whatever asyncpg raises when it cannot look: the operator is told in one line.
-        cause = failure_of_exception(error, "database", "check_version")
-        message = f"TIERFLOW_DATABASE_URL: the database cannot be used: {cause.message}; start Postgres, or correct the address"
+        message = f"TIERFLOW_DATABASE_URL: the database cannot be used: {error or type(error).__name__}; start Postgres, or correct the address"
         raise FailureError(
             failure("CONFIGURATION", message, component="app", operation="start", detail=str(error))
         ) from error

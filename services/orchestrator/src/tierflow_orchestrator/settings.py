@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
-from tierflow_runtime.settings import StatefulSettings
-
-
-def _split(text: object) -> object:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+from pydantic import Field
+from tierflow_runtime.settings import Addresses, StatefulSettings
 
 
 class OrchestratorSettings(StatefulSettings):
     """Settings of Tier 2, from TIERFLOW_*."""
 
     port: int = Field(default=7702, ge=0, le=65535, description="a port; 0 takes any that is free")
-    executors: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    executors: Addresses = Field(
         min_length=1,
         description="addresses of executors, separated by commas: host:port, or dns:///name:port for one address per executor",
     )
