@@ -221,7 +221,7 @@ async def test_runs_are_listed_and_described(fake: FakeCoordinator, tierflow: An
     for said in (await tierflow("runs", "describe", context.run_id), await tierflow("describe", context.run_id)):
         assert said.code == 0, said.err
         assert TRACE in said.out
-        assert "1.5 credits, 1 steps" in said.out
+        assert "1.5 credits, 1 step" in said.out
         assert "billing.charge" in said.out
         assert "2: 1 running, 1 completed" in said.out
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 import click
-from tierflow.results import story, trace_id
+from tierflow.results import story, trace_id, whole
 from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.common.v1.execution_pb2 import Usage
 from tierflow_contracts.common.v1.payload_pb2 import Payload
@@ -165,9 +165,9 @@ def usage(used: Usage) -> str:
     """What was used, in one line, without what is zero."""
     parts = [
         (used.credits, text.credits_(used.credits)),
-        (used.steps, f"{used.steps} steps"),
-        (used.attempts, f"{used.attempts} attempts"),
-        (used.tool_calls, f"{used.tool_calls} tool calls"),
+        (used.steps, text.count(used.steps, "step")),
+        (used.attempts, text.count(used.attempts, "attempt")),
+        (used.tool_calls, text.count(used.tool_calls, "tool call")),
         (used.input_tokens + used.output_tokens, f"{used.input_tokens} + {used.output_tokens} tokens"),
         (used.wall_time.ToNanoseconds(), f"{text.duration(used.wall_time)} of executors"),
         (used.cpu_time.ToNanoseconds(), f"{text.duration(used.cpu_time)} of processor"),
@@ -183,7 +183,7 @@ def payload(value: Payload) -> str:
         return ""
     if kind == "ref":
         return f"{text.size(value.ref.size)} stored as {value.ref.sha256}"
-    shown = value.json if kind == "json" else json.dumps(text.plain(value)["value"], ensure_ascii=False)
+    shown = value.json if kind == "json" else json.dumps(whole(text.plain(value)["value"]), ensure_ascii=False)
     return shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}... ({len(shown)} characters)"
 
 
@@ -210,9 +210,8 @@ def show_logs(attempts: Iterable[AttemptLog]) -> None:
         click.echo(text.bold(attempt.step_id) + text.dim(f" attempt {attempt.attempt}"))
         for line in attempt.lines:
             colour = {"stderr": "red", "error": "red", "warning": "yellow"}.get(line.stream.lower())
-            when = line.time.ToDatetime().strftime("%H:%M:%S.%f")[:-3]
             click.echo(
-                f"  {text.dim(when)} {text.dim(line.stream.ljust(7))} {click.style(line.text, fg=colour) if colour else line.text}"
+                f"  {text.dim(text.clock(line.time))} {text.dim(line.stream.ljust(7))} {click.style(line.text, fg=colour) if colour else line.text}"
             )
 
 

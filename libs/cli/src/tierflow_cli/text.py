@@ -132,15 +132,20 @@ def credits_(micro: int) -> str:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, indent: int = 0) -> None:
     """Prints rows in aligned columns; one in which nothing stands is left out. Nothing is cut off: ids can be copied, long lines wrap in the terminal."""
-    cells = [list(row) for row in rows]
-    if cells:
-        used = [column for column in range(len(headers)) if any(row[column] for row in cells)]
-        headers, cells = [headers[column] for column in used], [[row[column] for column in used] for row in cells]
+    headers, cells = _filled(headers, [list(row) for row in rows])
     widths = [max(len(click.unstyle(row[column])) for row in [list(headers), *cells]) for column in range(len(headers))]
     for number, row in enumerate([list(headers), *cells]):
         padded = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)]
         line = " " * indent + "  ".join(padded).rstrip()
         click.echo(dim(line) if number == 0 else line)
+
+
+def _filled(headers: Sequence[str], rows: list[list[str]]) -> tuple[Sequence[str], list[list[str]]]:
+    """A table without the columns in which nothing stands."""
+    if not rows:
+        return headers, rows
+    used = [column for column in range(len(headers)) if any(row[column] for row in rows)]
+    return [headers[column] for column in used], [[row[column] for column in used] for row in rows]
 
 
 def fields(pairs: Iterable[tuple[str, str]], *, indent: int = 0) -> None:

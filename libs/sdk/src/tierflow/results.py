@@ -65,7 +65,7 @@ def story(failure: Failure) -> str:
         if text and not any(text in part for part in parts):
             parts.append(text)
         current = current.cause if current.HasField("cause") else None
-    return ", because: ".join(parts) or "no reason was given"
+    return ", because: ".join([part.removesuffix(".") for part in parts[:-1]] + parts[-1:]) or "no reason was given"
 
 
 async def result_of(ended: SwarmExecutionResult | Swarm, read: ReadBlob) -> Result:
@@ -93,17 +93,17 @@ async def value_of(payload: Payload, read: ReadBlob) -> Any:
     if kind == "value":
         from google.protobuf.json_format import MessageToDict
 
-        return _whole(MessageToDict(payload.value))
+        return whole(MessageToDict(payload.value))
     return None
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """A value as it was before it became a protobuf value, which knows doubles only: 3, not 3.0."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= _EXACT_DOUBLE else value
     if isinstance(value, dict):
-        return {name: _whole(field) for name, field in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list) else value
+        return {name: whole(field) for name, field in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
 
 
 def trace_id(traceparent: str) -> str:

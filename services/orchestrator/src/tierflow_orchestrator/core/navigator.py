@@ -97,7 +97,7 @@ def _close_map(turn: Turn, step: Step) -> None:
         failure = failures.of_step(
             step,
             "STEP_FAILED",
-            f"{branches.failed} of {branches.count} items failed, {tolerated} are tolerated; the deciding one is {item.id}.",
+            f"{branches.failed} of {branches.count} items failed, tolerated: {tolerated}; the deciding one is {item.id}.",
             "join",
             cause=item.failure,
         )
