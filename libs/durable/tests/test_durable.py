@@ -394,3 +394,56 @@ async def test_a_claim_without_an_answer(start: Start, monkeypatch: pytest.Monke
     await asyncio.wait_for(_all_in_memory(heir, ids), 10)
     assert len(lost) == len(ids)
     await heir.durable.close()
+
+
+async def test_created_again_while_it_is_adopted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3, R16, R28: a request that is sent again while its entity is being adopted attaches to it; the copy that it made does not push the stored one out."""
+    node = await start("a", lease=60.0)
+    ids = [uuid7() for _ in range(3)]
+    for entity_id in ids:
+        await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load, answers = heir.host.loader.load, []
+
+    async def meanwhile(entity_id: str):  # type: ignore[no-untyped-def]
+        loaded = await load(entity_id)
+        if (
+            len(answers) < 3
+        ):  # a copy comes into being although the entity is being loaded: nobody knew yet that it is here
+            monkeypatch.setattr(heir.host.owning, "is_loading", lambda _: False)
+            heir.host.create_now(entity_id, Add(n=100), None, answers.append)
+        return loaded
+
+    monkeypatch.setattr(heir.host.loader, "load", meanwhile)
+    await heir.durable.start()
+    while (
+        len(answers) < 3 or heir.host.entities.keys() != set(ids) or any(e.birth for e in heir.host.entities.values())
+    ):
+        await asyncio.sleep(0.01)
+    assert [answer.created for answer in answers] == [False] * 3
+    assert [await heir.durable.router.command(entity_id, Add(n=1)) for entity_id in ids] == [2, 2, 2]
+    await heir.durable.close()
+
+
+async def test_created_again_while_it_is_loaded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3, R28: a request for an entity that is on its way into memory is answered at once: it exists."""
+    node = await start("a", lease=60.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load, go_on, asked = heir.host.loader.load, asyncio.Event(), asyncio.Event()
+
+    async def slowly(wanted: str):  # type: ignore[no-untyped-def]
+        asked.set()
+        await go_on.wait()
+        return await load(wanted)
+
+    monkeypatch.setattr(heir.host.loader, "load", slowly)
+    await heir.durable.start()
+    await asyncio.wait_for(asked.wait(), 5)
+    assert not (await asyncio.wait_for(heir.host.create(entity_id, Add(n=100)), 1)).created
+    go_on.set()
+    assert await heir.durable.router.command(entity_id, Add(n=1)) == 2
+    await heir.durable.close()

@@ -26,6 +26,9 @@ class Births:
         if known is not None:
             host.when_committed(known, lambda: birth.on_done(Created(entity_id, created=False)))
             return
+        if host.owning.is_loading(entity_id):
+            birth.on_done(Created(entity_id, created=False))
+            return
         entity: Entity[Any] = Entity(entity_id, host.machine.fresh(entity_id))
         entity.birth = birth
         try:

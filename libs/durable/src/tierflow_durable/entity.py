@@ -57,7 +57,7 @@ class Entity(Generic[S]):
     """An entity that this instance owns. The state runs ahead of what is committed; `seq` counts what was decided, `committed_seq` what is stored."""
 
     __slots__ = (
-        "adopted", "birth", "busy", "closing", "committed_seq", "data", "dirty", "header", "id", "journal_bytes", "last_time", "pending", "released",
+        "adopted", "birth", "busy", "closing", "committed_seq", "data", "dirty", "header", "held", "id", "journal_bytes", "last_time", "pending", "released",
         "seq", "snapshot_bytes", "source", "source_bytes", "state", "subjects", "timer", "watchers",
     )  # fmt: skip
 
@@ -71,6 +71,8 @@ class Entity(Generic[S]):
         self.pending: Pending | None = None
         self.dirty = False
         """Whether it is in the writer's list."""
+        self.held = 0
+        """Commands on their way to it, for which it was woken: it is not parked before they were decided."""
         self.busy = False
         """Whether a decision is under way: commands applied meanwhile belong to the same slice."""
         self.birth: Birth | None = None

@@ -81,6 +81,7 @@ class Owning:
         self.adopted = 0
         self._unloaded: dict[str, int] = {}
         """Owned by this instance, but not yet in memory, with their adoptions: loading them is tried until it works."""
+        self._loading: dict[str, asyncio.Future[Entity[Any] | None]] = {}
         self._doubts = 0
         """A claim got no answer: so many looks until what it may have claimed is known."""
         self._strays: set[str] = set()
@@ -162,8 +163,9 @@ class Owning:
                 log.info("waking waits", reason=str(error))
 
     async def _load_claimed(self) -> None:
-        for entity_id, adoptions in list(self._unloaded.items()):
-            await self.take(entity_id, adoptions)
+        for entity_id in list(self._unloaded):
+            if entity_id in self._unloaded:  # Else somebody else has taken it meanwhile, and it may have ended since.
+                await self.take(entity_id, self._unloaded[entity_id])
 
     async def _recount(self) -> None:
         """After a claim without an answer: what names this instance as its owner, and was not in memory at two looks in turn, is loaded."""
@@ -180,26 +182,40 @@ class Owning:
         self._strays = missing
         self._doubts -= 1
 
-    async def take(self, entity_id: str, adoptions: int) -> Entity[Any] | None:
-        """Loads an entity that this instance has just become the owner of, and carries out what may not have been done (rule R16)."""
-        host = self._host
-        if entity_id in host.entities:
-            self._unloaded.pop(entity_id, None)
-            return host.entities[entity_id]
+    def is_loading(self, entity_id: str) -> bool:
+        """Whether it is owned here and on its way into memory: it exists."""
+        return entity_id in self._unloaded
+
+    async def take(self, entity_id: str, adoptions: int, *, held: int = 0) -> Entity[Any] | None:
+        """Loads an entity that this instance has just become the owner of, and carries out what may not have been done (rule R16).
+
+        `held` commands are on their way to it: see `Entity.held`.
+        """
         self._unloaded[entity_id] = adoptions
-        entity = await self._load(entity_id, adoptions)
+        loading = self._loading.get(entity_id)
+        if loading is None:
+            loading = self._loading[entity_id] = asyncio.ensure_future(self._load(entity_id, adoptions, held))
+            loading.add_done_callback(lambda _: self._loading.pop(entity_id, None))
+        entity = await asyncio.shield(loading)
         self._unloaded.pop(entity_id, None)
         return entity
 
-    async def _load(self, entity_id: str, adoptions: int) -> Entity[Any] | None:
+    async def _load(self, entity_id: str, adoptions: int, held: int) -> Entity[Any] | None:
         host = self._host
-        entity = await host.loader.load(entity_id)
+        while True:
+            entity = await host.loader.load(entity_id)
+            present = host.entities.get(entity_id)
+            if present is None:
+                break
+            if present.birth is None:
+                return present
+            # Somebody asked to create it just before it was known to be here: that copy loses against the stored one (rule R3).
+            await asyncio.wait({present.wait_released()})
         if entity is None:
             await self.quarantine(entity_id, "its journal is empty")
             return None
-        if entity_id in host.entities:
-            return host.entities[entity_id]
         entity.adopted = adoptions > 0
+        entity.held = held
         host.register(entity)
         entity.header = host.machine.header(entity.state)
         host.hooks.opened(entity)
@@ -213,14 +229,17 @@ class Owning:
         await self._host.database.fetch("quarantine", me=self._host.instance.id, id=entity_id, state=state)
 
     async def claim(self, entity_id: str, owner: str | None) -> Entity[Any] | None:
-        """Takes an entity that nobody, or a fenced instance, owns (rule R14). None where somebody else was faster. Raises FailureError QUARANTINED."""
+        """Takes an entity that nobody, or a fenced instance, owns (rule R14), for a command: whoever brings that lowers `held` again.
+
+        None where somebody else was faster. Raises FailureError QUARANTINED.
+        """
         host = self._host
         claimed = await self._claimed("claim", id=entity_id, **{"from": owner})
         if not claimed:
             return None
         if owner is not None:
             host.hooks.replaces(owner)
-        entity = await self.take(entity_id, claimed[entity_id])
+        entity = await self.take(entity_id, claimed[entity_id], held=1)
         if entity is None:
             raise FailureError(
                 failure(
