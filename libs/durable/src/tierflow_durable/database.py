@@ -14,11 +14,21 @@ from tierflow_durable.sqlfile import Statement, statement
 WEATHER = ("08", "40", "53", "57", "55")
 """SQLSTATE classes that pass by themselves: connection, rollback, resources, operator, lock not available (rule R5)."""
 
+PASSING = ("25006", "25P04")
+"""Of others: the server takes no writes for the moment (a standby that is being promoted), a statement took longer than a lease allows (rule R9)."""
+
 BAD_ROW = ("22", "23", "54")
 """SQLSTATE classes that one row is to blame for: data, constraint, program limit (rule R5)."""
 
-DISCONNECTED = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncio.TimeoutError, ConnectionError)
-"""The connection broke or could not be made; the outcome of what was sent is not known."""
+DISCONNECTED = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncio.TimeoutError,
+    ConnectionError,
+)
+"""The connection broke or could not be made; the outcome of what was sent is not known. (asyncpg has an internal error for use after the server said goodbye.)"""
 
 APPLICATION = "tierflow"
 
@@ -39,7 +49,7 @@ def sqlstate(error: BaseException) -> str:
 def is_weather(error: BaseException) -> bool:
     """Whether waiting and trying again is right: the database is away, busy, restarting or read-only for the moment."""
     state = sqlstate(error)
-    return isinstance(error, DISCONNECTED) or state[:2] in WEATHER or state == "25006"
+    return isinstance(error, DISCONNECTED) or state[:2] in WEATHER or state in PASSING
 
 
 def is_bad_row(error: BaseException) -> bool:

@@ -6,8 +6,9 @@ import asyncio
 from typing import Any, Protocol
 
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.values import FailureError
 
-from tierflow_durable.database import Database
+from tierflow_durable.database import Database, is_weather
 from tierflow_durable.packing import Message, messages_of_row
 from tierflow_durable.sqlfile import statement
 
@@ -70,10 +71,22 @@ class Departed:
             message for row in rows for message in messages_of_row(self._kind, row, instance_id or str(row["instance"]))
         ]
         results = await asyncio.gather(*map(self._publisher.publish, messages), return_exceptions=True)
-        return not any(isinstance(result, BaseException) for result in results)
+        return not any(isinstance(result, BaseException) and not is_final(result) for result in results)
 
     async def refill(self) -> None:
         """Publishes the whole retained journal again, after the stream was lost and made anew (rule R20). One instance of the tier does it."""
+        while True:
+            try:
+                await self._refill()
+            except Exception as error:
+                if not isinstance(error, FailureError) and not is_weather(error):
+                    raise
+                log.info("filling the event stream waits for the database", reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _refill(self) -> None:
         session = await self._database.session()
         try:
             lock = statement("try_lock")
@@ -90,4 +103,9 @@ class Departed:
                 after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
             log.info("the event stream is filled again from the journal")
         finally:
-            await session.close()
+            session.terminate()
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether JetStream will never take the message: it is told, and readers find its events in the journal."""
+    return isinstance(error, FailureError) and error.failure.code == "MESSAGE_TOO_LARGE"

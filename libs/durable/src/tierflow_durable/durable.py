@@ -24,6 +24,9 @@ from tierflow_durable.writer import Fenced, Writer
 
 log = get_log(__name__)
 
+CLOSE_TIMEOUT = 3.0
+"""Seconds for which a loop that was cancelled may take to end."""
+
 TEND_EVERY = 3600.0
 TEND_AGAIN = 60.0
 """Seconds between rounds of retention; after one that failed."""
@@ -111,6 +114,7 @@ class Durable:
         self.peer_servicer = PeerServicer(self.host, self.router)
         self.retention = Retention(self.database, self.clock, keep_days=options.keep_days)
         self.instance.backend_pid = lambda: self.host.writer.backend_pid
+        self.instance.check_database = self.host.writer.check_last
         self.instance.on_fenced_peer = self.host.owning.poke
         self._loops: list[asyncio.Task[None]] = []
         self._fenced = False
@@ -177,7 +181,9 @@ class Durable:
         """Stops the loops and closes the sessions."""
         for task in self._loops:
             task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._loops:
+            # A call to a database that has fallen silent is given up later than that.
+            await asyncio.wait(self._loops, timeout=CLOSE_TIMEOUT)
         await self.host.close()
         await self.router.close()
         await self.host.writer.close()

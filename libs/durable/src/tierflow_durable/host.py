@@ -324,9 +324,11 @@ class Host(Generic[S, C, E]):
 
     async def close(self) -> None:
         """Cancels what runs in the background."""
-        for task in list(self._background):
+        left = list(self._background)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        if left:
+            await asyncio.wait(left, timeout=3)
 
 
 def _call_back(pending: Pending | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -47,6 +47,8 @@ class Instance:
         """Older incarnations of the same name that this one has fenced."""
         self.backend_pid: Callable[[], int] = lambda: 0
         self.on_fenced_peer: Callable[[], None] = lambda: None
+        self.check_database: Callable[[asyncpg.Connection[Any]], Awaitable[None]] = _take_as_it_is
+        """Raises Fenced where a new session finds another database than the one that was lost (rule R18): also while nothing is written."""
 
     @property
     def alive(self) -> bool:
@@ -55,7 +57,9 @@ class Instance:
 
     async def _session(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.session(transaction_timeout=self.lease / 2_000_000)
+            connection = await self._database.session(transaction_timeout=self.lease / 2_000_000)
+            await self.check_database(connection)
+            self._connection = connection
             self._unbroken_since = boot_time()
         return self._connection
 
@@ -148,3 +152,7 @@ class Instance:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+async def _take_as_it_is(connection: asyncpg.Connection[Any]) -> None:
+    """Nothing was written yet."""

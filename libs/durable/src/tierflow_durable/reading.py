@@ -93,9 +93,9 @@ class Reader(Generic[S]):
         entity = host.entities.get(entity_id)
         if entity is not None and entity.birth is None and host.instance.alive:
             seen = look(entity.state)
-            if entity.seq != entity.committed_seq:
-                await self._commit_of(entity)
-            return seen
+            if entity.seq == entity.committed_seq or await self._commit_of(entity):
+                return seen
+            return await self.view(entity_id, look)
         if entity is not None and entity.birth is not None:
             await self._commit_of(entity)
             return await self.view(entity_id, look)
@@ -104,11 +104,13 @@ class Reader(Generic[S]):
             raise self.not_found(entity_id)
         return look(loaded.state)
 
-    async def _commit_of(self, entity: Entity[S]) -> None:
+    async def _commit_of(self, entity: Entity[S]) -> bool:
+        """Waits until everything decided so far is committed; False where the entity left memory without that."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._host.when_committed(entity, lambda: None if future.done() else future.set_result(None))
         lost = entity.wait_released()
         await asyncio.wait({future, lost}, return_when=asyncio.FIRST_COMPLETED)
+        return future.done()
 
     def not_found(self, entity_id: str) -> FailureError:
         """The error for an id that nothing has."""

@@ -19,7 +19,7 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
 from tierflow_durable.database import Database
-from tierflow_durable.departed import PAGE, Departed, Publisher
+from tierflow_durable.departed import PAGE, Departed, Publisher, is_final
 from tierflow_durable.machine import Source
 from tierflow_durable.packing import Message, by_class, messages_of, messages_of_row
 
@@ -162,7 +162,7 @@ class Relay:
         if done.cancelled():
             return
         error = done.exception()
-        if error is not None and not _is_final(error):
+        if error is not None and not is_final(error):
             self.retries += 1
             if self.retries % 1000 == 1:
                 log.warning(
@@ -247,7 +247,3 @@ class Relay:
             await asyncio.sleep(0.01)
         await self.save()
         return self.lag <= 0
-
-
-def _is_final(error: BaseException) -> bool:
-    return isinstance(error, FailureError) and error.failure.code == "MESSAGE_TOO_LARGE"

@@ -70,7 +70,7 @@ class Retention:
         try:
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             await work(connection)
-        except (FailureError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (FailureError, asyncpg.PostgresError, *DISCONNECTED) as error:
             log.warning("retention waits", reason=f"{type(error).__name__}: {error}")
             return False
         finally:

@@ -12,9 +12,10 @@ from typing import Any
 
 import asyncpg
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.values import Micros
 
 from tierflow_durable.batch import Batch, Write, blob_rows
-from tierflow_durable.clock import DatabaseClock
+from tierflow_durable.clock import DatabaseClock, boot_time
 from tierflow_durable.database import DISCONNECTED, Database, is_bad_row, is_weather
 from tierflow_durable.entity import Entity
 from tierflow_durable.sqlfile import statement
@@ -24,6 +25,9 @@ log = get_log(__name__)
 MOST_ENTITIES = 64
 """Entities to a commit: more would make all tiers take turns instead of working side by side (measured with 256 runs in flight)."""
 MOST_BYTES = 8 * 1024 * 1024
+
+CHECKED_FOR: Micros = 86_400_000_000
+"""The last acknowledged commit is looked for as long; later it may have been dropped with its partition (rule R34)."""
 
 
 class Fenced(Exception):
@@ -61,6 +65,10 @@ class Writer:
         self._connection: asyncpg.Connection[Any] | None = None
         self._prepared: dict[str, Any] = {}
         self._last_row: tuple[str, int] | None = None
+        self._last_at: Micros = 0
+        self._this_session: dict[str, Any] = {}
+        self._lost_sessions: list[dict[str, Any]] = []
+        """Sessions that broke during a commit, until they are known to have ended."""
         self.backend_pid = 0
         self.healthy = False
         self.batches = 0
@@ -135,7 +143,7 @@ class Writer:
         while True:
             try:
                 connection = await self._session()
-                if unknown and (found := await self._find(connection, batch)) is not None:
+                if unknown and (found := await self._outcome(connection, batch)) is not None:
                     self._done(batch, found)
                     return
                 verdict = await (await self._prepare(connection, batch)).fetchrow(*batch.arguments)
@@ -152,7 +160,7 @@ class Writer:
                 continue
             if verdict["held"] == 0:
                 raise Fenced("the fence row of this instance is gone or closed")
-            if verdict["updated"] != batch.updated:
+            if verdict["updated"] != batch.updated and not (unknown and batch.only_releases):
                 raise Fenced(f"{batch.updated - verdict['updated']} entities of this instance have another owner")
             created = verdict["created"]
             self._done(batch, None if created is None else frozenset(map(str, created)))
@@ -163,7 +171,7 @@ class Writer:
         self.batches += 1
         for write in batch.writes:
             if write.rows and (not write.create or created is None or write.entity.id in created):
-                self._last_row = (write.entity.id, write.rows[-1].seq)
+                self._last_row, self._last_at = (write.entity.id, write.rows[-1].seq), boot_time()
                 self.rows += len(write.rows)
         self._committed(batch.writes, created)
 
@@ -183,14 +191,19 @@ class Writer:
         await self._commit(Batch(batch.writes[:middle], batch.acknowledgements, self._me, self._clock.now()))
         await self._commit(Batch(batch.writes[middle:], [], self._me, self._clock.now()))
 
-    async def _find(self, connection: asyncpg.Connection[Any], batch: Batch) -> frozenset[str] | None:
-        """Whether a batch whose reply was lost had committed (rule R4): the new entities it made, or None where it had not."""
+    async def _outcome(self, connection: asyncpg.Connection[Any], batch: Batch) -> frozenset[str] | None:
+        """Whether a batch whose reply was lost had committed (rule R4): the new entities it made, or None where it had not.
+
+        The sessions that it was sent on may still be at it, waiting for a lock: they are ended first, else two of them would want to write the same rows.
+        """
+        while self._lost_sessions:
+            if not await _fetch(connection, "end_session", **self._lost_sessions[-1]):
+                self._lost_sessions.pop()
         rows = [(write.entity.id, row.seq) for write in batch.writes for row in write.rows]
         if not rows:
             return None
-        query = statement("journal_written")
-        values = query.arguments(me=self._me, ids=[entity_id for entity_id, _ in rows], seqs=[seq for _, seq in rows])
-        found = await connection.fetch(query.text, *values)
+        ids, seqs = [entity_id for entity_id, _ in rows], [seq for _, seq in rows]
+        found = await _fetch(connection, "journal_written", me=self._me, ids=ids, seqs=seqs)
         return frozenset(str(row["entity_id"]) for row in found) if found else None
 
     async def _prepare(self, connection: asyncpg.Connection[Any], batch: Batch) -> Any:
@@ -204,15 +217,19 @@ class Writer:
             return self._connection
         self._prepared.clear()
         connection = await self._database.session(writer=True, transaction_timeout=self._timeout)
-        if self._last_row is not None:
-            query = statement("journal_written")
-            values = query.arguments(me=self._me, ids=[self._last_row[0]], seqs=[self._last_row[1]])
-            if not await connection.fetch(query.text, *values):
-                # Rule R18: a failover to a replica that lacks what was acknowledged.
-                raise Fenced("the database has lost a commit that this instance has acknowledged")
+        await self.check_last(connection)
+        self._this_session = dict((await _fetch(connection, "this_session"))[0])
         self.backend_pid = connection.get_server_pid()
         self._connection = connection
         return connection
+
+    async def check_last(self, connection: asyncpg.Connection[Any]) -> None:
+        """Raises Fenced where what was acknowledged last is not in the database: it was restored, or a replica took over that lacks it (rule R18)."""
+        if self._last_row is None or boot_time() - self._last_at > CHECKED_FOR:
+            return
+        entity_id, seq = self._last_row
+        if not await _fetch(connection, "journal_written", me=self._me, ids=[entity_id], seqs=[seq]):
+            raise Fenced("the database has lost a commit that this instance has acknowledged")
 
     async def _lose(self, error: BaseException) -> None:
         if self.healthy:
@@ -221,6 +238,7 @@ class Writer:
         connection, self._connection = self._connection, None
         self._prepared.clear()
         if connection is not None:
+            self._lost_sessions.append(self._this_session)
             connection.terminate()
 
     async def put_blob(self, sha256: str, content: bytes) -> bool:
@@ -252,3 +270,9 @@ class Writer:
             except DISCONNECTED:
                 self._connection.terminate()
             self._connection = None
+
+
+async def _fetch(connection: asyncpg.Connection[Any], query_name: str, /, **values: Any) -> list[Any]:
+    query = statement(query_name)
+    rows: list[Any] = await connection.fetch(query.text, *query.arguments(**values))
+    return rows

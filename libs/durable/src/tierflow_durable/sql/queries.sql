@@ -40,6 +40,12 @@ RETURNING fence.id
 -- name: terminate
 SELECT pg_terminate_backend(:pid::int) FROM pg_stat_activity WHERE pid = :pid::int AND application_name = :application
 
+-- name: this_session
+SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+
+-- name: end_session
+SELECT pg_terminate_backend(pid, 100) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :backend_start
+
 -- name: fenced_owners
 SELECT fence.id FROM fence WHERE fence.fenced AND EXISTS (SELECT 1 FROM entity WHERE entity.owner = fence.id)
 

@@ -1,0 +1,252 @@
+"""Answers that are lost between a commit and who asked for it: what was decided is stored once, and what is answered is stored."""
+
+import asyncio
+import pathlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from tierflow_durable.ids import uuid7
+from tierflow_durable.machine import RequestKey
+from tierflow_durable.migrations import migrate
+from tierflow_runtime.values import FailureError
+from tierflow_testing.cable import Cable
+from tierflow_testing.counter import Add, End, Node, Park
+from tierflow_testing.postgres import EmbeddedPostgres
+from tierflow_testing.waiting import eventually
+
+Start = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def cable(toy: str) -> AsyncIterator[Cable]:
+    where = urlsplit(toy)
+    async with Cable(where.hostname or "", where.port or 0) as made:
+        yield made
+
+
+@pytest.fixture
+async def direct(toy: str) -> AsyncIterator[Any]:
+    """A connection past the cable."""
+    made = await asyncpg.connect(toy)
+    yield made
+    await made.close()
+
+
+async def _rows(connection: Any, entity_id: str) -> list[tuple[int, int]]:
+    found = await connection.fetch(
+        "SELECT first_seq, seq FROM toy.journal WHERE entity_id = $1 ORDER BY seq", entity_id
+    )
+    return [(row["first_seq"], row["seq"]) for row in found]
+
+
+class _Work:
+    """Two changes and five creates that are decided at once, so that one commit holds all of them."""
+
+    def __init__(self, node: Node, changed: list[str], key: str) -> None:
+        loop = asyncio.get_running_loop()
+        host = node.host
+        self.changed = changed
+        self.new = [uuid7() for _ in range(5)]
+        self.key = RequestKey(tenant="t", request_id=key, body_hash=b"1")
+        self.totals = [host.apply(host.entities[changed[0]], Add(n=10)), host.apply(host.entities[changed[1]], End())]
+        self.answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in range(7)]
+        for entity_id, answer in zip(changed, self.answers[:2], strict=True):
+            host.when_committed(host.entities[entity_id], lambda answer=answer: answer.set_result(None))
+        for entity_id, answer in zip(self.new, self.answers[2:], strict=True):
+            host.create_now(entity_id, Add(n=7), self.key if entity_id == self.new[0] else None, answer.set_result)
+
+    async def stored(self, connection: Any) -> bool:
+        """Whether all of it is in the database."""
+        return await _all_stored(connection, self.changed, self.new)
+
+
+async def test_a_lost_answer(start_node: Start, toy: str, cable: Cable, direct: Any) -> None:
+    """R4, J2: the connection breaks after the commit and before its answer: creates, changes and ends are stored once, and answered right."""
+    node = await start_node(url=cable.url(toy), lease=30.0)
+    ids = [uuid7() for _ in range(4)]
+    for entity_id in ids:
+        await node.host.create(entity_id, Add(n=1))
+    before = _Work(node, ids[:2], "before")  # the statement of this form is prepared now
+    await asyncio.gather(*before.answers)
+    cable.mute()
+    work = _Work(node, ids[2:], "lost")
+    await eventually(lambda: work.stored(direct))
+    assert not any(answer.done() for answer in work.answers)
+    await cable.cut()
+    made = (await asyncio.wait_for(asyncio.gather(*work.answers), 10))[2:]
+    assert all(each.created and each.reply == 7 for each in made)
+    assert [await _rows(direct, each) for each in ids[2:]] == [[(1, 1), (2, 2)]] * 2
+    assert [await _rows(direct, each) for each in work.new] == [[(1, 1)]] * 5
+    assert await node.durable.reader.wait_ended(ids[3], 5)
+    assert await node.durable.router.command(ids[2], Add(n=1)) == 12
+    assert await node.durable.router.command(work.new[0], Add(n=1)) == 8
+    again = await node.host.create(uuid7(), Add(n=7), work.key)
+    assert (again.created, again.entity_id) == (False, work.new[0])
+    assert not node.fenced.done()
+
+
+async def _all_stored(connection: Any, changed: list[str], made: list[str]) -> bool:
+    query = "SELECT count(*) FROM toy.journal WHERE (entity_id = ANY($1::uuid[]) AND seq = 2) OR entity_id = ANY($2::uuid[])"
+    return await connection.fetchval(query, changed, made) == len(changed) + len(made)
+
+
+@pytest.mark.parametrize("commits_first", [False, True])
+async def test_a_commit_that_still_waits(
+    start_node: Start, toy: str, cable: Cable, direct: Any, commits_first: bool
+) -> None:
+    """R4, R2: the connection breaks while the statement waits for a lock at the server: it does not commit behind the back of its repetition."""
+    node = await start_node(url=cable.url(toy), lease=30.0)
+    old, new = uuid7(), uuid7()
+    await node.host.create(old, Add(n=1))
+    holding = direct.transaction()
+    await holding.start()
+    await direct.execute("LOCK TABLE toy.journal IN SHARE MODE")
+    asked = [
+        asyncio.create_task(node.durable.router.command(old, Add(n=10))),
+        asyncio.create_task(node.host.create(new, Add(n=7))),
+    ]
+    first = await eventually(lambda: _waiting(direct))
+    await cable.cut(refuse=commits_first)
+    if commits_first:
+        # The statement gets its lock before the writer is back.
+        await holding.rollback()
+        await eventually(lambda: _all_stored(direct, [old], [new]))
+        cable.mend()
+    else:
+        # The writer is back first, finds nothing stored, and sends it again.
+
+        async def sent_again() -> bool:
+            return bool(await _waiting(direct) - first)
+
+        await eventually(sent_again)
+        await holding.rollback()
+    total, made = await asyncio.wait_for(asyncio.gather(*asked), 10)
+    assert total == 11
+    assert made.created
+    assert await _rows(direct, old) == [(1, 1), (2, 2)]
+    assert await _rows(direct, new) == [(1, 1)]
+    assert await node.durable.router.command(new, Add(n=1)) == 8
+    assert await direct.fetchval("SELECT count(*) FROM toy.entity WHERE owner = $1", node.durable.instance_id) == 2
+    assert not node.fenced.done()
+
+
+async def _waiting(connection: Any) -> set[int]:
+    """The sessions that wait for a lock on the journal."""
+    query = "SELECT pid FROM pg_locks WHERE relation = 'toy.journal'::regclass AND NOT granted"
+    return {row["pid"] for row in await connection.fetch(query)}
+
+
+async def test_a_lost_answer_to_letting_go(
+    start_node: Start, toy: str, cable: Cable, direct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4, R15: an entity is let go by a commit whose answer is lost: sent again it changes nothing, and the instance goes on."""
+    node = await start_node(url=cable.url(toy), lease=30.0)
+    before, entity_id = uuid7(), uuid7()
+    for each in (before, entity_id):
+        await node.host.create(each, Add(n=1))
+        await node.durable.router.command(each, Park(wake_at=node.durable.clock.now() + 4_000_000))
+    monkeypatch.setattr("tierflow_durable.host.PARK_AFTER", 0)
+    node.host.touch(node.host.entities[before])  # the statement of this form is prepared now
+    await eventually(lambda: before not in node.host.entities)
+    assert entity_id in node.host.entities
+    cable.mute()
+    node.host.touch(node.host.entities[entity_id])
+
+    async def released() -> bool:
+        return await direct.fetchval("SELECT owner FROM toy.entity WHERE id = $1", entity_id) is None
+
+    await eventually(released)
+    await cable.cut()
+    await eventually(lambda: entity_id not in node.host.entities)
+    assert await node.durable.router.command(entity_id, Add(n=1)) == 2
+    assert not node.fenced.done()
+
+
+async def test_answers_wait_for_the_commit(start_node: Start, direct: Any) -> None:
+    """R7, C1: while a commit is held up nobody is told what it will say: not who asked, not who reads, not who waits for an end."""
+    node = await start_node(lease=30.0)
+    seen, ended, new = uuid7(), uuid7(), uuid7()
+    for entity_id in (seen, ended):
+        await node.host.create(entity_id, Add(n=1))
+    holding = direct.transaction()
+    await holding.start()
+    await direct.execute("LOCK TABLE toy.journal IN SHARE MODE")
+    command = asyncio.create_task(node.durable.router.command(seen, Add(n=10)))
+    end = asyncio.create_task(node.durable.router.command(ended, End()))
+    created = asyncio.create_task(node.host.create(new, Add(n=7)))
+    await eventually(lambda: node.host.entities[seen].state.total == 11)
+    reads = [
+        asyncio.create_task(node.durable.reader.view(seen, lambda state: state.total)),
+        asyncio.create_task(node.durable.reader.view(new, lambda state: state.total)),
+        asyncio.create_task(node.durable.reader.wait_ended(ended, 30)),
+    ]
+    await eventually(lambda: _waiting(direct))
+    done, _ = await asyncio.wait({command, end, created, *reads}, timeout=0.5)
+    assert done == set()
+    assert [row.seq for row in await node.durable.reader.events(seen, 0)] == [1]
+    assert len(await node.durable.database.fetch("owner", id=new)) == 0
+    await holding.rollback()
+    assert await asyncio.gather(command, *reads) == [11, 11, 7, True]
+    assert (await created).created
+    await end
+
+
+async def test_nothing_is_answered_past_the_lease(start_node: Start, toy: str, cable: Cable, direct: Any) -> None:
+    """R7, R9: an instance that cannot renew its lease refuses commands, and reads what is stored instead of what it remembers."""
+    node = await start_node(url=cable.url(toy), lease=1.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await cable.cut(refuse=True)
+    await eventually(lambda: not node.durable.instance.alive)
+    with pytest.raises(FailureError) as refused:
+        await node.durable.router.command(entity_id, Add(n=1))
+    assert refused.value.failure.code == "DATABASE_UNAVAILABLE"
+    with pytest.raises(FailureError) as unread:
+        await node.durable.reader.view(entity_id, lambda state: state.total)
+    assert unread.value.failure.code == "DATABASE_UNAVAILABLE"
+    assert not node.durable.ready
+    cable.mend()
+    await eventually(lambda: node.durable.ready, 15)  # nobody has fenced it: it renews (rule R10)
+    assert await node.durable.router.command(entity_id, Add(n=1)) == 2
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_an_older_database(own_postgres: EmbeddedPostgres, busy: bool) -> None:
+    """R18: the database comes back as it was before an acknowledged commit: the instance ends, whether it wants to write or only rests."""
+    url = own_postgres.create_database("older")
+    await migrate(url, "toy")
+    node = Node(url, "a", lease=30.0)
+    await node.durable.start()
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    own_postgres.stop()
+    kept = own_postgres.data.with_name("kept")
+    await _copy(own_postgres.data, kept)
+    own_postgres.start()
+    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 10) == 11
+    own_postgres.stop()
+    shutil.rmtree(own_postgres.data)
+    await _copy(kept, own_postgres.data)
+    own_postgres.start()
+    if busy:
+        node.host.apply(node.host.entities[entity_id], Add(n=100))
+    assert "lost a commit" in await asyncio.wait_for(node.fenced, 20)
+    connection = await asyncpg.connect(url)
+    assert await _rows(connection, entity_id) == [(1, 1)]
+    await connection.close()
+    await node.durable.close()
+    other = Node(url, "a", lease=30.0)
+    await other.durable.start()
+    await eventually(lambda: entity_id in other.host.entities)
+    assert await other.durable.router.command(entity_id, Add(n=1)) == 2
+    await other.durable.close()
+
+
+async def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """With owners and rights: Postgres looks at them."""
+    await asyncio.to_thread(subprocess.run, ["cp", "-a", source, target], check=True)
