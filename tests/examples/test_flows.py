@@ -26,7 +26,7 @@ def _calls(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("path", FLOWS, ids=[path.name for path in FLOWS])
 def test_inputs_have_the_keys_of_their_handlers(path: pathlib.Path) -> None:
-    """K10, E2: no example hands a built-in handler a key that it would refuse, or leaves out one that it needs."""
+    """E2: no example hands a built-in handler a key that it would refuse, or leaves out one that it needs."""
     for handler, given in _calls(path):
         fields = STRICT[handler].model_fields
         assert set(given) <= set(fields), handler
@@ -34,5 +34,5 @@ def test_inputs_have_the_keys_of_their_handlers(path: pathlib.Path) -> None:
 
 
 def test_some_are_looked_at() -> None:
-    """K10: the examples do call these handlers."""
+    """E2: the examples do call these handlers."""
     assert {handler for path in FLOWS for handler, _ in _calls(path)} == set(STRICT)

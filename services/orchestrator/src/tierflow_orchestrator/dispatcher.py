@@ -310,6 +310,7 @@ class Dispatcher:
                 if time.monotonic() - before > 3 * LOOK_EVERY:
                     self._count_anew()
                 self._give_up()
+                self.slots.pump()  # who could not take a slot in its turn is not left waiting for the next result
         finally:
             following.cancel()
             for task in self._loops.values():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from tierflow_orchestrator.link import Link
+
+_Wanted: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+"""A handler, and labels that the executor must have."""
 
 
 class Slots:
@@ -16,17 +20,18 @@ class Slots:
         """Of the dispatcher, by key of the executor."""
         self._may_start = may_start
         """Called with run and handler when a slot is free: takes one, or none; returns whether the run still waits."""
-        self._waiting: dict[str, OrderedDict[str, Mapping[str, str]]] = {}
-        """By handler: runs that wait for a slot, in the order in which they came."""
+        self._waiting: dict[_Wanted, OrderedDict[str, None]] = {}
+        """By handler and labels: runs that wait for a slot, in the order in which they came. Who wants labels that nobody has holds nobody else up."""
         self.pumping = ""
         """The run whose turn it is."""
 
     def reserve(self, run_id: str, handler: str, labels: Mapping[str, str]) -> Link | None:
-        """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler.
+        """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler with those labels.
 
         Who waits longer is served first: with others in the queue, only the run whose turn it is gets a slot.
         """
-        queue = self._waiting.get(handler)
+        wanted = (handler, tuple(sorted(labels.items())))
+        queue = self._waiting.get(wanted)
         if not queue or self.pumping == run_id:
             best: Link | None = None
             for link in self._links.values():
@@ -38,20 +43,25 @@ class Slots:
                     best = link
             if best is not None:
                 return best
-        self._waiting.setdefault(handler, OrderedDict())[run_id] = labels
+        self._waiting.setdefault(wanted, OrderedDict())[run_id] = None
         return None
 
     def pump(self) -> None:
-        """Gives free slots to those who wait, one each in turn."""
-        for handler in [name for name, queue in self._waiting.items() if queue]:
-            queue = self._waiting[handler]
-            while queue and any(link.free > 0 and handler in link.handlers for link in self._links.values()):
-                run_id, labels = queue.popitem(last=False)
+        """Gives free slots to those who wait, one each in turn; who cannot take one just now lets the next try."""
+        for wanted, queue in list(self._waiting.items()):
+            handler, labels = wanted[0], dict(wanted[1])
+            idle = 0
+            while idle < len(queue) and self._free(handler, labels):
+                run_id, _ = queue.popitem(last=False)
                 before = self._used()
                 if self._turn_of(run_id, handler):
-                    queue[run_id] = labels
-                    if self._used() == before:
-                        break
+                    queue[run_id] = None
+                    idle = idle + 1 if self._used() == before else 0
+            if not queue:
+                del self._waiting[wanted]
+
+    def _free(self, handler: str, labels: Mapping[str, str]) -> bool:
+        return any(link.free > 0 and link.offers(handler, labels) for link in self._links.values())
 
     def _used(self) -> int:
         return sum(link.used for link in self._links.values())
@@ -71,4 +81,8 @@ class Slots:
 
     def waiting_counts(self) -> dict[str, int]:
         """Runs that wait for a slot, by handler."""
-        return {handler: len(queue) for handler, queue in self._waiting.items() if queue}
+        counts: Counter[str] = Counter()
+        for (handler, _), queue in self._waiting.items():
+            if queue:
+                counts[handler] += len(queue)
+        return dict(counts)
