@@ -1,17 +1,20 @@
 """Kinds of steps that call nothing, through the whole system and over the death of whoever had the run."""
 
 import asyncio
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tierflow import Client
-from tierflow.errors import NotFound
+from tierflow.errors import ExecutionFailed, NotFound
 from tierflow_contracts.common.v1.state_pb2 import RunState
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack
 from tierflow_testing.waiting import eventually
 
+ROOT = pathlib.Path(__file__).parents[2]
 MakeStack = Callable[..., Stack]
 
 
@@ -53,5 +56,27 @@ async def test_a_wait_over_the_death_of_its_orchestrator(make_stack: MakeStack) 
         assert due <= time.time() < due + 20
         steps = {step.step_id: step async for step in client.steps(handle.run_id)}
         assert steps["pause"].ended_at.ToMicroseconds() / 1e6 >= due
+    report = await audit(stack.database_url, stack.nats.url, settled=True)
+    assert report.ok, report
+
+
+async def test_the_example_with_a_switch(make_stack: MakeStack) -> None:
+    """E13, H10: cases, a timer, the flow's own events in the journal and its own failure at the client, without any handler."""
+    stack = make_stack()
+    text = (ROOT / "examples/refunds.yaml").read_text()
+    async with Client(stack.address, patience=60) as client:
+        for amount, chosen in ((12, ["pay"]), (100, ["rest", "pay-later"])):
+            handle = await client.submit(text, {"amount": amount})
+            assert await handle.result(30) == {"chosen": chosen}
+            told = [
+                e.event_emitted
+                for e in (await client.events(handle.swarm_id, handle.run_id)).events
+                if e.HasField("event_emitted")
+            ]
+            assert [event.name for event in told] == ["refund.paid"]
+            assert f'"amount":{amount}' in told[0].payload.json
+        with pytest.raises(ExecutionFailed) as caught:
+            await client.run(text, {"amount": 1000})
+        assert "TOO_MUCH" in str(caught.value)
     report = await audit(stack.database_url, stack.nats.url, settled=True)
     assert report.ok, report

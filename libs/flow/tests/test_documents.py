@@ -99,8 +99,8 @@ def test_the_reference_names_the_scopes_and_their_fields() -> None:
     assert set(", ".join(rows).replace("`", "").split(", ")) == set(NAMES)
     assert set(re.findall(r"`([a-z_]+)`", rows["`run`"])) == set(RUN_FIELDS)
     assert set(STEP_FIELDS) <= set(re.findall(r"`([a-z]+)`", rows["`steps`"]))
-    assert "switch, loop, sub-flow" in PAGE
-    assert {"switch", "loop", "flow"} <= set(PLANNED)
+    assert "loop, sub-flow, signal" in PAGE
+    assert {"loop", "flow", "signal"} <= set(PLANNED)
 
 
 @pytest.mark.parametrize("row", table("### Functions"), ids=lambda row: row[0])
@@ -127,6 +127,7 @@ def test_the_reference_has_the_bounds() -> None:
         limits.MAX_TIMEOUT // day,
         limits.MAX_RUN_TIMEOUT // day,
         limits.MAX_CONCURRENCY,
+        limits.MAX_CASES,
         limits.MAX_EXPRESSION,
         limits.MAX_COST,
         limits.MAX_RESULT_NODES,

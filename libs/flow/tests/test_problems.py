@@ -144,7 +144,19 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{call: x, output_schema: {type: 3}}", ".output_schema", "no JSON Schema"),
         ("{call: x, labels: {a: 1}}", ".labels.a", "expected text, found an integer; put it in quotes"),
         ("{call: x, labels: {'a b': c}}", ".labels.a b", "'a b' is not allowed"),
-        ("{switch: {}}", ".switch", "steps of kind switch are not known; known kinds: call, map, wait"),
+        ("{loop: {}}", ".loop", "steps of kind loop are not known; known kinds: call, emit, fail, map, switch, wait"),
+        ("{switch: {}}", ".switch", "expected a list of cases, found an object"),
+        ("{switch: []}", ".switch", "must have from 1 to 100 cases"),
+        ("{switch: [{if: true}]}", ".switch[0]", "then is missing"),
+        ("{switch: [{if: true, then: frist}]}", ".switch[0].then[0]", "unknown step 'frist'; did you mean first?"),
+        ("{switch: [{if: true, then: first}], default: x}", ".default[0]", "unknown step 'x'"),
+        ("{switch: [{if: true, then: a}]}", "", "cycle: a -> a"),
+        ("{switch: [{if: 'success()', then: first}]}", ".switch[0].if", "success() is for if only"),
+        ("{emit: 'a b'}", ".emit", "'a b' is not allowed"),
+        ("{emit: x, with: 3}", ".with", "expected a mapping"),
+        ("{fail: {message: x}}", ".fail", "code is missing"),
+        ("{fail: {code: x}}", ".fail.code", "'x' is not allowed"),
+        ("{fail: {code: X, message: '${{ steps.b.state }}'}}", ".fail.message", "unknown step 'b'"),
         ("{wait: 3}", ".wait", "expected a duration such as"),
         ("{wait: 367d}", ".wait", "must be from 0us to 366d"),
         ("{wait: {}}", ".wait", "expected a duration, or a mapping with for or until"),
@@ -154,7 +166,7 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{wait: '${{ steps.frist.output }}'}", ".wait.for", "unknown step 'frist'"),
         ("{wait: 1s, call: x}", ".wait", "belongs to steps of kind wait"),
         ("{wait: 1s, timeout: 1s}", ".timeout", "belongs to steps of kind call"),
-        ("{flow: other}", ".flow", "steps of kind flow are not known; known kinds: call, map, wait"),
+        ("{flow: other}", ".flow", "steps of kind flow are not known; known kinds: call, emit, fail, map, switch, wait"),
         ("{call: x, approval: {}}", ".approval", "steps of kind approval are not known"),
     ],
 )  # fmt: skip
@@ -174,7 +186,7 @@ steps:
   a: {call: x, needs: [c, nobody]}
   b: {cal: x, timeout: never}
   b: {cal: x, timeout: never}
-  c: {switch: {}}
+  c: {loop: {}}
   d: {call: x, with: {v: "${{ steps.c.output }} ${{ nothing }}"}}
 output: ${{ steps.b.output }}
 """
@@ -189,7 +201,7 @@ output: ${{ steps.b.output }}
         (6, "steps.b"),
         (6, "steps.b.cal"),
         (6, "steps.b.timeout"),
-        (7, "steps.c.switch"),
+        (7, "steps.c.loop"),
         (8, "steps.d.with.v"),
     ]
 

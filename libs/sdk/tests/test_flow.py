@@ -286,3 +286,26 @@ steps:
     assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
     with pytest.raises(TypeError, match="one of them"):
         f.wait("fourth")
+
+
+def test_builder_of_switches_events_and_failures() -> None:
+    """E2, E13: the same document as written by hand."""
+    f = flow("chooses")
+    f.switch("route", (f.input.n > 3, "big"), ("input.n > 2", ["mid", "tell"]), default="stop", name="Way")
+    for step_id in ("big", "mid"):
+        f.call(step_id, "echo")
+    f.emit("tell", "n.seen", {"n": f.input.n})
+    f.fail("stop", "TOO_SMALL", f"{f.input.n} is too small.", retryable=True)
+    yaml = """\
+name: chooses
+steps:
+  route:
+    name: Way
+    switch: [{if: input.n > 3, then: big}, {if: input.n > 2, then: [mid, tell]}]
+    default: stop
+  big: {call: echo}
+  mid: {call: echo}
+  tell: {emit: n.seen, with: {n: "${{ input.n }}"}}
+  stop: {fail: {code: TOO_SMALL, message: "${{ input.n }} is too small.", retryable: true}}
+"""
+    assert parse(f.to_json(), "json").canonical == parse(yaml).canonical

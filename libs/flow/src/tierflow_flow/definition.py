@@ -105,7 +105,8 @@ class StepSpec:
     @property
     def decided_by(self) -> tuple[Template, ...]:
         """Templates that are evaluated while deciding: stored values that they read must be at hand."""
-        return tuple(t for t in (self.condition, self.items, *self.templates.values()) if t is not None)
+        own = () if self.handler else (self.with_, *self.templates.values())
+        return tuple(t for t in (self.condition, self.items, *own) if t is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.kind_shapes import WaitFor
+from tierflow_flow.kind_shapes import Cases, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     MAX_ATTEMPTS,
@@ -131,6 +131,20 @@ MAP_KEYS = (
 )
 WAIT_KEYS = (
     Key("wait", WaitFor(), "How long to wait, or {until: moment}; a timer that survives restarts.", required=True),
+)
+EMIT_KEYS = (
+    Key("emit", HANDLER_NAME, "The name of the event to publish.", required=True),
+    Key("with", Anything(kind="object"), "The event's payload."),
+)
+FAIL = section(
+    Key("code", CODE, "The failure's code.", required=True),
+    Key("message", Text(MAX_DESCRIPTION), "What went wrong, in words, with expressions."),
+    Key("retryable", Flag(), "Whether whoever asked for the run may try again.", default=False),
+)
+FAIL_KEYS = (Key("fail", FAIL, "The failure with which the step ends.", required=True),)
+SWITCH_KEYS = (
+    Key("switch", Cases(STEP_NAME), "Cases; the first whose if is true says which steps run.", required=True),
+    Key("default", Texts(STEP_NAME), "The steps that run where no case is true."),
 )
 
 FLOW: Section = section(

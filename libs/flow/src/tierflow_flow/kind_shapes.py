@@ -7,10 +7,11 @@ from typing import Any
 
 from tierflow_flow.durations import PATTERN, canonical_duration
 from tierflow_flow.holes import OPEN, normal_text
-from tierflow_flow.limits import MAX_RUN_TIMEOUT
+from tierflow_flow.limits import MAX_CASES, MAX_RUN_TIMEOUT
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.shapes import INVALID, Duration, refuse
+from tierflow_flow.sections import Key, section
+from tierflow_flow.shapes import INVALID, Condition, Duration, Text, Texts, refuse
 
 _HOLE = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
 
@@ -62,3 +63,29 @@ class WaitFor:
             problems.add(place, str(error))
             return INVALID
         return value
+
+
+class Cases:
+    """The cases of a switch: a list of mappings with `if` and `then`."""
+
+    def __init__(self, step: Text) -> None:
+        self._case = section(
+            Key("if", Condition(), "Whether it is this case.", required=True),
+            Key("then", Texts(step), "The steps that run then.", required=True),
+        )
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"type": "array", "items": self._case.schema, "minItems": 1, "maxItems": MAX_CASES}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The cases, of those that could be read."""
+        if not isinstance(value, list):
+            return refuse("a list of cases", value, place, problems)
+        if not 0 < len(value) <= MAX_CASES:
+            problems.add(place, f"must have from 1 to {MAX_CASES} cases")
+            return INVALID
+        read = [self._case.read(case, (*place, index), problems) for index, case in enumerate(value)]
+        whole = [case for case in read if case is not INVALID and case.keys() == {"if", "then"}]
+        return whole if len(whole) == len(value) else INVALID

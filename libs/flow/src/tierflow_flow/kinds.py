@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tierflow_flow.keys import CALL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME, WAIT_KEYS
+from tierflow_flow.keys import CALL_KEYS, EMIT_KEYS, FAIL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME, SWITCH_KEYS, WAIT_KEYS
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import INVALID
-from tierflow_flow.templates import ItemsTemplate
+from tierflow_flow.templates import ConditionTemplate, ItemsTemplate
 
 
 class Source(NamedTuple):
@@ -39,6 +39,15 @@ def _values(*names: str, **options: Any) -> Callable[[Mapping[str, Any]], Iterab
     return lambda keys: [Source(name, (name,), keys[name], options) for name in names if name in keys]
 
 
+def _cases(keys: Mapping[str, Any]) -> Iterable[Source]:
+    """The conditions of a switch."""
+    options = {"as_": ConditionTemplate, "whole": True}
+    return [
+        Source(f"case{index}", ("switch", index, "if"), case["if"], options)
+        for index, case in enumerate(keys.get("switch", ()))
+    ]
+
+
 def _kind(name: str, keys: tuple[Key, ...], sources: Callable[[Mapping[str, Any]], Iterable[Source]]) -> Kind:
     return Kind(name, name, section(*STEP_KEYS, *keys), frozenset(key.name for key in keys), sources)
 
@@ -48,12 +57,15 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         _kind("map", MAP_KEYS, _values("map", as_=ItemsTemplate, whole=True)),
         _kind("call", CALL_KEYS, _values()),
+        _kind("emit", EMIT_KEYS, _values()),
+        _kind("fail", FAIL_KEYS, _values("fail")),
+        _kind("switch", SWITCH_KEYS, _cases),
         _kind("wait", WAIT_KEYS, _values("wait")),
     )
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("switch", "loop", "flow", "signal", "approval", "emit", "fail", "group", "agent", "join", "parallel")
+PLANNED = ("loop", "flow", "signal", "approval", "group", "agent", "join", "parallel")
 """Words that people will try; none of them is known yet."""
 
 

@@ -70,6 +70,8 @@ class _Compilation:
         self.parts = parts
         self.problems = problems
         self.ids = [step.id for step in parts.steps]
+        self.chosen: dict[str, str] = {}
+        """For the steps that a switch may choose: the switch."""
         self.checker = Checker(Surroundings.of(parts.keys, parts.ids), problems)
 
     def flow(self, canonical: str | None) -> Flow:
@@ -112,11 +114,30 @@ class _Compilation:
             for template in templates[step.id].values():
                 needed |= template.steps
             direct[step.id] = readable & needed
+        self.choices()
+        for chosen, switch in self.chosen.items():
+            if chosen in direct:
+                direct[chosen] |= {switch}
         needs = NAVIGATORS[self.parts.keys["navigator"]](self.ids, direct)
         places = {step.id: step.place for step in self.parts.steps}
         for cycle in cycles(needs):
             self.problems.add(places[cycle[0]], f"cycle: {_shown(cycle)}")
         return needs
+
+    def choices(self) -> None:
+        """Which switch decides about which steps: of a step, one at most."""
+        for step in self.parts.steps:
+            if step.kind.name != "switch":
+                continue
+            listed = [(("switch", i, "then"), case["then"]) for i, case in enumerate(step.keys.get("switch", ()))]
+            for path, names in (*listed, (("default",), step.keys.get("default", ()))):
+                for index, name in enumerate(names):
+                    place = (*step.place, *path, index)
+                    if name not in self.parts.ids:
+                        hint = self.problems.hint(name, self.parts.ids)
+                        self.problems.add(place, f"unknown step {name!r}{hint}")
+                    elif self.chosen.setdefault(name, step.id) != step.id:
+                        self.problems.add(place, f"switch {self.chosen[name]} decides about {name} already")
 
     def step(self, step: StepParts, templates: Mapping[str, CompiledTemplate], needs: tuple[str, ...]) -> StepSpec:
         """The compiled step."""
@@ -144,6 +165,7 @@ class _Compilation:
             labels=keys.get("labels", {}),
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
+            chosen_by=self.chosen.get(step.id, ""),
             settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys())},
             templates={} if calls else {key: templates[key] for key in templates if key not in ("if", "with")},
         )

@@ -49,6 +49,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "late_result": EventClass.EVENT_CLASS_STEPS,
     "attempt_logged": EventClass.EVENT_CLASS_STEPS,
     "step_waiting": EventClass.EVENT_CLASS_STEPS,
+    "event_emitted": EventClass.EVENT_CLASS_STEPS,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

@@ -184,6 +184,52 @@ class FlowBuilder:
         length = str(for_) if isinstance(for_, Expression) else _duration("wait", for_)
         return self._add(id, {"wait": length if until is None else {"until": _plain(until)}, **_common(**common)})
 
+    def switch(
+        self,
+        id: str,  # noqa: A002 - the word of the language
+        *cases: tuple[Expression | str | bool, str | Iterable[str]],
+        default: str | Iterable[str] | None = None,
+        **common: Any,
+    ) -> Step:
+        """Add a step that chooses: the steps of the first case that is true run, the others that it names are skipped.
+
+        Args:
+            id: The step's id.
+            *cases: Conditions, each with the id or ids of the steps that run then; these may be added later.
+            default: The id or ids of the steps that run where no case is true.
+            **common: `needs`, `if_`, `name`, `on_error`, as in `call`.
+
+        Raises:
+            ValueError: The id is taken.
+        """
+        made = [{"if": _condition(condition), "then": _ids(then)} for condition, then in cases]
+        return self._add(
+            id, {"switch": made, "default": None if default is None else _ids(default), **_common(**common)}
+        )
+
+    def emit(
+        self,
+        id: str,  # noqa: A002 - the word of the language
+        event: str,
+        with_: Mapping[str, Any] | Expression | None = None,
+        **common: Any,
+    ) -> Step:
+        """Add a step that publishes an event of the flow's own, with `with_` as payload; `common` as in `wait`."""
+        return self._add(id, {"emit": event, "with": _inputs(with_, {}), **_common(**common)})
+
+    def fail(
+        self,
+        id: str,  # noqa: A002 - the word of the language
+        code: str,
+        message: str | None = None,
+        *,
+        retryable: bool | None = None,
+        **common: Any,
+    ) -> Step:
+        """Add a step that ends by a failure with this code and message; `common` as in `wait`."""
+        failure = _given({"code": code, "message": message, "retryable": retryable})
+        return self._add(id, {"fail": failure, **_common(**common)})
+
     def to_dict(self) -> dict[str, Any]:
         """The document as plain values, with the keys of the YAML form."""
         document = {**self._keys, "steps": {id_: dict(keys) for id_, keys in self._steps.items()}}
@@ -198,6 +244,10 @@ class FlowBuilder:
             raise ValueError(f"there is a step {id_!r} already")
         self._steps[id_] = _given(keys)
         return Step(id_)
+
+
+def _ids(steps: str | Iterable[str]) -> list[str]:
+    return [steps] if isinstance(steps, str) else list(steps)
 
 
 def _common(

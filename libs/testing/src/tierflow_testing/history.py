@@ -232,6 +232,11 @@ class _Checker:
         step.waits = True
         step.due = event.until if event.reason == "TIMER" else None
 
+    def on_EventEmitted(self, event: Any, time: int) -> None:  # noqa: N802
+        step = self._touch(event.step_id)
+        self._needs_ended(event.step_id)
+        self.expect(not step.epoch and step.expanded < 0, "V2", f"{event.step_id} emits after an attempt")
+
     def _items_ended(self, name: str, step: _Step) -> None:
         left = [i for i in range(step.expanded) if not self._step(f"{name}[{i}]").ended]
         self.expect(not left, "V4", f"{name} ended before its items {left[:5]}")

@@ -180,6 +180,11 @@ def _step_waiting(e: events.StepWaiting) -> dict[str, Any]:
     return {"step_id": e.step_id, "step_waiting": ev.StepWaiting(reason=e.reason, until=until)}
 
 
+def _event_emitted(e: events.EventEmitted) -> dict[str, Any]:
+    emitted = ev.EventEmitted(name=e.name, payload=wire.payload_to_proto(e.payload))
+    return {"step_id": e.step_id, "event_emitted": emitted}
+
+
 _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.RunCreated: _run_created,
     events.RunStateChanged: _run_state_changed,
@@ -196,6 +201,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.LateResult: _late_result,
     events.AttemptLogged: _attempt_logged,
     events.StepWaiting: _step_waiting,
+    events.EventEmitted: _event_emitted,
 }
 
 
@@ -303,6 +309,11 @@ def _from_waiting(m: ev.Event) -> events.RunEvent:
     return events.StepWaiting(step_id=m.step_id, reason=p.reason, until=until)
 
 
+def _from_emitted(m: ev.Event) -> events.RunEvent:
+    p = m.event_emitted
+    return events.EventEmitted(step_id=m.step_id, name=p.name, payload=_payload(p, "payload") or "{}")
+
+
 def log_lines(lines: Iterable[step_pb2.LogLine]) -> tuple[LogLine, ...]:
     """Log lines of an attempt."""
     return tuple(LogLine(time=wire.micros(line.time), stream=line.stream, text=line.text) for line in lines)
@@ -324,6 +335,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "late_result": _from_late,
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,
+    "event_emitted": _from_emitted,
 }
 
 

@@ -119,6 +119,34 @@ def wait(step_id: str, length: str, *needs: str, **more: Any) -> StepSpec:
     return StepSpec(id=step_id, kind="wait", handler="", needs=needs, with_=Value({}), templates=templates, **more)
 
 
+def switch(step_id: str, cases: list[tuple[Any, list[str]]], *needs: str, **more: Any) -> StepSpec:
+    """A step that chooses among steps; each case is a template or a truth."""
+    templates = {f"case{i}": when if hasattr(when, "resolve") else Value(when) for i, (when, _) in enumerate(cases)}
+    settings = {"switch": [{"then": then} for _, then in cases], **more.pop("settings", {})}
+    return StepSpec(
+        id=step_id,
+        kind="switch",
+        handler="",
+        needs=needs,
+        with_=Value({}),
+        templates=templates,
+        settings=settings,
+        **more,
+    )
+
+
+def emit(step_id: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that publishes an event."""
+    more.setdefault("with_", Value({"n": 1}))
+    return StepSpec(id=step_id, kind="emit", handler="", needs=needs, settings={"emit": "it.was"}, **more)
+
+
+def fail(step_id: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that fails."""
+    said = {"fail": Value({"code": "NO", "message": "not so", "retryable": True})}
+    return StepSpec(id=step_id, kind="fail", handler="", needs=needs, with_=Value({}), templates=said, **more)
+
+
 NO_DELAY = RetryPolicy(max_attempts=1)
 
 

@@ -126,8 +126,11 @@ def _navigation(run: Run) -> None:
         needs = [run.steps[need] for need in spec.needs]
         if step.epoch or step.branches is not None:
             assert spec.always or all(_good(need) for need in needs), "V4"
+        if spec.chosen_by and not step.is_item and step.state not in ("PENDING", "SKIPPED", "CANCELLED"):
+            assert step.id in (run.steps[spec.chosen_by].output or ""), "V4"
         if step.state == "SKIPPED":
-            assert spec.condition is not None or not all(_good(need) for need in needs), "V4"
+            optional = spec.condition is not None or spec.chosen_by
+            assert optional or not all(_good(need) for need in needs), "V4"
         if step.branches is not None and step.ended:
             assert (step.state == "FAILED") == (step.branches.failed > spec.tolerate), "V19"
             assert step.state != "COMPLETED" or not step.branches.cancelled, "V19"

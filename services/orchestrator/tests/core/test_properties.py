@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -28,7 +29,24 @@ from tierflow_orchestrator.core.events import LateResult
 from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, RetryPolicy, Usage
 from tierflow_testing.history import check_history
 
-from .fakes import RUN_ID, SECOND, START, Computed, Ref, Value, call, create, flow, fold, map_, raising, wait
+from .fakes import (
+    RUN_ID,
+    SECOND,
+    START,
+    Computed,
+    Ref,
+    Value,
+    call,
+    create,
+    emit,
+    fail,
+    flow,
+    fold,
+    map_,
+    raising,
+    switch,
+    wait,
+)
 from .invariants import check_invariants
 
 CODES = ("TIMEOUT", "RATE_LIMITED", "HANDLER_REJECTED", "EXECUTOR_LOST")
@@ -50,7 +68,14 @@ CONDITIONS = PLAIN * 20 + [
 @st.composite
 def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
     needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
-    if draw(st.sampled_from([False] * 5 + [True])):
+    kind = draw(st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail"]))
+    if kind in ("emit", "fail"):
+        more = {
+            "on_error": draw(st.sampled_from(("stop", "continue", "continue"))),
+            **draw(st.sampled_from(CONDITIONS)),
+        }
+        return {"emit": emit, "fail": fail}[kind](step_id, *needs, **more)
+    if kind == "wait":
         length = draw(st.sampled_from(("5s", "0s", "1m", "never")))
         on_error = draw(st.sampled_from(("stop", "continue")))
         return wait(step_id, length, *needs, on_error=on_error, **draw(st.sampled_from(CONDITIONS)))
@@ -73,10 +98,23 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
 
 
 @st.composite
+def switched(draw: st.DrawFn, made: list[StepSpec]) -> list[StepSpec]:
+    """The same steps, the last two of them chosen by a switch that needs the first."""
+    first, middle, (one, other) = made[0], made[1:-2], made[-2:]
+    truths = st.sampled_from((True, False, Computed(raising)))
+    cases = [(draw(truths), [one.id]), (draw(truths), [one.id, other.id])]
+    route = switch("route", cases, first.id, settings={"default": draw(st.sampled_from(([], [other.id])))})
+    chosen = [replace(spec, needs=(*spec.needs, "route"), chosen_by="route") for spec in (one, other)]
+    return [first, route, *middle, *chosen]
+
+
+@st.composite
 def flows(draw: st.DrawFn) -> Flow:
     made: list[StepSpec] = []
     for number in range(draw(st.sampled_from((4, 3, 5, 6, 2, 1, 0)))):
         made.append(draw(specs(f"s{number}", [spec.id for spec in made])))
+    if len(made) > 2 and draw(st.sampled_from((False, False, True))):
+        made = draw(switched(made))
     return flow(
         *made,
         failure_policy=draw(st.sampled_from(("FAIL_FAST", "CONTINUE", "PAUSE"))),

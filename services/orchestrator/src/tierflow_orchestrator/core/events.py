@@ -161,6 +161,14 @@ class StepWaiting(Event):
     until: Micros | None = None
 
 
+class EventEmitted(Event):
+    """A step published an event of the flow's own."""
+
+    step_id: str
+    name: str
+    payload: Payload
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -177,4 +185,5 @@ RunEvent: TypeAlias = (
     | LateResult
     | AttemptLogged
     | StepWaiting
+    | EventEmitted
 )

@@ -137,7 +137,7 @@ def _ready(run: Run, step: Step) -> None:
     spec = run.spec(step)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
-    if step.blocked_by or spec.condition is not None or not step.handler:
+    if step.blocked_by or spec.condition is not None or spec.chosen_by or not step.handler:
         run.undecided.append(step.id)
 
 
@@ -295,6 +295,10 @@ def _late(run: Run, event: events.LateResult, time: Micros) -> None:
     _book(run, step, event.usage)
 
 
+def _emitted(run: Run, event: events.EventEmitted, time: Micros) -> None:
+    """What a flow publishes is in the journal; the run does not keep it."""
+
+
 def _logged(run: Run, event: events.AttemptLogged, time: Micros) -> None:
     """What an attempt wrote is in the journal; the run does not keep it."""
 
@@ -315,4 +319,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.LateResult: _late,
     events.AttemptLogged: _logged,
     events.StepWaiting: _waiting,
+    events.EventEmitted: _emitted,
 }

@@ -12,6 +12,7 @@ from tierflow_orchestrator.core import ending, events, failures
 from tierflow_orchestrator.core.branches import stopped
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.base import Complete, Expand, Fail, Proceed, Wait
+from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_orchestrator.core.step import Step
@@ -41,6 +42,9 @@ def _look(turn: Turn, step: Step) -> None:
     if step.blocked_by and not spec.always:
         blocker = turn.run.steps[step.blocked_by]
         turn.emit(events.StepSkipped(step_id=step.id, reason=f"needs {blocker.id}, which is {blocker.state}"))
+        return
+    if spec.chosen_by and step.id not in chosen(turn.run, spec.chosen_by):
+        turn.emit(events.StepSkipped(step_id=step.id, reason=f"{spec.chosen_by} has not chosen it"))
         return
     try:
         if spec.condition is not None:

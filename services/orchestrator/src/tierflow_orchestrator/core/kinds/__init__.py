@@ -7,12 +7,18 @@ from typing import Final
 
 from tierflow_orchestrator.core.kinds.base import Kind
 from tierflow_orchestrator.core.kinds.call import Call
+from tierflow_orchestrator.core.kinds.emit import Emit
+from tierflow_orchestrator.core.kinds.fail import FailKind
 from tierflow_orchestrator.core.kinds.map import Map
+from tierflow_orchestrator.core.kinds.switch import Switch
 from tierflow_orchestrator.core.kinds.wait import WaitKind
 
 KINDS: Final[Mapping[str, Kind]] = {
     "call": Call(),
     "map": Map(),
+    "emit": Emit(),
+    "fail": FailKind(),
+    "switch": Switch(),
     "wait": WaitKind(),
 }
 """By the name that `tierflow_flow.kinds` has for it."""

@@ -1,0 +1,25 @@
+"""Steps that publish an event of the flow's own (H10)."""
+
+from __future__ import annotations
+
+from tierflow_flow.definition import ExpressionError
+
+from tierflow_orchestrator.core.events import EventEmitted
+from tierflow_orchestrator.core.kinds.base import Complete, Kind, Proceed
+from tierflow_orchestrator.core.payloads import payload_of
+from tierflow_orchestrator.core.scope import RunScope, has_mark
+from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.turn import Turn
+
+
+class Emit(Kind):
+    """The event is in the run's journal, so that it is published exactly as reliably as the run's other events."""
+
+    def begin(self, turn: Turn, step: Step) -> Proceed:
+        """The event, and the step's end, at once."""
+        spec = turn.run.spec(step)
+        text = spec.with_.resolve_json(RunScope(turn.run, step))
+        if turn.run.large and has_mark(text):
+            raise ExpressionError("the payload of an event holds a stored value that is too large to be copied into it")
+        payload = payload_of(text, turn.blobs)
+        return Complete(facts=(EventEmitted(step_id=step.id, name=spec.settings["emit"], payload=payload),))
