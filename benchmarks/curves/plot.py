@@ -40,7 +40,7 @@ def axis(values: Sequence[float], *, log: bool) -> Axis:
     positive = [value for value in values if value > 0]
     if log and positive:
         low = 10.0 ** math.floor(math.log10(min(positive)))
-        high = 10.0 ** math.ceil(math.log10(max(positive) * 1.0001))
+        high = max(low * 10.0, 10.0 ** math.ceil(math.log10(max(positive)) - 1e-9))
         decades = round(math.log10(high / low))
         return Axis(low, high, log=True, marks=[low * 10.0**n for n in range(decades + 1)])
     step = _step(max([*positive, 1e-9]))

@@ -18,6 +18,7 @@ from tierflow_testing import children
 from tierflow_testing.ports import free_port, is_free
 from tierflow_testing.waiting import eventually
 
+from benchmarks import measuring
 from benchmarks.curves.stage import ROOT, Curve, Panel, Point, Size, client_of, standard, system
 
 EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -25,15 +26,21 @@ EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 async def measure(size: Size) -> AsyncIterator[Point]:
     """Two points (W1, W2) for each share."""
-    with _collector() as port:
+    with _collector() as (port, pid):
         await eventually(lambda: not is_free(port), 30, message="the collector listens")
         for label, percent, environment in [
             ("no collector", 0, {}),
             *((f"{share:.0%}", int(share * 100), _traced(port, share)) for share in (0.0, 0.1, 1.0)),
         ]:
+            before = measuring.cpu_seconds(pid)
             async with system(environment=environment) as stack, client_of(stack) as client:
-                async for point in standard(stack, client, size):
-                    yield {"traced": label, "percent": percent, **point, "line": f"{point['workload']}, {label}"}
+                points = [point async for point in standard(stack, client, size)]
+            received = round(
+                measuring.cpu_seconds(pid) - before, 2
+            )  # shows that spans arrived, all of them once the services have stopped
+            for point in points:
+                line = f"{point['workload']}, {label}"
+                yield {"traced": label, "percent": percent, **point, "collector_cpu_s": received, "line": line}
 
 
 def _traced(port: int, share: float) -> dict[str, str]:
@@ -41,13 +48,13 @@ def _traced(port: int, share: float) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _collector() -> Iterator[int]:
+def _collector() -> Iterator[tuple[int, int]]:
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "benchmarks.curves.tracing", str(port)]
         process = children.spawn(command, log=Path(directory) / "collector.log", directory=ROOT)
         try:
-            yield port
+            yield port, process.pid
         finally:
             children.end(process, signal.SIGTERM, 5.0)
 
