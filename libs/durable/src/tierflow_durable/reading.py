@@ -21,6 +21,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+LARGEST = 2**63 - 1
+"""The largest number that the database keeps."""
+
+
 class JournalRow(msgspec.Struct, frozen=True, gc=False):
     """Events first_seq … seq of an entity; `data` is a serialised EventBatch with only its events set."""
 
@@ -139,7 +143,8 @@ class Reader(Generic[S]):
 
     async def events(self, entity_id: str, after_seq: int, limit: int = 1000) -> list[JournalRow]:
         """Journal rows of an entity that hold events after `after_seq`, in order."""
-        rows = await self._host.database.fetch("journal_of", id=entity_id, after=after_seq, limit=limit)
+        after = min(after_seq, LARGEST)  # what clients may say goes further than any journal
+        rows = await self._host.database.fetch("journal_of", id=entity_id, after=after, limit=limit)
         return [JournalRow(row["first_seq"], row["seq"], row["data"]) for row in rows]
 
     async def watch(

@@ -7,6 +7,7 @@ import random
 from typing import Any, Generic, TypeVar
 
 import grpc
+import msgspec
 from tierflow_contracts.common.v1 import peer_service_pb2, peer_service_pb2_grpc
 from tierflow_runtime import wire
 from tierflow_runtime.errors import failure
@@ -157,7 +158,7 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
 
     async def _one(self, item: peer_service_pb2.ForwardedCommand) -> peer_service_pb2.ForwardedReply:
         try:
-            done, reply = await self._router.here(item.entity_id, self._host.machine.load_command(item.command))
+            done, reply = await self._router.here(item.entity_id, self._read(item.command))
             if not done:
                 raise FailureError(
                     failure(
@@ -170,3 +171,16 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
             return peer_service_pb2.ForwardedReply(reply=self._host.machine.dump_reply(reply))
         except FailureError as error:
             return peer_service_pb2.ForwardedReply(failure=wire.failure_to_proto(error.failure))
+
+    def _read(self, coded: bytes) -> Any:
+        try:
+            return self._host.machine.load_command(coded)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FailureError(
+                failure(
+                    "INVALID_REQUEST",
+                    f"the command cannot be read: {error}",
+                    component="durable",
+                    operation="forward",
+                )
+            ) from error

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import grpc
 import msgspec
+from google.protobuf.message import DecodeError
 
 from tierflow_runtime.classify import failure_of_exception
-from tierflow_runtime.errors import abort
+from tierflow_runtime.errors import abort, failure
 from tierflow_runtime.logs import get_log, set_call_fields
 from tierflow_runtime.security import Authenticator, Caller, set_caller
 from tierflow_runtime.tracecontext import parse_traceparent
@@ -61,26 +62,21 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         method = handler_call_details.method
         if handler is None or method.startswith(_OPEN):
             return handler
+        read, write = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._answer(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.unary_unary_rpc_method_handler(self._answer(handler.unary_unary, method), _one(read), write)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(
-                self._answer(handler.stream_unary, method), handler.request_deserializer, handler.response_serializer
-            )
+            return grpc.stream_unary_rpc_method_handler(self._answer(handler.stream_unary, method), _each(read), write)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.stream_stream_rpc_method_handler(
-            self._stream(handler.stream_stream, method), handler.request_deserializer, handler.response_serializer
-        )
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method), _one(read), write)
+        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method), _each(read), write)
 
     def _answer(self, behaviour: Any, method: str) -> Callable[..., Any]:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 await self._enter(context)
+                if isinstance(request, FailureError):
+                    raise request
                 return await behaviour(request, context)
             except grpc.aio.AbortError:
                 raise
@@ -93,6 +89,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 await self._enter(context)
+                if isinstance(request, FailureError):
+                    raise request
                 async for message in behaviour(request, context):
                     yield message
             except grpc.aio.AbortError:
@@ -103,6 +101,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         async def written(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             try:
                 await self._enter(context)
+                if isinstance(request, FailureError):
+                    raise request
                 await behaviour(request, context)
             except grpc.aio.AbortError:
                 raise
@@ -129,7 +129,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         """What the caller sees: a failure as it was raised; for anything else one without internals, whose error id is in the log beside the stack."""
         operation = method.rpartition("/")[2]
         seen = failure_of_exception(error, self._component, operation)
-        if seen.code == "INTERNAL" and not isinstance(error, FailureError):
+        # What another tier has said is its failure, with the error id of its log.
+        if seen.code == "INTERNAL" and not isinstance(error, FailureError | grpc.RpcError):
             error_id = secrets.token_hex(8)
             log.error("call failed by a defect", error=error, method=method, error_id=error_id)
             seen = msgspec.structs.replace(
@@ -146,6 +147,35 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         for tell in self._on_failure:
             tell(seen)
         return seen
+
+
+def _one(deserialize: Any) -> Callable[[bytes], Any]:
+    """Reads the one message of a call. gRPC reads it before any code of ours, where an error would be UNKNOWN: so it is handed on instead."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return _undecodable(error)
+
+    return read
+
+
+def _each(deserialize: Any) -> Callable[[bytes], Any]:
+    """Reads the messages of a stream: what cannot be read is raised where the stream is read."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            raise _undecodable(error) from error
+
+    return read
+
+
+def _undecodable(error: DecodeError) -> FailureError:
+    """The bytes of a message are not of its type: damaged, cut off, nested too deep, or text that is not UTF-8."""
+    return FailureError(failure("INVALID_REQUEST", f"The message cannot be read: {error}", retryable=False))
 
 
 def _request_id(metadata: dict[str, str | bytes]) -> str:
