@@ -176,6 +176,16 @@ class Writer:
         self._committed(batch.writes, created)
 
     async def _bisect(self, batch: Batch, error: BaseException) -> None:
+        now = self._clock.now()
+        acknowledgements = batch.acknowledgements
+        if acknowledgements and batch.writes:
+            # Apart: an acknowledgement that cannot be stored must not be held against entities (F27).
+            await self._commit(Batch(batch.writes, [], self._me, now))
+            await self._commit(Batch([], acknowledgements, self._me, now))
+            return
+        if acknowledgements:
+            await self._bisect_acknowledgements(acknowledgements, error)
+            return
         if len(batch.writes) <= 1:
             log.error(
                 "a row cannot be stored",
@@ -184,12 +194,18 @@ class Writer:
             )
             for write in batch.writes:
                 self._refused(write, error)
-            if batch.writes and batch.acknowledgements:
-                await self._commit(Batch([], batch.acknowledgements, self._me, self._clock.now()))
             return
         middle = len(batch.writes) // 2
-        await self._commit(Batch(batch.writes[:middle], batch.acknowledgements, self._me, self._clock.now()))
-        await self._commit(Batch(batch.writes[middle:], [], self._me, self._clock.now()))
+        await self._commit(Batch(batch.writes[:middle], [], self._me, now))
+        await self._commit(Batch(batch.writes[middle:], [], self._me, now))
+
+    async def _bisect_acknowledgements(self, some: list[tuple[str, int]], error: BaseException) -> None:
+        if len(some) == 1:
+            log.warning("an acknowledgement names no entity", entity_id=some[0][0][:60], reason=str(error))
+            return
+        middle = len(some) // 2
+        await self._commit(Batch([], some[:middle], self._me, self._clock.now()))
+        await self._commit(Batch([], some[middle:], self._me, self._clock.now()))
 
     async def _outcome(self, connection: asyncpg.Connection[Any], batch: Batch) -> frozenset[str] | None:
         """Whether a batch whose reply was lost had committed (rule R4): the new entities it made, or None where it had not.

@@ -12,6 +12,8 @@ from tierflow_runtime.values import Violation
 
 LONGEST_TEXT: Final = 200
 LONGEST_STEP_ID: Final = 500
+LAST_GENERATION: Final = 2**31 - 1
+"""The database keeps generations in 32 bits with a sign."""
 LARGEST_INLINE: Final = 1024 * 1024
 """Bytes of the largest value, or source of a flow, that may be sent inline."""
 PLACEHOLDERS: Final = frozenset(

@@ -17,6 +17,7 @@ from tierflow_contracts.common.v1.flow_pb2 import FlowRef
 from tierflow_runtime.contract_basics import (
     HASH,
     LARGEST_INLINE,
+    LAST_GENERATION,
     LONGEST_STEP_ID,
     LONGEST_TEXT,
     PLACEHOLDERS,
@@ -74,6 +75,9 @@ def check_context(context: ExecutionContext, found: list[Violation], now: Micros
     if context.depth > DEEPEST_CONTEXT:
         wrong = f"is {context.depth}; at most {DEEPEST_CONTEXT} levels may be nested"
         found.append(Violation(field="context.depth", description=wrong))
+    if context.generation > LAST_GENERATION:
+        wrong = f"is {context.generation}; at most {LAST_GENERATION} are counted"
+        found.append(Violation(field="context.generation", description=wrong))
     if context.traceparent and not valid_traceparent(context.traceparent):
         wrong = "is not a W3C traceparent; leave it empty to start a trace"
         found.append(Violation(field="context.traceparent", description=wrong))

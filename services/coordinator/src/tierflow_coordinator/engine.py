@@ -264,7 +264,7 @@ class Engine:
                 if len(self._unknown) >= MOST_REMEMBERED:
                     self._unknown.clear()
                 self._unknown.add(finish.run_id)
-                log.error("a result of an unknown swarm", swarm_id=swarm_id, run_id=finish.run_id)
+                log.warning("a result of an unknown swarm", swarm_id=swarm_id, run_id=finish.run_id)
         finally:
             self._routing.discard(finish.run_id)
 

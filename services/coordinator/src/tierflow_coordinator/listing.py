@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_durable.reading import ListFilter
 from tierflow_runtime.contract import refuse_if
-from tierflow_runtime.contract_basics import LONGEST_TEXT, check_text
+from tierflow_runtime.contract_basics import (
+    LONGEST_TEXT,
+    check_not_negative,
+    check_text,
+    sound_duration,
+    sound_timestamp,
+)
 from tierflow_runtime.values import Violation
 from tierflow_runtime.wire import SWARM_STATES, micros
 
@@ -59,10 +66,26 @@ def _wrong_with(request: api.ListSwarmsRequest) -> list[Violation]:
         found.append(Violation(field="trace_id", description="is not 32 hex digits"))
     unknown = [index for index, state in enumerate(request.states) if not SWARM_STATES.knows(state)]
     found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
-    check_text("flow_name", request.flow_name, found, longest=LONGEST_TEXT)
+    check_text("flow_name", request.flow_name, found)
     for key, value in request.labels.items():
-        check_text(f"labels[{key}]", value, found, longest=LONGEST_TEXT)
+        check_text(f"labels[{key[:LONGEST_TEXT]}]", key, found)
+        check_text(f"labels[{key[:LONGEST_TEXT]}]", value, found)
+    for field in ("created_after", "created_before"):
+        sound_timestamp(field, getattr(request, field), found)
     return found
+
+
+def longest_wait(timeout: Duration) -> float:
+    """The seconds for which a caller wants to wait.
+
+    Raises:
+        FailureError: INVALID_REQUEST.
+    """
+    found: list[Violation] = []
+    if sound_duration("timeout", timeout, found):
+        check_not_negative("timeout", micros(timeout), found)
+    refuse_if(found, "service", "WaitSwarm")
+    return micros(timeout) / 1_000_000
 
 
 def check_texts(**texts: str) -> None:

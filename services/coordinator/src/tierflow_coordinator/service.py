@@ -15,7 +15,7 @@ from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure
 from tierflow_runtime.security import Caller, caller_of
 from tierflow_runtime.values import Failure, FailureError
-from tierflow_runtime.wire import SWARM_STATES, micros
+from tierflow_runtime.wire import SWARM_STATES
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
@@ -134,8 +134,8 @@ class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
 
     async def WaitSwarm(self, request: api.WaitSwarmRequest, context: Any) -> api.WaitSwarmResponse:
         """See the proto."""
+        timeout = listing.longest_wait(request.timeout) if request.HasField("timeout") else None
         await self._visible(request.swarm_id, caller_of(context))
-        timeout = micros(request.timeout) / 1_000_000 if request.HasField("timeout") else None
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         listener = _resolve(ended)
         self._engine.waiting.listen(request.swarm_id, listener)

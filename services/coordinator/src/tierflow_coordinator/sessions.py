@@ -77,8 +77,12 @@ class Session:
         self._frames.close()
 
     def _read_over(self, reader: asyncio.Task[None]) -> None:
-        """A stream that broke has nobody to write to."""
-        if reader.cancelled() or reader.exception() is not None:
+        """A stream that broke has nobody to write to; one with a message that cannot be read ends with that."""
+        if reader.cancelled():
+            self._frames.close()
+        elif (error := reader.exception()) is not None:
+            if isinstance(error, FailureError):
+                self._refusal = error.failure
             self._frames.close()
 
     async def _read(self, requests: AsyncIterator[api.ExecuteSwarmsRequest]) -> None:

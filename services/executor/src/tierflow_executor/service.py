@@ -43,6 +43,8 @@ class ExecutorService:
         finally:
             self._engine.disconnect(stream)
             reader.cancel()
+        if stream.unreadable is not None:
+            raise stream.unreadable
         if stream.refused:
             text = f"instance {stream.instance} was replaced; nothing of it is taken any more"
             raise FailureError(failure("FENCED", text, tier=3, component="executor", operation="ExecuteSteps"))
@@ -56,6 +58,8 @@ class ExecutorService:
                 self._engine.receive(stream, frame)
         except grpc.RpcError as error:
             log.info("stream lost", instance_id=stream.instance, detail=str(error))
+        except FailureError as error:
+            stream.unreadable = error
         except Exception as error:  # a defect ends this stream, visibly, and not the process (F27)
             self._engine.note_defect(error)
             raise

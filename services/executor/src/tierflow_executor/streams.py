@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_runtime.values import FailureError
 
 from tierflow_executor.core.slots import shares
 from tierflow_executor.outbox import Outbox
@@ -19,15 +20,17 @@ class Stream:
         outbox: What goes to it.
         slots: What it was last told that it may use.
         refused: Whether it was closed because its instance was replaced.
+        unreadable: What came that is no message, which ended it.
     """
 
-    __slots__ = ("instance", "outbox", "refused", "slots")
+    __slots__ = ("instance", "outbox", "refused", "slots", "unreadable")
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
         self.outbox = Outbox()
         self.slots = 0
         self.refused = False
+        self.unreadable: FailureError | None = None
 
     def close(self, *, refused: bool = False) -> None:
         """Ends the stream once what is in its outbox is written."""

@@ -30,6 +30,7 @@ from tierflow_orchestrator.machine import RunMachine
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_orchestrator.spans import RunSpans
+from tierflow_orchestrator.starting import Starting
 
 log = get_log(__name__)
 
@@ -98,7 +99,8 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         ),
     )
     engine.on_ended, engine.on_state = sessions.ended, sessions.changed
-    runs = service.OrchestratorService(durable, flows, dispatcher, sessions, most_runs=settings.most_runs)
+    starting = Starting(durable, flows, dispatcher, most_runs=settings.most_runs)
+    runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
     server.add(service.FLOW_SERVICE, rpc.add_FlowServiceServicer_to_server, service.FlowService(flows, dispatcher))
     server.add(blobs.SERVICE, rpc.add_BlobServiceServicer_to_server, blobs.BlobService(durable))
@@ -121,6 +123,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         await server.announce_ready(instance_id=durable.instance_id)
         loops.append(asyncio.create_task(_show_readiness(server, durable)))
         await _until(stop, fenced, loops)
+        starting.draining = True
         await _drain(settings, server, durable, sessions)
     finally:
         for loop in loops:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.duration_pb2 import Duration
+from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_durable.reading import ListFilter
 from tierflow_runtime import wire
-from tierflow_runtime.contract import refusal
+from tierflow_runtime.contract import refusal, refuse_if
+from tierflow_runtime.contract_basics import (
+    LAST_GENERATION,
+    LONGEST_TEXT,
+    check_not_negative,
+    check_text,
+    check_uuid,
+    sound_duration,
+    sound_timestamp,
+)
+from tierflow_runtime.contract_parts import check_flow_ref
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import Failure, FailureError, Violation
 
 from tierflow_orchestrator.link import Link
 
 T = TypeVar("T")
+
+LONGEST_REASON = 2000
+_PLACE = re.compile(r"[0-9]{1,9}")
 
 
 def violated(field: str, description: str, operation: str = "") -> FailureError:
@@ -27,11 +42,11 @@ def violated(field: str, description: str, operation: str = "") -> FailureError:
 
 
 def valid_id(field: str, text: str) -> str:
-    """The id, if it is a UUID. Raises FailureError INVALID_REQUEST."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise violated(field, f"{text[:60]!r} is not a UUID") from None
+    """The id, if it is one. Raises FailureError INVALID_REQUEST."""
+    found: list[Violation] = []
+    check_uuid(field, text, found, required=True)
+    refuse_if(found, "orchestrator")
+    return text
 
 
 def page_size(given: int, default: int, *, most: int = 1000, field: str = "page_size") -> int:
@@ -41,10 +56,75 @@ def page_size(given: int, default: int, *, most: int = 1000, field: str = "page_
     return given or default
 
 
-def moment(request: Any, field: str) -> int | None:
-    """An optional moment in microseconds."""
-    value: Timestamp = getattr(request, field)
-    return wire.micros(value) if request.HasField(field) else None
+def place(token: str) -> int:
+    """The place that a token of a list of steps names. Raises FailureError INVALID_REQUEST."""
+    if token and not _PLACE.fullmatch(token):
+        raise violated("page_token", "not a token of this list", "list_steps")
+    return int(token or 0)
+
+
+def longest_wait(timeout: Duration) -> float:
+    """The seconds for which a caller wants to wait. Raises FailureError INVALID_REQUEST."""
+    found: list[Violation] = []
+    if sound_duration("timeout", timeout, found):
+        check_not_negative("timeout", wire.micros(timeout), found)
+    refuse_if(found, "orchestrator")
+    return wire.micros(timeout) / 1_000_000
+
+
+def sound_texts(**texts: str) -> None:
+    """Refuses texts that could not be stored. Raises FailureError INVALID_REQUEST."""
+    found: list[Violation] = []
+    for field, text in texts.items():
+        check_text(field, text, found, longest=LONGEST_REASON if field == "reason" else LONGEST_TEXT)
+    refuse_if(found, "orchestrator")
+
+
+def sound_ref(ref: flow_pb2.FlowRef) -> flow_pb2.FlowRef:
+    """The reference, if it names a flow or brings one along. Raises FailureError INVALID_REQUEST."""
+    found: list[Violation] = []
+    check_flow_ref("flow", ref, found)
+    refuse_if(found, "orchestrator", "find_flow")
+    return ref
+
+
+def sound_acknowledgement(acknowledgement: pb.RunAcknowledgement) -> bool:
+    """Whether there can be such a run and generation."""
+    found: list[Violation] = []
+    check_uuid("run_id", acknowledgement.run_id, found, required=True)
+    return not found and acknowledgement.generation <= LAST_GENERATION
+
+
+def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
+    """The filter of a list of runs. Raises FailureError INVALID_REQUEST with everything that is wrong."""
+    found: list[Violation] = []
+    for field in ("tenant", "user_id", "flow_name", "trace_id"):
+        check_text(field, getattr(request, field), found)
+    for key, value in request.labels.items():
+        check_text(f"labels[{key[:LONGEST_TEXT]}]", key, found)
+        check_text(f"labels[{key[:LONGEST_TEXT]}]", value, found)
+    for field in ("swarm_id", "page_token"):
+        check_uuid(field, getattr(request, field), found)
+    for field in ("created_after", "created_before"):
+        sound_timestamp(field, getattr(request, field), found)
+    unknown = [index for index, state in enumerate(request.states) if not wire.RUN_STATES.knows(state)]
+    found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
+    if not 0 <= request.page_size <= 1000:
+        found.append(Violation(field="page_size", description="must be 0 to 1000"))
+    refuse_if(found, "orchestrator", "list_runs")
+    return ListFilter(
+        tenant=tenant,
+        user_id=request.user_id or None,
+        parent_id=request.swarm_id or None,
+        states=tuple(wire.RUN_STATES.name(state) for state in request.states),
+        name=request.flow_name or None,
+        labels=dict(request.labels),
+        created_after=wire.micros(request.created_after) if request.HasField("created_after") else None,
+        created_before=wire.micros(request.created_before) if request.HasField("created_before") else None,
+        trace_id=request.trace_id or None,
+        before_id=request.page_token or None,
+        limit=request.page_size or 100,
+    )
 
 
 def no_handlers(missing: Sequence[str]) -> Failure:

@@ -83,13 +83,10 @@ class Flows:
     async def register(self, tenant: str, source: flow_pb2.FlowSource, *, anonymous: bool) -> tuple[Flow, bool]:
         """Checks and stores a flow. Returns it, and whether it is new. Raises FailureError FLOW_INVALID, ALREADY_EXISTS, DATABASE_UNAVAILABLE."""
         flow = await self.compile(source)
-        now = self._clock.now()
-        new = await self._database.fetch(
-            _query("put_flow"), hash=flow.hash, name=flow.name, version=flow.version, description=flow.description, definition=flow.canonical,
-            handlers=list(flow.handlers), steps=len(flow.steps), created_at=now,
-        )  # fmt: skip
+        new = await self.store(flow)
         if anonymous:
-            return flow, bool(new)
+            return flow, new
+        now = self._clock.now()
         named = await self._database.fetch(
             _query("put_version"), tenant=tenant, name=flow.name, version=flow.version, hash=flow.hash, created_at=now
         )
@@ -110,6 +107,14 @@ class Flows:
                     )
                 )
         return flow, bool(named)
+
+    async def store(self, flow: Flow) -> bool:
+        """Stores a compiled flow by its content; whether it is new. Raises FailureError DATABASE_UNAVAILABLE."""
+        new = await self._database.fetch(
+            _query("put_flow"), hash=flow.hash, name=flow.name, version=flow.version, description=flow.description, definition=flow.canonical,
+            handlers=list(flow.handlers), steps=len(flow.steps), created_at=self._clock.now(),
+        )  # fmt: skip
+        return bool(new)
 
     async def find(self, tenant: str, ref: flow_pb2.FlowRef) -> Flow:
         """The flow that a reference names or brings along. Raises FailureError FLOW_NOT_FOUND, FLOW_INVALID, DATABASE_UNAVAILABLE."""

@@ -12,24 +12,24 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as rpc
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.durable import Durable
-from tierflow_durable.entity import Created
 from tierflow_durable.ids import uuid7
-from tierflow_durable.reading import Idle, ListFilter
+from tierflow_durable.reading import Idle
 from tierflow_runtime import wire
-from tierflow_runtime.contract import check_run_request, refusal
-from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure, public
 from tierflow_runtime.security import caller_of
-from tierflow_runtime.values import Failure, FailureError, Violation
+from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator import views
 from tierflow_orchestrator.checks import (
     chain,
-    moment,
-    no_handlers,
+    list_filter,
+    longest_wait,
     page_size,
+    place,
     schema_json,
     shown_link,
+    sound_ref,
+    sound_texts,
     valid_id,
     violated,
 )
@@ -37,11 +37,11 @@ from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows, flow_to_proto
 from tierflow_orchestrator.sessions import Sessions
+from tierflow_orchestrator.starting import Starting
 
 SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 
-Answer = Callable[[pb.StartRunResponse | FailureError], None]
 _COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
     pb.RUN_COMMAND_PAUSE: commands.Pause,
     pb.RUN_COMMAND_RESUME: commands.Resume,
@@ -52,119 +52,15 @@ _COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
 class OrchestratorService(rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
-    def __init__(
-        self, durable: Durable, flows: Flows, dispatcher: Dispatcher, sessions: Sessions, *, most_runs: int
-    ) -> None:
+    def __init__(self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions) -> None:
         self._durable = durable
-        self._flows = flows
+        self._starting = starting
         self._dispatcher = dispatcher
         self._sessions = sessions
-        self._most_runs = most_runs
-        sessions.start = self.start
+        sessions.start = starting.start
         sessions.command = self.command
 
     # --- starting and steering ---
-
-    def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
-        """Takes a run, or attaches to it; `answer` hears after the commit. Everything is checked before anything is stored (A5)."""
-        now = self._durable.clock.now()
-        answer = self._unless_known(request.context.run_id, answer)
-        violations = check_run_request(request, now)
-        if violations:
-            answer(FailureError(refusal(violations, component="orchestrator", operation="start_run")))
-            return
-        if refused := self._refusal():
-            answer(FailureError(refused))
-            return
-        flow = self._flows.cached(request.input.flow.hash) if request.input.flow.hash else None
-        if flow is None:
-            self._durable.host.spawn(self._find_and_start(request, answer))
-            return
-        self._create(request, flow, answer)
-
-    def _unless_known(self, run_id: str, answer: Answer) -> Answer:
-        """What would refuse a new run (a handler that is gone, a deadline that has passed) does not refuse one that exists: a coordinator attaches to it."""
-        unsound: list[Violation] = []
-        check_uuid("context.run_id", run_id, unsound, required=True)
-
-        async def look(refused: FailureError) -> None:
-            try:
-                row = await self._durable.reader.row(run_id)
-            except FailureError as error:
-                answer(error)
-                return
-            if row is None:
-                answer(refused)
-            else:
-                answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(row.state), created=False))
-
-        def answered(result: pb.StartRunResponse | FailureError) -> None:
-            if isinstance(result, FailureError) and not unsound:
-                self._durable.host.spawn(look(result))
-            else:
-                answer(result)
-
-        return answered
-
-    def _refusal(self) -> Failure | None:
-        if self._sessions.draining or not self._durable.ready:
-            return failure(
-                "UNAVAILABLE",
-                "this orchestrator takes no runs now; ask another",
-                component="orchestrator",
-                operation="start_run",
-            )
-        if len(self._durable.host.entities) >= self._most_runs:
-            return failure(
-                "QUEUE_FULL",
-                f"{self._most_runs} runs are under way here",
-                component="orchestrator",
-                operation="start_run",
-                retry_after=1_000_000,
-            )
-        return None
-
-    async def _find_and_start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
-        try:
-            if request.input.flow.HasField("source"):
-                flow, _ = await self._flows.register(request.context.tenant, request.input.flow.source, anonymous=True)
-            else:
-                flow = await self._flows.find(request.context.tenant, request.input.flow)
-            self._create(request, flow, answer)
-        except FailureError as error:
-            answer(error)
-
-    def _create(self, request: run_pb2.RunExecutionRequest, flow: Any, answer: Answer) -> None:
-        try:
-            missing = self._dispatcher.missing(flow.handlers)
-        except FailureError as error:
-            answer(error)
-            return
-        if missing:
-            answer(FailureError(no_handlers(missing)))
-            return
-        now = self._durable.clock.now()
-        context = wire.context_from_proto(request.context, now)
-        command = commands.CreateRun(
-            context=context,
-            flow_hash=flow.hash,
-            flow_name=flow.name,
-            flow_version=flow.version,
-            input=wire.payload_from_proto(request.input.input) if request.input.HasField("input") else None,
-            allocation=wire.allocation_from_proto(request.allocation),
-            options=wire.options_from_proto(request.options),
-        )
-        run_id = context.run_id
-
-        def done(result: Created | FailureError) -> None:
-            if isinstance(result, FailureError):
-                answer(result)
-                return
-            entity = self._durable.host.entities.get(run_id)
-            state = entity.state.state if entity is not None else ""
-            answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(state), created=result.created))
-
-        self._durable.host.create_now(run_id, command, None, done)
 
     async def command(self, request: pb.CommandRunRequest) -> pb.CommandRunResponse:
         """Brings a command to its run, wherever that is. Raises FailureError."""
@@ -172,6 +68,7 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
         if make is None:
             raise violated("command", "set PAUSE, RESUME or CANCEL", "command_run")
         valid_id("run_id", request.run_id)
+        sound_texts(command_id=request.command_id, reason=request.reason, actor=request.actor)
         command_id = request.command_id or uuid7()
         reply = await self._durable.router.command(
             request.run_id, make(command_id=command_id, actor=request.actor, reason=request.reason), command_id
@@ -194,7 +91,7 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
             break
         else:
             return
-        if self._sessions.draining:
+        if self._starting.draining:
             raise FailureError(
                 failure(
                     "UNAVAILABLE",
@@ -208,7 +105,7 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
 
     async def StartRun(self, request: run_pb2.RunExecutionRequest, context: Any) -> pb.StartRunResponse:
         """See the proto."""
-        return await self._durable.host.answered(lambda answer: self.start(request, answer))
+        return await self._durable.host.answered(lambda answer: self._starting.start(request, answer))
 
     async def CommandRun(self, request: pb.CommandRunRequest, context: Any) -> pb.CommandRunResponse:
         """See the proto."""
@@ -236,25 +133,13 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
     ) -> pb.WaitRunResponse:
         """See the proto."""
         valid_id("run_id", request.run_id)
-        timeout = wire.micros(request.timeout) / 1_000_000 if request.HasField("timeout") else None
+        timeout = longest_wait(request.timeout) if request.HasField("timeout") else None
         ended = await self._durable.reader.wait_ended(request.run_id, timeout)
         return pb.WaitRunResponse(run=await self._show(request.run_id), ended=ended)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         """See the proto."""
-        wanted = ListFilter(
-            tenant=request.tenant or caller_of(context).tenant,
-            user_id=request.user_id or None,
-            parent_id=valid_id("swarm_id", request.swarm_id) if request.swarm_id else None,
-            states=tuple(wire.RUN_STATES.name(state) for state in request.states),
-            name=request.flow_name or None,
-            labels=dict(request.labels),
-            created_after=moment(request, "created_after"),
-            created_before=moment(request, "created_before"),
-            trace_id=request.trace_id or None,
-            before_id=valid_id("page_token", request.page_token) if request.page_token else None,
-            limit=page_size(request.page_size, 100),
-        )
+        wanted = list_filter(request, request.tenant or caller_of(context).tenant)
         page = await self._durable.reader.page(wanted)
         now = self._durable.clock.now()
         return pb.ListRunsResponse(
@@ -264,11 +149,9 @@ class OrchestratorService(rpc.OrchestratorServiceServicer):
     async def ListSteps(self, request: pb.ListStepsRequest, context: Any) -> pb.ListStepsResponse:
         """See the proto."""
         valid_id("run_id", request.run_id)
-        if request.page_token and not request.page_token.isdecimal():
-            raise violated("page_token", "not a token of this list", "list_steps")
         look = views.steps_page(
             request.step_id,
-            int(request.page_token or 0),
+            place(request.page_token),
             page_size(request.page_size, 1000),
             self._durable.clock.now(),
             payloads=request.include_payloads,
@@ -373,7 +256,7 @@ class FlowService(rpc.FlowServiceServicer):
     async def CheckFlow(self, request: pb.CheckFlowRequest, context: Any) -> pb.CheckFlowResponse:
         """See the proto."""
         try:
-            flow = await self._flows.find(caller_of(context).tenant, request.flow)
+            flow = await self._flows.find(caller_of(context).tenant, sound_ref(request.flow))
         except FailureError as error:
             if error.failure.code != "FLOW_INVALID":
                 raise
@@ -387,10 +270,12 @@ class FlowService(rpc.FlowServiceServicer):
 
     async def GetFlow(self, request: pb.GetFlowRequest, context: Any) -> pb.GetFlowResponse:
         """See the proto."""
-        return pb.GetFlowResponse(flow=flow_to_proto(await self._flows.find(caller_of(context).tenant, request.flow)))
+        flow = await self._flows.find(caller_of(context).tenant, sound_ref(request.flow))
+        return pb.GetFlowResponse(flow=flow_to_proto(flow))
 
     async def ListFlows(self, request: pb.ListFlowsRequest, context: Any) -> pb.ListFlowsResponse:
         """See the proto."""
+        sound_texts(name=request.name, page_token=request.page_token)
         flows, token = await self._flows.list(
             caller_of(context).tenant, request.name, page_size(request.page_size, 100), request.page_token
         )

@@ -15,6 +15,7 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.streams import Frames
 from tierflow_runtime.values import FailureError
 
+from tierflow_orchestrator.checks import sound_acknowledgement
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.views import result_of
 
@@ -33,6 +34,8 @@ class Session:
         self.instance_id = hello.instance_id
         self.name = hello.name
         self.frames = Frames()
+        self.refusal: FailureError | None = None
+        """Why the stream is ended, where what came on it cannot be read."""
 
 
 class Sessions:
@@ -72,6 +75,8 @@ class Sessions:
         try:
             async for frame in session.frames:
                 yield pb.ExecuteRunsResponse(**frame)
+            if session.refusal is not None:
+                raise session.refusal
         finally:
             reading.cancel()
             self._sessions.remove(session)
@@ -82,12 +87,14 @@ class Sessions:
         try:
             async for frame in requests:
                 self.take(session, frame)
+        except FailureError as error:
+            session.refusal = error
         finally:
             session.frames.close()
 
     def take(self, session: Session, frame: pb.ExecuteRunsRequest) -> None:
         """A batch from a coordinator: acknowledgements and commands before new work."""
-        for acknowledgement in frame.acknowledge:
+        for acknowledgement in filter(sound_acknowledgement, frame.acknowledge):
             self._results.pop(acknowledgement.run_id, None)
             self._interested.pop(acknowledgement.run_id, None)
             self._commands.pop(acknowledgement.run_id, None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class Accounts:
     flows: set[str] = field(default_factory=set)
     blobs: set[str] = field(default_factory=set)
     request_ids: set[str] = field(default_factory=set)
+    nameless: int = 0
+    """Swarms without a request id that may have been taken although nobody heard it."""
 
     def take(self, outcome: Outcome) -> None:
         """Notes one call."""
@@ -33,13 +36,12 @@ class Accounts:
             self._answered(name, answer)
         if name in ("StartRun", "CommandRun", "ExecuteRuns"):
             self._runs(name, outcome, requests)
-        unheard = outcome.status != "OK" or outcome.by_us
         for request in requests:
-            if name == "ExecuteSwarms" and unheard:
-                self.request_ids.update(each.context.request_id for each in request.execute)
-            elif name == "PutBlob" and outcome.status in ("OK", "CANCELLED"):
+            if name == "PutBlob" and outcome.failure is None:
                 self.blobs.add(request.sha256)
             self._sources(request, outcome)
+        if outcome.failure is None and outcome.status != "OK":
+            self._unheard(name, requests)
 
     def _answered(self, name: str, answer: Any) -> None:
         if name == "SubmitSwarm":
@@ -49,21 +51,32 @@ class Accounts:
         elif name == "RegisterFlow":
             self.flows.add(answer.flow.hash)
 
+    def _unheard(self, name: str, requests: list[Any]) -> None:
+        """This side was gone before an answer came: what was asked for may have been taken."""
+        field_of = {"SubmitSwarms": "requests", "ExecuteSwarms": "execute"}.get(name)
+        asked = [each for request in requests for each in getattr(request, field_of)] if field_of else requests
+        for each in asked if field_of or name == "SubmitSwarm" else ():
+            if each.context.request_id:
+                self.request_ids.add(each.context.request_id)
+            else:
+                self.nameless += 1
+
     def _runs(self, name: str, outcome: Outcome, requests: list[Any]) -> None:
         if name == "ExecuteRuns":
-            for answer in outcome.answers:
-                self.runs.update(each.run_id for each in (*answer.accepted, *answer.commands))
-            if outcome.status != "OK" or outcome.by_us:
-                self.runs.update(each.context.run_id for request in requests for each in request.execute)
-                self.runs.update(each.run_id for request in requests for each in request.commands)
-        elif outcome.status in ("OK", "CANCELLED"):
+            # A stream that is closed early may leave answers unheard; who was asked for once and refused was not taken.
+            answers: list[Any] = list(outcome.answers)
+            refused = {each.run_id for answer in answers for each in answer.refused}
+            asked = Counter(each.context.run_id for request in requests for each in request.execute)
+            self.runs.update(run_id for run_id, times in asked.items() if times > 1 or run_id not in refused)
+            self.runs.update(each.run_id for request in requests for each in request.commands)
+        elif outcome.failure is None:
             self.runs.update(request.context.run_id if name == "StartRun" else request.run_id for request in requests)
 
     def _sources(self, request: Message, outcome: Outcome) -> None:
         """A flow that came along with what was refused only when it was to be stored (its request id was taken) may be there."""
         if (
             outcome.reason == "REQUEST_ID_REUSED"
-            or outcome.by_us
+            or outcome.failure is None
             or outcome.case.method.name.endswith(("Swarms", "Runs"))
         ):
             for text, form in _texts(request):
@@ -72,8 +85,9 @@ class Accounts:
                 except FlowError:
                     continue
 
-    async def strangers(self, database_url: str) -> list[str]:
-        """What is stored that nobody was told of."""
+    async def strangers(self, database_url: str, own: Set[str]) -> list[str]:
+        """What is stored that nobody was told of; `own`: swarms that were not counted here."""
+        self.swarms.update(own)
         connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
         try:
             return [*await self._strange_entities(connection), *await self._strange_values(connection)]
@@ -84,7 +98,8 @@ class Accounts:
         swarms = {row["id"] for row in await connection.fetch("SELECT id::text FROM coordinator.entity")}
         keyed = await connection.fetch("SELECT request_id, entity_id::text FROM coordinator.request")
         unheard = {row["entity_id"] for row in keyed if row["request_id"] in self.request_ids}
-        found = [f"swarm {each}" for each in swarms - self.swarms - unheard]
+        strange = swarms - self.swarms - unheard
+        found = [f"swarm {each}" for each in strange] if len(strange) > self.nameless else []
         found += [f"request id {row['request_id']!r} of no swarm" for row in keyed if row["entity_id"] not in swarms]
         runs = await connection.fetch("SELECT id::text, parent_id::text FROM orchestrator.entity")
         found += [f"run {row['id']}" for row in runs if row["parent_id"] not in swarms and row["id"] not in self.runs]

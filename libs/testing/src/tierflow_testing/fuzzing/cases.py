@@ -145,7 +145,7 @@ def _execute_runs(world: World, maker: Maker) -> list[Message]:
 
     def command() -> Message:
         one = orc.CommandRunRequest(
-            run_id=chance.choice((uuid7(), *TEXTS)), command=chance.choice((0, 1, 2, 3)), command_id=uuid7()
+            run_id=chance.choice((uuid7(), *TEXTS)), command=chance.choice(orc.RunCommand.values()), command_id=uuid7()
         )
         return orc.ExecuteRunsRequest(commands=[one] * chance.choice((1, 3)))
 
@@ -201,12 +201,21 @@ def _execute_steps(world: World, maker: Maker) -> list[Message]:
 
 def _put_blob(world: World, maker: Maker) -> list[Message]:
     known = world.pools["sha256"][0]
-    named: Callable[[], Message] = lambda: orc.PutBlobRequest(sha256=maker.chance.choice((known, "0" * 64, *TEXTS)))  # noqa: E731
-    part: Callable[[], Message] = lambda: orc.PutBlobRequest(
-        chunk=maker.chance.choice((b"", b"fuzzed", b"\0" * 300_000))
-    )  # noqa: E731
-    right = [orc.PutBlobRequest(sha256=known), orc.PutBlobRequest(chunk=b"fuzzed")]
-    return maker.chance.choice(([], right, list(reversed(right)), _some(maker, (named, part, orc.PutBlobRequest))))
+
+    def named() -> Message:
+        return orc.PutBlobRequest(sha256=maker.chance.choice((known, "0" * 64, *TEXTS)))
+
+    def part() -> Message:
+        return orc.PutBlobRequest(chunk=maker.chance.choice((b"", b"fuzzed", b"\0" * 300_000)))
+
+    right: list[Message] = [orc.PutBlobRequest(sha256=known), orc.PutBlobRequest(chunk=b"fuzzed")]
+    choices: tuple[list[Message], ...] = (
+        [],
+        right,
+        list(reversed(right)),
+        _some(maker, (named, part, orc.PutBlobRequest)),
+    )
+    return maker.chance.choice(choices)
 
 
 _SCRIPTS: dict[str, Callable[[World, Any], list[Message]]] = {

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -18,7 +18,7 @@ DEEPEST = 5
 """Levels to which messages are made from nothing."""
 
 
-def is_map(field: FieldDescriptor) -> bool:
+def is_map(field: Any) -> bool:
     """Whether a field is a map."""
     return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 
@@ -51,7 +51,7 @@ class Maker:
 
     # --- filling ---
 
-    def _fill(self, message: Message, field: FieldDescriptor, depth: int) -> None:
+    def _fill(self, message: Message, field: Any, depth: int) -> None:
         if field.message_type is not None and not is_map(field) and depth >= DEEPEST:
             return
         if is_map(field):
@@ -65,14 +65,14 @@ class Maker:
         else:
             setattr(message, field.name, scalar(self.chance, field, self.pools))
 
-    def _append(self, message: Message, field: FieldDescriptor, depth: int) -> None:
+    def _append(self, message: Message, field: Any, depth: int) -> None:
         items = getattr(message, field.name)
         if field.message_type is not None:
             items.add().CopyFrom(self.made(field.message_type, depth + 1))
         else:
             items.append(scalar(self.chance, field, self.pools))
 
-    def _fill_map(self, message: Message, field: FieldDescriptor, count: int, depth: int) -> None:
+    def _fill_map(self, message: Message, field: Any, count: int, depth: int) -> None:
         items = getattr(message, field.name)
         key, value = field.message_type.fields_by_name["key"], field.message_type.fields_by_name["value"]
         for number in range(count):
@@ -97,7 +97,7 @@ class Maker:
             else self.chance.choice(places)
         )
 
-    def _field(self, message: Message, wanted: Callable[[FieldDescriptor], bool]) -> FieldDescriptor | None:
+    def _field(self, message: Message, wanted: Callable[[Any], bool]) -> Any:
         fields = [field for field in message.DESCRIPTOR.fields if wanted(field)]
         return self.chance.choice(fields) if fields else None
 

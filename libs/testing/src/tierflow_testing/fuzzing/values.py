@@ -50,8 +50,8 @@ _DOUBLES: tuple[float, ...] = (
 )  # fmt: skip
 
 
-def scalar(chance: random.Random, field: FieldDescriptor, pools: Pools) -> Any:
-    """A value for a field that is no message: hostile, plausible, or random."""
+def scalar(chance: random.Random, field: Any, pools: Pools) -> Any:
+    """A value for a field (its descriptor) that is no message: hostile, plausible, or random."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         numbers = _INTEGERS[kind]

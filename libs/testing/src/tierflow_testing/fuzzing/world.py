@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from tierflow_contracts.common.v1 import flow_pb2, peer_service_pb2
+from tierflow_contracts.common.v1 import flow_pb2, peer_service_pb2, state_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc as api_rpc
 from tierflow_contracts.coordinator.v1 import swarm_pb2
@@ -38,6 +39,8 @@ class World:
     """By tier: coordinator, orchestrator, executor."""
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     pools: dict[str, list[str]] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
+    """Swarms that are not hostile: the population, and the canaries."""
 
     async def open(self) -> None:
         """Connects, and makes the population."""
@@ -77,7 +80,9 @@ class World:
 
     async def submit(self, yaml: str, given: str) -> Any:
         """Submits a swarm."""
-        return await self.client.SubmitSwarm(swarm(yaml, given), timeout=CANARY_WITHIN)
+        answer = await self.client.SubmitSwarm(swarm(yaml, given), timeout=CANARY_WITHIN)
+        self.own.add(answer.swarm_id)
+        return answer
 
     async def canary(self) -> float:
         """Seconds that one swarm takes from submission to its result. Raises AssertionError where it does not complete as it should."""
@@ -85,7 +90,7 @@ class World:
         answer = await self.submit(FLOW, '{"canary": 1}')
         ended = await self.client.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=CANARY_WITHIN)
         assert ended.ended, ended
-        assert ended.swarm.state == 8, ended  # COMPLETED
+        assert ended.swarm.state == state_pb2.SWARM_STATE_COMPLETED, ended
         return time.monotonic() - began
 
     async def unary(self, tier: str, service: str, method: str, frames: Sequence[Message], answer: Any) -> Any:
@@ -166,11 +171,15 @@ def valid_requests(world: World) -> dict[str, Callable[[], Message]]:
         lambda: swarm(FLOW, '{"n": 1}', uuid7()),
         lambda: api.SubmitSwarmsRequest(requests=[swarm(FLOW, "{}"), swarm(FLOW, '{"n": 2}', uuid7())]),
         lambda: api.ExecuteSwarmsRequest(execute=[swarm(FLOW, "{}", uuid7())], attach=sid[:1]),
-        lambda: api.ListSwarmsRequest(flow_name="fuzzed", page_size=3, labels={"a": "b"}, states=[8], user_id="dev"),
-        lambda: api.WaitSwarmRequest(swarm_id=sid[0], timeout={"seconds": 1}),
+        lambda: api.ListSwarmsRequest(
+            flow_name="fuzzed", page_size=3, labels={"a": "b"}, states=[state_pb2.SWARM_STATE_COMPLETED], user_id="dev"
+        ),
+        lambda: api.WaitSwarmRequest(swarm_id=sid[0], timeout=Duration(seconds=1)),
         lambda: api.WatchSwarmRequest(swarm_id=sid[0], include_progress=True),
         lambda: api.ListEventsRequest(swarm_id=sid[0], run_id=rid[0], after_seq=1, limit=10),
-        lambda: api.StopSwarmRequest(swarm_id=sid[1], mode=1, reason="fuzzing", command_id=uuid7()),
+        lambda: api.StopSwarmRequest(
+            swarm_id=sid[1], mode=api.STOP_MODE_GRACEFUL, reason="fuzzing", command_id=uuid7()
+        ),
         lambda: api.ListRunsRequest(filter=orc.ListRunsRequest(swarm_id=sid[0], page_size=3)),
         lambda: api.ListStepsRequest(run_id=rid[0], step_id="a", page_size=1, page_token="1", include_payloads=True),
         lambda: api.RegisterFlowRequest(source=source),
@@ -178,10 +187,12 @@ def valid_requests(world: World) -> dict[str, Callable[[], Message]]:
         lambda: api.GetFlowRequest(flow=ref),
         lambda: api.ListFlowsRequest(name="fuzzed", page_size=1),
         lambda: run(ref),
-        lambda: orc.WaitRunRequest(run_id=rid[0], timeout={"seconds": 1}),
-        lambda: orc.ListRunsRequest(swarm_id=sid[0], states=[8], page_size=5),
+        lambda: orc.WaitRunRequest(run_id=rid[0], timeout=Duration(seconds=1)),
+        lambda: orc.ListRunsRequest(swarm_id=sid[0], states=[state_pb2.RUN_STATE_COMPLETED], page_size=5),
         lambda: orc.ListStepsRequest(run_id=rid[0], page_size=1, include_payloads=True),
-        lambda: orc.CommandRunRequest(run_id=rid[1], command=1, command_id=uuid7(), reason="fuzzing", actor="dev"),
+        lambda: orc.CommandRunRequest(
+            run_id=rid[1], command=orc.RUN_COMMAND_PAUSE, command_id=uuid7(), reason="fuzzing", actor="dev"
+        ),
         lambda: orc.ListRunEventsRequest(run_id=rid[0], after_seq=1, limit=5),
         lambda: orc.WatchRunRequest(run_id=rid[0], after_seq=1),
         lambda: orc.RegisterFlowRequest(source=source, anonymous=True),

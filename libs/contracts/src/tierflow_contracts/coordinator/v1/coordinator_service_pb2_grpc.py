@@ -28,6 +28,7 @@ if _version_not_supported:
 
 class CoordinatorServiceStub(object):
     """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel):
@@ -155,12 +156,14 @@ class CoordinatorServiceStub(object):
 
 class CoordinatorServiceServicer(object):
     """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
     """
 
     def SubmitSwarm(self, request, context):
         """Takes a swarm and answers once it is stored, before it works. With context.request_id it is safe to repeat.
         Status: OK, INVALID_ARGUMENT (all violations are listed), NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), ALREADY_EXISTS (request_id with another body),
-        RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        DEADLINE_EXCEEDED (it has passed already), UNIMPLEMENTED (a plan that this build does not offer), RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE,
+        UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +177,8 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteSwarms(self, request_iterator, context):
-        """Takes many swarms and brings their results, both in batches; for clients with much to do. Status: OK, UNAVAILABLE (draining), UNAUTHENTICATED.
+        """Takes many swarms and brings their results, both in batches; for clients with much to do.
+        Status: OK, INVALID_ARGUMENT (a message that cannot be read), UNAVAILABLE (draining), UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +199,7 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitSwarm(self, request, context):
-        """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED.
+        """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,28 +221,28 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseSwarm(self, request, context):
-        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSwarm(self, request, context):
-        """Goes on after a pause. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelSwarm(self, request, context):
-        """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopSwarm(self, request, context):
-        """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,7 +277,7 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListLogs(self, request, context):
-        """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,28 +298,29 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CheckFlow(self, request, context):
-        """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED.
+        """Validates a flow and says whether it could run now; stores nothing.
+        Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFlow(self, request, context):
-        """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFlows(self, request, context):
-        """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED.
+        """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """Reads a large value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -449,6 +454,7 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService(object):
     """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
     """
 
     @staticmethod

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CoordinatorServiceStub:
-    """CoordinatorService is all that a client needs. Any replica answers any call."""
+    """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,18 +39,21 @@ class CoordinatorServiceStub:
     SubmitSwarm: _grpc.UnaryUnaryMultiCallable[_swarm_pb2.SwarmExecutionRequest, _coordinator_service_pb2.SubmitSwarmResponse]
     """Takes a swarm and answers once it is stored, before it works. With context.request_id it is safe to repeat.
     Status: OK, INVALID_ARGUMENT (all violations are listed), NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), ALREADY_EXISTS (request_id with another body),
-    RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    DEADLINE_EXCEEDED (it has passed already), UNIMPLEMENTED (a plan that this build does not offer), RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE,
+    UNAUTHENTICATED, PERMISSION_DENIED.
     """
     SubmitSwarms: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SubmitSwarmsRequest, _coordinator_service_pb2.SubmitSwarmsResponse]
     """Takes many swarms; each has its own answer, in order. Status: OK, INVALID_ARGUMENT (more than 1000), UNAVAILABLE, UNAUTHENTICATED."""
     ExecuteSwarms: _grpc.StreamStreamMultiCallable[_coordinator_service_pb2.ExecuteSwarmsRequest, _coordinator_service_pb2.ExecuteSwarmsResponse]
-    """Takes many swarms and brings their results, both in batches; for clients with much to do. Status: OK, UNAVAILABLE (draining), UNAUTHENTICATED."""
+    """Takes many swarms and brings their results, both in batches; for clients with much to do.
+    Status: OK, INVALID_ARGUMENT (a message that cannot be read), UNAVAILABLE (draining), UNAUTHENTICATED.
+    """
     GetSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetSwarmRequest, _coordinator_service_pb2.GetSwarmResponse]
     """One swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListSwarms: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListSwarmsRequest, _coordinator_service_pb2.ListSwarmsResponse]
     """Swarms that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     WaitSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.WaitSwarmRequest, _coordinator_service_pb2.WaitSwarmResponse]
-    """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+    """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
     WatchSwarm: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchSwarmRequest, _coordinator_service_pb2.WatchSwarmResponse]
     """Events of a swarm and its runs as they are committed, and progress. Starts with READY, can be resumed by token, ends after the swarm's terminal event.
     Status: OK, INVALID_ARGUMENT (token), NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, UNAUTHENTICATED.
@@ -56,13 +61,13 @@ class CoordinatorServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListEventsRequest, _coordinator_service_pb2.ListEventsResponse]
     """Events of a swarm or one of its runs from the journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     PauseSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.PauseSwarmRequest, _coordinator_service_pb2.PauseSwarmResponse]
-    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ResumeSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ResumeSwarmRequest, _coordinator_service_pb2.ResumeSwarmResponse]
-    """Goes on after a pause. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CancelSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CancelSwarmRequest, _coordinator_service_pb2.CancelSwarmResponse]
-    """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StopSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopSwarmRequest, _coordinator_service_pb2.StopSwarmResponse]
-    """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     GetQueue: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]
@@ -72,40 +77,47 @@ class CoordinatorServiceStub:
     ListSteps: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListStepsRequest, _coordinator_service_pb2.ListStepsResponse]
     """Steps of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListLogs: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListLogsRequest, _coordinator_service_pb2.ListLogsResponse]
-    """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListExecutors: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListExecutorsRequest, _coordinator_service_pb2.ListExecutorsResponse]
     """Executors that are connected. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     RegisterFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RegisterFlowRequest, _coordinator_service_pb2.RegisterFlowResponse]
     """Validates and stores a flow. Status: OK, INVALID_ARGUMENT (all problems are listed), ALREADY_EXISTS, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CheckFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckFlowRequest, _coordinator_service_pb2.CheckFlowResponse]
-    """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+    """Validates a flow and says whether it could run now; stores nothing.
+    Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     GetFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetFlowRequest, _coordinator_service_pb2.GetFlowResponse]
-    """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListFlowsRequest, _coordinator_service_pb2.ListFlowsResponse]
-    """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+    """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]
-    """Reads a large value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
-    """CoordinatorService is all that a client needs. Any replica answers any call."""
+    """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitSwarm: _aio.UnaryUnaryMultiCallable[_swarm_pb2.SwarmExecutionRequest, _coordinator_service_pb2.SubmitSwarmResponse]  # type: ignore[assignment]
     """Takes a swarm and answers once it is stored, before it works. With context.request_id it is safe to repeat.
     Status: OK, INVALID_ARGUMENT (all violations are listed), NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), ALREADY_EXISTS (request_id with another body),
-    RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    DEADLINE_EXCEEDED (it has passed already), UNIMPLEMENTED (a plan that this build does not offer), RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE,
+    UNAUTHENTICATED, PERMISSION_DENIED.
     """
     SubmitSwarms: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SubmitSwarmsRequest, _coordinator_service_pb2.SubmitSwarmsResponse]  # type: ignore[assignment]
     """Takes many swarms; each has its own answer, in order. Status: OK, INVALID_ARGUMENT (more than 1000), UNAVAILABLE, UNAUTHENTICATED."""
     ExecuteSwarms: _aio.StreamStreamMultiCallable[_coordinator_service_pb2.ExecuteSwarmsRequest, _coordinator_service_pb2.ExecuteSwarmsResponse]  # type: ignore[assignment]
-    """Takes many swarms and brings their results, both in batches; for clients with much to do. Status: OK, UNAVAILABLE (draining), UNAUTHENTICATED."""
+    """Takes many swarms and brings their results, both in batches; for clients with much to do.
+    Status: OK, INVALID_ARGUMENT (a message that cannot be read), UNAVAILABLE (draining), UNAUTHENTICATED.
+    """
     GetSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetSwarmRequest, _coordinator_service_pb2.GetSwarmResponse]  # type: ignore[assignment]
     """One swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListSwarms: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListSwarmsRequest, _coordinator_service_pb2.ListSwarmsResponse]  # type: ignore[assignment]
     """Swarms that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     WaitSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.WaitSwarmRequest, _coordinator_service_pb2.WaitSwarmResponse]  # type: ignore[assignment]
-    """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+    """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
     WatchSwarm: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchSwarmRequest, _coordinator_service_pb2.WatchSwarmResponse]  # type: ignore[assignment]
     """Events of a swarm and its runs as they are committed, and progress. Starts with READY, can be resumed by token, ends after the swarm's terminal event.
     Status: OK, INVALID_ARGUMENT (token), NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, UNAUTHENTICATED.
@@ -113,13 +125,13 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListEventsRequest, _coordinator_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events of a swarm or one of its runs from the journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     PauseSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.PauseSwarmRequest, _coordinator_service_pb2.PauseSwarmResponse]  # type: ignore[assignment]
-    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ResumeSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ResumeSwarmRequest, _coordinator_service_pb2.ResumeSwarmResponse]  # type: ignore[assignment]
-    """Goes on after a pause. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CancelSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CancelSwarmRequest, _coordinator_service_pb2.CancelSwarmResponse]  # type: ignore[assignment]
-    """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StopSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopSwarmRequest, _coordinator_service_pb2.StopSwarmResponse]  # type: ignore[assignment]
-    """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     GetQueue: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -129,22 +141,26 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListSteps: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListStepsRequest, _coordinator_service_pb2.ListStepsResponse]  # type: ignore[assignment]
     """Steps of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListLogs: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListLogsRequest, _coordinator_service_pb2.ListLogsResponse]  # type: ignore[assignment]
-    """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListExecutors: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListExecutorsRequest, _coordinator_service_pb2.ListExecutorsResponse]  # type: ignore[assignment]
     """Executors that are connected. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     RegisterFlow: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RegisterFlowRequest, _coordinator_service_pb2.RegisterFlowResponse]  # type: ignore[assignment]
     """Validates and stores a flow. Status: OK, INVALID_ARGUMENT (all problems are listed), ALREADY_EXISTS, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CheckFlow: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckFlowRequest, _coordinator_service_pb2.CheckFlowResponse]  # type: ignore[assignment]
-    """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+    """Validates a flow and says whether it could run now; stores nothing.
+    Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     GetFlow: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetFlowRequest, _coordinator_service_pb2.GetFlowResponse]  # type: ignore[assignment]
-    """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListFlowsRequest, _coordinator_service_pb2.ListFlowsResponse]  # type: ignore[assignment]
-    """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+    """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
-    """Reads a large value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """CoordinatorService is all that a client needs. Any replica answers any call."""
+    """CoordinatorService is all that a client needs. Any replica answers any call.
+    Whatever is called: bytes that are no message of its type are INVALID_ARGUMENT, a message beyond the limit of the server is RESOURCE_EXHAUSTED.
+    """
 
     @_abc_1.abstractmethod
     def SubmitSwarm(
@@ -154,7 +170,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_service_pb2.SubmitSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.SubmitSwarmResponse]]:
         """Takes a swarm and answers once it is stored, before it works. With context.request_id it is safe to repeat.
         Status: OK, INVALID_ARGUMENT (all violations are listed), NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), ALREADY_EXISTS (request_id with another body),
-        RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        DEADLINE_EXCEEDED (it has passed already), UNIMPLEMENTED (a plan that this build does not offer), RESOURCE_EXHAUSTED (see ErrorInfo.reason), UNAVAILABLE,
+        UNAUTHENTICATED, PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -171,7 +188,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_coordinator_service_pb2.ExecuteSwarmsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_service_pb2.ExecuteSwarmsResponse], _abc.AsyncIterator[_coordinator_service_pb2.ExecuteSwarmsResponse]]:
-        """Takes many swarms and brings their results, both in batches; for clients with much to do. Status: OK, UNAVAILABLE (draining), UNAUTHENTICATED."""
+        """Takes many swarms and brings their results, both in batches; for clients with much to do.
+        Status: OK, INVALID_ARGUMENT (a message that cannot be read), UNAVAILABLE (draining), UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def GetSwarm(
@@ -195,7 +214,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.WaitSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.WaitSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.WaitSwarmResponse]]:
-        """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+        """Answers when the swarm has ended or the wait is over. Status: OK (ended, or not: see `ended`), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def WatchSwarm(
@@ -221,7 +240,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.PauseSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.PauseSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.PauseSwarmResponse]]:
-        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def ResumeSwarm(
@@ -229,7 +248,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.ResumeSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.ResumeSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.ResumeSwarmResponse]]:
-        """Goes on after a pause. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def CancelSwarm(
@@ -237,7 +256,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.CancelSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.CancelSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.CancelSwarmResponse]]:
-        """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def StopSwarm(
@@ -245,7 +264,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.StopSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.StopSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.StopSwarmResponse]]:
-        """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def GetQueue(
@@ -285,7 +304,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.ListLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.ListLogsResponse, _abc.Awaitable[_coordinator_service_pb2.ListLogsResponse]]:
-        """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ListExecutors(
@@ -309,7 +328,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.CheckFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.CheckFlowResponse, _abc.Awaitable[_coordinator_service_pb2.CheckFlowResponse]]:
-        """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+        """Validates a flow and says whether it could run now; stores nothing.
+        Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def GetFlow(
@@ -317,7 +338,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.GetFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.GetFlowResponse, _abc.Awaitable[_coordinator_service_pb2.GetFlowResponse]]:
-        """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ListFlows(
@@ -325,7 +346,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.ListFlowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.ListFlowsResponse, _abc.Awaitable[_coordinator_service_pb2.ListFlowsResponse]]:
-        """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+        """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ReadBlob(
@@ -333,6 +354,6 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.ReadBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_service_pb2.ReadBlobResponse], _abc.AsyncIterator[_coordinator_service_pb2.ReadBlobResponse]]:
-        """Reads a large value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

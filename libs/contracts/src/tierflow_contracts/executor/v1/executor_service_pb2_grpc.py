@@ -72,7 +72,8 @@ class ExecutorServiceServicer(object):
 
     def ExecuteStep(self, request, context):
         """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
-        A failed step is an OK answer with state FAILED. Status: OK, INVALID_ARGUMENT, FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
+        A failed step is an OK answer with state FAILED.
+        Status: OK, INVALID_ARGUMENT, ABORTED (it was run before, and its result is gone), DEADLINE_EXCEEDED (it has passed already), FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class ExecutorServiceStub:
     """
     ExecuteStep: _grpc.UnaryUnaryMultiCallable[_step_pb2.StepExecutionRequest, _step_pb2.StepExecutionResult]
     """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
-    A failed step is an OK answer with state FAILED. Status: OK, INVALID_ARGUMENT, FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
+    A failed step is an OK answer with state FAILED.
+    Status: OK, INVALID_ARGUMENT, ABORTED (it was run before, and its result is gone), DEADLINE_EXCEEDED (it has passed already), FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
     """
     CancelStep: _grpc.UnaryUnaryMultiCallable[_executor_service_pb2.CancelStepRequest, _executor_service_pb2.CancelStepResponse]
     """Stops an attempt and answers when it is known to be stopped. Status: OK, NOT_FOUND, UNAUTHENTICATED."""
@@ -58,7 +59,8 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """
     ExecuteStep: _aio.UnaryUnaryMultiCallable[_step_pb2.StepExecutionRequest, _step_pb2.StepExecutionResult]  # type: ignore[assignment]
     """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
-    A failed step is an OK answer with state FAILED. Status: OK, INVALID_ARGUMENT, FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
+    A failed step is an OK answer with state FAILED.
+    Status: OK, INVALID_ARGUMENT, ABORTED (it was run before, and its result is gone), DEADLINE_EXCEEDED (it has passed already), FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
     """
     CancelStep: _aio.UnaryUnaryMultiCallable[_executor_service_pb2.CancelStepRequest, _executor_service_pb2.CancelStepResponse]  # type: ignore[assignment]
     """Stops an attempt and answers when it is known to be stopped. Status: OK, NOT_FOUND, UNAUTHENTICATED."""
@@ -85,7 +87,8 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_step_pb2.StepExecutionResult, _abc.Awaitable[_step_pb2.StepExecutionResult]]:
         """One attempt, by hand or from another language: answers when it ended. A call that is cancelled cancels the attempt.
-        A failed step is an OK answer with state FAILED. Status: OK, INVALID_ARGUMENT, FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
+        A failed step is an OK answer with state FAILED.
+        Status: OK, INVALID_ARGUMENT, ABORTED (it was run before, and its result is gone), DEADLINE_EXCEEDED (it has passed already), FAILED_PRECONDITION (no such handler), PERMISSION_DENIED (no grant), RESOURCE_EXHAUSTED (no slot), UNAVAILABLE, UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod

@@ -112,14 +112,14 @@ class OrchestratorServiceServicer(object):
 
     def StartRun(self, request, context):
         """Starts a run and answers once it is stored. The same run_id attaches to the same run.
-        Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), DEADLINE_EXCEEDED (it has passed already), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WaitRun(self, request, context):
-        """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED.
+        """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +147,7 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListLogs(self, request, context):
-        """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -634,21 +634,22 @@ class FlowServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CheckFlow(self, request, context):
-        """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED.
+        """Validates a flow and says whether it could run now; stores nothing.
+        Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFlow(self, request, context):
-        """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFlows(self, request, context):
-        """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED.
+        """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -833,7 +834,7 @@ class BlobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBlob(self, request, context):
-        """Reads a value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """Reads a value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

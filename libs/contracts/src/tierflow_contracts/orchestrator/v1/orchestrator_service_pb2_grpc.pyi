@@ -40,10 +40,10 @@ class OrchestratorServiceStub:
     """
     StartRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.RunExecutionRequest, _orchestrator_service_pb2.StartRunResponse]
     """Starts a run and answers once it is stored. The same run_id attaches to the same run.
-    Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), DEADLINE_EXCEEDED (it has passed already), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
     WaitRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.WaitRunRequest, _orchestrator_service_pb2.WaitRunResponse]
-    """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+    """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetRunRequest, _orchestrator_service_pb2.GetRunResponse]
     """One run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunsRequest, _orchestrator_service_pb2.ListRunsResponse]
@@ -51,7 +51,7 @@ class OrchestratorServiceStub:
     ListSteps: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListStepsRequest, _orchestrator_service_pb2.ListStepsResponse]
     """Steps of a run, in the order in which they became known. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListLogs: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListLogsRequest, _orchestrator_service_pb2.ListLogsResponse]
-    """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]
     """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
@@ -76,10 +76,10 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """
     StartRun: _aio.UnaryUnaryMultiCallable[_run_pb2.RunExecutionRequest, _orchestrator_service_pb2.StartRunResponse]  # type: ignore[assignment]
     """Starts a run and answers once it is stored. The same run_id attaches to the same run.
-    Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), DEADLINE_EXCEEDED (it has passed already), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
     WaitRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.WaitRunRequest, _orchestrator_service_pb2.WaitRunResponse]  # type: ignore[assignment]
-    """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+    """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetRunRequest, _orchestrator_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunsRequest, _orchestrator_service_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     ListSteps: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListStepsRequest, _orchestrator_service_pb2.ListStepsResponse]  # type: ignore[assignment]
     """Steps of a run, in the order in which they became known. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListLogs: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListLogsRequest, _orchestrator_service_pb2.ListLogsResponse]  # type: ignore[assignment]
-    """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]  # type: ignore[assignment]
     """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
@@ -121,7 +121,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.StartRunResponse, _abc.Awaitable[_orchestrator_service_pb2.StartRunResponse]]:
         """Starts a run and answers once it is stored. The same run_id attaches to the same run.
-        Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND (flow), FAILED_PRECONDITION (handlers missing), DEADLINE_EXCEEDED (it has passed already), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +130,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.WaitRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.WaitRunResponse, _abc.Awaitable[_orchestrator_service_pb2.WaitRunResponse]]:
-        """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
+        """Answers when the run has ended or the wait is over. Status: OK (ended, or not: see its state), INVALID_ARGUMENT, NOT_FOUND, DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -162,7 +162,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.ListLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.ListLogsResponse, _abc.Awaitable[_orchestrator_service_pb2.ListLogsResponse]]:
-        """Log lines of a run's attempts. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def CommandRun(
@@ -220,11 +220,13 @@ class FlowServiceStub:
     Status: OK, INVALID_ARGUMENT (all problems are listed), ALREADY_EXISTS (name and version with another content), UNAVAILABLE, UNAUTHENTICATED.
     """
     CheckFlow: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CheckFlowRequest, _orchestrator_service_pb2.CheckFlowResponse]
-    """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+    """Validates a flow and says whether it could run now; stores nothing.
+    Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     GetFlow: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetFlowRequest, _orchestrator_service_pb2.GetFlowResponse]
-    """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListFlowsRequest, _orchestrator_service_pb2.ListFlowsResponse]
-    """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+    """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
 
 @_typing.type_check_only
 class FlowServiceAsyncStub(FlowServiceStub):
@@ -236,11 +238,13 @@ class FlowServiceAsyncStub(FlowServiceStub):
     Status: OK, INVALID_ARGUMENT (all problems are listed), ALREADY_EXISTS (name and version with another content), UNAVAILABLE, UNAUTHENTICATED.
     """
     CheckFlow: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CheckFlowRequest, _orchestrator_service_pb2.CheckFlowResponse]  # type: ignore[assignment]
-    """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+    """Validates a flow and says whether it could run now; stores nothing.
+    Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     GetFlow: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetFlowRequest, _orchestrator_service_pb2.GetFlowResponse]  # type: ignore[assignment]
-    """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListFlowsRequest, _orchestrator_service_pb2.ListFlowsResponse]  # type: ignore[assignment]
-    """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+    """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
 
 class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
     """FlowService keeps flows: immutable, versioned, named by their content."""
@@ -261,7 +265,9 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.CheckFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.CheckFlowResponse, _abc.Awaitable[_orchestrator_service_pb2.CheckFlowResponse]]:
-        """Validates a flow and says whether it could run now; stores nothing. Status: OK (see problems), UNAVAILABLE, UNAUTHENTICATED."""
+        """Validates a flow and says whether it could run now; stores nothing.
+        Status: OK (see problems), INVALID_ARGUMENT (no flow is named), NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def GetFlow(
@@ -269,7 +275,7 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.GetFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.GetFlowResponse, _abc.Awaitable[_orchestrator_service_pb2.GetFlowResponse]]:
-        """One flow. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ListFlows(
@@ -277,7 +283,7 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.ListFlowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.ListFlowsResponse, _abc.Awaitable[_orchestrator_service_pb2.ListFlowsResponse]]:
-        """Flows by name. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
+        """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
 
 def add_FlowServiceServicer_to_server(servicer: FlowServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -293,7 +299,7 @@ class BlobServiceStub:
     Status: OK, INVALID_ARGUMENT (content does not match its name), RESOURCE_EXHAUSTED (too large), UNAVAILABLE, UNAUTHENTICATED.
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.GetBlobRequest, _orchestrator_service_pb2.GetBlobResponse]
-    """Reads a value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Reads a value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
@@ -305,7 +311,7 @@ class BlobServiceAsyncStub(BlobServiceStub):
     Status: OK, INVALID_ARGUMENT (content does not match its name), RESOURCE_EXHAUSTED (too large), UNAVAILABLE, UNAUTHENTICATED.
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.GetBlobRequest, _orchestrator_service_pb2.GetBlobResponse]  # type: ignore[assignment]
-    """Reads a value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Reads a value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     """BlobService stores and reads large values by their content."""
@@ -326,6 +332,6 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.GetBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_orchestrator_service_pb2.GetBlobResponse], _abc.AsyncIterator[_orchestrator_service_pb2.GetBlobResponse]]:
-        """Reads a value in chunks of at most 256 KiB. Status: OK, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """Reads a value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

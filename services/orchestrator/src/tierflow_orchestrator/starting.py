@@ -1,0 +1,137 @@
+"""Taking runs, whichever call brings them. Everything is checked before anything is stored (A5); answers come by callback after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.durable import Durable
+from tierflow_durable.entity import Created
+from tierflow_flow import Flow
+from tierflow_runtime import wire
+from tierflow_runtime.contract import check_run_request, refusal
+from tierflow_runtime.contract_basics import check_uuid
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import Failure, FailureError, Violation
+
+from tierflow_orchestrator.checks import no_handlers
+from tierflow_orchestrator.core import commands
+from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.flows import Flows
+
+Answer: TypeAlias = Callable[[pb.StartRunResponse | FailureError], None]
+
+
+class Starting:
+    """The way of a request into the journal."""
+
+    def __init__(self, durable: Durable, flows: Flows, dispatcher: Dispatcher, *, most_runs: int) -> None:
+        self._durable = durable
+        self._flows = flows
+        self._dispatcher = dispatcher
+        self._most_runs = most_runs
+        self.draining = False
+
+    def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
+        """Takes a run, or attaches to it; `answer` hears after the commit."""
+        now = self._durable.clock.now()
+        answer = self._unless_known(request.context.run_id, answer)
+        violations = check_run_request(request, now)
+        if violations:
+            answer(FailureError(refusal(violations, component="orchestrator", operation="start_run")))
+            return
+        if refused := self._refusal():
+            answer(FailureError(refused))
+            return
+        flow = self._flows.cached(request.input.flow.hash) if request.input.flow.hash else None
+        if flow is None:
+            self._durable.host.spawn(self._find_and_start(request, answer))
+            return
+        self._create(request, flow, answer)
+
+    def _unless_known(self, run_id: str, answer: Answer) -> Answer:
+        """What would refuse a new run (a handler that is gone, a deadline that has passed) does not refuse one that exists: a coordinator attaches to it."""
+        unsound: list[Violation] = []
+        check_uuid("context.run_id", run_id, unsound, required=True)
+
+        async def look(refused: FailureError) -> None:
+            try:
+                row = await self._durable.reader.row(run_id)
+            except FailureError as error:
+                answer(error)
+                return
+            if row is None:
+                answer(refused)
+            else:
+                answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(row.state), created=False))
+
+        def answered(result: pb.StartRunResponse | FailureError) -> None:
+            if isinstance(result, FailureError) and not unsound:
+                self._durable.host.spawn(look(result))
+            else:
+                answer(result)
+
+        return answered
+
+    def _refusal(self) -> Failure | None:
+        if self.draining or not self._durable.ready:
+            return failure(
+                "UNAVAILABLE",
+                "this orchestrator takes no runs now; ask another",
+                component="orchestrator",
+                operation="start_run",
+            )
+        if len(self._durable.host.entities) >= self._most_runs:
+            return failure(
+                "QUEUE_FULL",
+                f"{self._most_runs} runs are under way here",
+                component="orchestrator",
+                operation="start_run",
+                retry_after=1_000_000,
+            )
+        return None
+
+    async def _find_and_start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
+        try:
+            flow = await self._flows.find(request.context.tenant, request.input.flow)
+            if request.input.flow.HasField("source"):
+                self._require_handlers(flow)
+                await self._flows.store(flow)
+            self._create(request, flow, answer)
+        except FailureError as error:
+            answer(error)
+
+    def _require_handlers(self, flow: Flow) -> None:
+        if missing := self._dispatcher.missing(flow.handlers):
+            raise FailureError(no_handlers(missing))
+
+    def _create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
+        try:
+            self._require_handlers(flow)
+        except FailureError as error:
+            answer(error)
+            return
+        now = self._durable.clock.now()
+        context = wire.context_from_proto(request.context, now)
+        command = commands.CreateRun(
+            context=context,
+            flow_hash=flow.hash,
+            flow_name=flow.name,
+            flow_version=flow.version,
+            input=wire.payload_from_proto(request.input.input) if request.input.HasField("input") else None,
+            allocation=wire.allocation_from_proto(request.allocation),
+            options=wire.options_from_proto(request.options),
+        )
+        run_id = context.run_id
+
+        def done(result: Created | FailureError) -> None:
+            if isinstance(result, FailureError):
+                answer(result)
+                return
+            entity = self._durable.host.entities.get(run_id)
+            state = entity.state.state if entity is not None else ""
+            answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(state), created=result.created))
+
+        self._durable.host.create_now(run_id, command, None, done)
