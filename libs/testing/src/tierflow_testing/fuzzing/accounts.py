@@ -64,11 +64,10 @@ class Accounts:
     def _runs(self, name: str, outcome: Outcome, requests: list[Any]) -> None:
         if name == "ExecuteRuns":
             # A stream that is closed early may leave answers unheard; who was asked for once and refused was not taken.
-            answers: list[Any] = list(outcome.answers)
-            refused = {each.run_id for answer in answers for each in answer.refused}
+            refused = set(_ids_in(outcome.answers, "refused"))
             asked = Counter(each.context.run_id for request in requests for each in request.execute)
             self.runs.update(run_id for run_id, times in asked.items() if times > 1 or run_id not in refused)
-            self.runs.update(each.run_id for request in requests for each in request.commands)
+            self.runs.update(_ids_in(requests, "commands"))
         elif outcome.failure is None:
             self.runs.update(request.context.run_id if name == "StartRun" else request.run_id for request in requests)
 
@@ -101,14 +100,17 @@ class Accounts:
         strange = swarms - self.swarms - unheard
         found = [f"swarm {each}" for each in strange] if len(strange) > self.nameless else []
         found += [f"request id {row['request_id']!r} of no swarm" for row in keyed if row["entity_id"] not in swarms]
-        runs = await connection.fetch("SELECT id::text, parent_id::text FROM orchestrator.entity")
-        found += [f"run {row['id']}" for row in runs if row["parent_id"] not in swarms and row["id"] not in self.runs]
+        found += await self._strange_runs(connection, swarms)
         for schema in ("coordinator", "orchestrator"):
             rows = await connection.fetch(
                 f"SELECT DISTINCT entity_id::text AS id FROM {schema}.journal j WHERE NOT EXISTS (SELECT FROM {schema}.entity e WHERE e.id = j.entity_id)"
             )
             found += [f"events of no entity: {schema} {row['id']}" for row in rows]
         return found
+
+    async def _strange_runs(self, connection: asyncpg.Connection[Any], swarms: Set[str]) -> list[str]:
+        rows = await connection.fetch("SELECT id::text, parent_id::text FROM orchestrator.entity")
+        return [f"run {row['id']}" for row in rows if row["parent_id"] not in swarms and row["id"] not in self.runs]
 
     async def _strange_values(self, connection: asyncpg.Connection[Any]) -> list[str]:
         used = set(self.flows)
@@ -118,6 +120,10 @@ class Accounts:
         found = [f"flow {row['name']} {row['hash']}" for row in flows if row["hash"] not in used]
         blobs = await connection.fetch("SELECT DISTINCT encode(sha256, 'hex') AS name FROM orchestrator.blob")
         return found + [f"blob {row['name']}" for row in blobs if row["name"] not in self.blobs]
+
+
+def _ids_in(messages: Iterable[Any], field_name: str) -> list[str]:
+    return [each.run_id for message in messages for each in getattr(message, field_name)]
 
 
 def _parsed(outcome: Outcome) -> Iterable[Any]:
