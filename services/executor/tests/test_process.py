@@ -245,3 +245,15 @@ async def test_a_drain_waits_for_unary_calls(executor_process: Start) -> None:
         assert (await call).state == COMPLETED
         await eventually(lambda: not process.running)
     assert process.exit_code == 0
+
+
+async def test_many_commands_at_once_all_run(executor_process: Start) -> None:
+    """Q22, G1: what gRPC does around a fork closes no pipe of a command that is being started."""
+    process = executor_process()
+    async with Peer(process.address, "one") as peer:
+        for _ in range(10):
+            requests = [a_request("shell.run", '{"command": "true"}', timeout=60, grant_token="gate") for _ in range(4)]
+            for request in requests:
+                peer.start(request)
+            results = [await peer.result(request.context.attempt_id) for request in requests]
+            assert [(result.state, result.failure.message) for result in results] == [(COMPLETED, "")] * 4

@@ -262,13 +262,14 @@ class Supervisor:
 
 
 def read_spec() -> dict[str, Any]:
-    """The first line of the leash. Read by the byte, so that nothing of what follows is taken."""
-    line = bytearray()
-    while (piece := os.read(0, 65536)) and not piece.endswith(b"\n"):
-        line += piece
-    if not piece:
-        sys.exit(1)  # let go before it was told what to run
-    return json.loads(line + piece)  # type: ignore[no-any-return]
+    """The first line of the leash. Where there is no whole line, or already more than that (a stop), nothing is to be run."""
+    said = bytearray()
+    while b"\n" not in said and (piece := os.read(0, 65536)):
+        said += piece
+    line, ended, more = said.partition(b"\n")
+    if not ended or more:
+        sys.exit(1)
+    return json.loads(line)  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":
