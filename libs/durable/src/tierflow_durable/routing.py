@@ -75,9 +75,14 @@ class Router(Generic[S, C]):
 
     async def _claim_and_apply(self, entity_id: str, owner: str | None, command: C) -> tuple[bool, Any]:
         host = self._host
-        if host.draining or await host.owning.claim(entity_id, owner) is None:
+        entity = None if host.draining else await host.owning.claim(entity_id, owner)
+        if entity is None:
             return False, None
-        return await self.here(entity_id, command)
+        try:
+            return await self.here(entity_id, command)
+        finally:  # from now on it may be parked again, and nobody else would look
+            entity.held -= 1
+            host.touch(entity)
 
     async def here(self, entity_id: str, command: C) -> tuple[bool, Any]:
         """Applies a command to an entity in memory; (False, None) where it is just being let go or was lost before the commit."""
