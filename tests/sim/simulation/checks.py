@@ -203,7 +203,7 @@ class Checks:
         """V36: nothing before the watermark is unpublished."""
         if not self.world.scenario.nats:
             return
-        stored = self.world.broker.stored
+        stored = self.world.broker.ever
         for change, args in transaction.writes:
             dropped = change.__name__ == "pop"
             for id_, row in tables.watermark.items():

@@ -72,10 +72,6 @@ def plan(text: str) -> Plan:
         return Plan(found.name, found.parameters, function, writes=writes)
     if text.startswith("WITH held"):
         return _commit_plan(text)
-    if text.lstrip().startswith("CREATE TABLE"):
-        return Plan("partition", (), lambda *_: [], writes=False)
-    if "pg_try_advisory_lock" in text:
-        return Plan("try_lock", ("key",), lambda *_: [{"locked": True}], writes=False)
     raise NotImplementedError(
         f"the simulated database does not know this statement; model it in statements.py:\n{text}"
     )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from simulation.sessions import Session
 
 
+SHUTDOWN = "terminating connection due to administrator command"
+
+
 class Blocked(Exception):
     """A lock is held by another transaction."""
 
@@ -111,6 +114,7 @@ class Server:
         self.started = world.now
         self.sessions: dict[int, Session] = {}
         self.locks: dict[Any, Lock] = {}
+        self.advisory: dict[Any, Session] = {}
         self.pids = 1000
         self.slow = 1.0
         """What everything is multiplied by."""
@@ -158,7 +162,12 @@ class Server:
         """The server ends: every session breaks, what was not committed is gone."""
         self.up = False
         for session in list(self.sessions.values()):
-            session.broken_by_server("57P01" if polite else "")
+            session.broken_by_server(SHUTDOWN if polite else "")
+
+    def shake(self) -> None:
+        """Every connection breaks, as when a proxy is restarted; what the server has begun goes on."""
+        for session in list(self.sessions.values()):
+            session.broken_by_network()
 
     def start(self) -> None:
         self.up = True
@@ -169,7 +178,7 @@ class Server:
         if session is None:
             return False
         if self.random.random() < 0.5:
-            session.broken_by_server("57P01")
+            session.broken_by_server(SHUTDOWN)
         else:  # too late: it was about to commit
             session.broken_by_network()
         return True

@@ -153,6 +153,11 @@ class Faults:
         self.world.database.stall_until = self.world.now + fault.seconds
         self._over()
 
+    def _database_hang(self, fault: Fault) -> None:
+        """The disk hangs, and in the middle of that a proxy drops all connections."""
+        self.world.database.stall_until = self.world.now + fault.seconds
+        self._later(fault.seconds * 0.1, self.world.database.shake)
+
     def _database_faults(self, fault: Fault) -> None:
         self.world.database.fault_rate = fault.amount
         self._later(fault.seconds, setattr, self.world.database, "fault_rate", 0.0)
@@ -162,6 +167,10 @@ class Faults:
     def _nats_away(self, fault: Fault) -> None:
         self.world.broker.stop()
         self._later(fault.seconds, self.world.broker.start)
+
+    def _nats_lost(self, fault: Fault) -> None:
+        self.world.broker.lose()
+        self._over()
 
     def _nats_loss(self, fault: Fault) -> None:
         self.world.broker.loss = fault.amount

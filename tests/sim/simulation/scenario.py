@@ -166,11 +166,12 @@ _OF_ALL = (
     "database-away",
     "database-slow",
     "database-stall",
+    "database-hang",
     "database-faults",
     "database-faults",
     "slow-network",
 )
-_OF_NATS = ("nats-away", "nats-loss")
+_OF_NATS = ("nats-away", "nats-loss", "nats-lost")
 
 
 def _fault(chance: random.Random, everyone: list[str], *, nats: bool, rough: bool) -> Fault:

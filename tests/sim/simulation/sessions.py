@@ -184,7 +184,7 @@ class Session:
         """The transaction took longer than it may: the server closes the session."""
         if self.alive and self.transaction is not None and self.pending is future and not self.transaction.done:
             self.server.on_fault(f"{self.process}: transaction timeout")
-            self.broken_by_server("25P04")
+            self.broken_by_server("terminating connection due to transaction timeout")
 
     def _abort(self) -> None:
         self.alive = False
@@ -208,18 +208,14 @@ class Session:
             self.loop.deliver(self.server.world.now, self._broken, asyncpg.ConnectionDoesNotExistError("broken"))
         self.abandoned()
 
-    def broken_by_server(self, sqlstate: str) -> None:
+    def broken_by_server(self, said: str) -> None:
         """The server ends the session and what it does."""
         self._abort()
         if not self.open or self.loop.dead:
             return
-        error: Exception
-        if sqlstate == "57P01":
-            error = asyncpg.AdminShutdownError("terminating connection due to administrator command")
-        elif sqlstate == "25P04":
-            error = asyncpg.TransactionTimeoutError("terminating connection due to transaction timeout")
-        else:
-            error = ConnectionResetError("connection reset by peer")
+        error: Exception = ConnectionResetError("connection reset by peer")
+        if said:
+            error = asyncpg.ConnectionDoesNotExistError(f"connection was closed in the middle of operation: {said}")
         server = self.server
         server.carry(
             self.process, lambda: self.loop.deliver(server.world.now + server.delay(), self._broken, error) and None

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import grpc
 import tierflow_coordinator.app as coordinator_app
+import tierflow_durable.durable
 import tierflow_durable.host
 import tierflow_executor.app as executor_app
 import tierflow_executor.blobs
@@ -50,6 +51,19 @@ class Nothing:
 
     def __getattr__(self, name: str) -> Nothing:
         return self
+
+
+class NoRetention:
+    """Stands in for `Retention`: a world ends before anything is old. Dropping partitions is not simulated."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Takes what `Retention` takes."""
+
+    def __getattr__(self, name: str) -> Callable[[], Any]:
+        async def nothing() -> None:
+            pass
+
+        return nothing
 
 
 class NoMetrics(Nothing):
@@ -135,6 +149,7 @@ def install(*, verbose: bool) -> None:
     asyncpg.connect = _connect
     asyncpg.create_pool = _pool
     tierflow_durable.host.PARK_AFTER = PARK_AFTER
+    tierflow_durable.durable.Retention = NoRetention
     tierflow_orchestrator.flows.parse = _memoised(tierflow_orchestrator.flows.parse)
     tierflow_orchestrator.flows.from_canonical = _memoised(tierflow_orchestrator.flows.from_canonical)
     for app in (orchestrator_app, coordinator_app, executor_app):

@@ -258,3 +258,13 @@ def rewind_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
         t.exclusive(("watermark", tables.schema, p["id"]))
         t.write(row.update, {"position": 0})
     return []
+
+
+@model("try_lock")
+def try_lock(t: Transaction, tables: Tables, p: P) -> list[P]:
+    holders = t.session.server.advisory
+    holder = holders.get((tables.schema, p["key"]))
+    if holder is not None and holder.alive and holder is not t.session:
+        return [{"locked": False}]
+    holders[tables.schema, p["key"]] = t.session
+    return [{"locked": True}]

@@ -27,11 +27,19 @@ class Broker:
         self.loss = 0.0
         """Share of the messages to which something happens."""
         self.stored: dict[tuple[str, int], bytes] = {}
-        """Events by entity and sequence number."""
+        """Events by entity and sequence number: what the stream holds now."""
+        self.ever: set[tuple[str, int]] = set()
+        """Events that it has ever held."""
+        self.stream = 0
+        """Which stream of the name it is; 0 before the first was made."""
         self.subjects: dict[tuple[str, int], str] = {}
         self.messages = 0
         self.connections: list[SimMessaging] = []
-        self.made = False
+
+    def lose(self) -> None:
+        """The stream is gone with all that it held; whoever notices first makes it anew."""
+        self.stored.clear()
+        self.stream += 1
 
     def store(self, subject: str, payload: bytes) -> None:
         self.messages += 1
@@ -41,6 +49,7 @@ class Broker:
             key = (entity, event.seq)
             self.subjects[key] = subject
             self.stored[key] = event.SerializeToString()
+            self.ever.add(key)
 
     def stop(self) -> None:
         self.up = False
@@ -127,7 +136,7 @@ class SimMessaging:
     ) -> None:
         self._broker = broker
         self._on_stream = on_stream
-        self._known = False
+        self._known = 0
         self.client = None
         self.publisher = SimPublisher(broker, asyncio.get_running_loop())
         broker.connections.append(self)
@@ -141,14 +150,16 @@ class SimMessaging:
             await asyncio.sleep(0.1)
 
     async def run(self) -> None:
+        broker = self._broker
         while True:
-            if not self.publisher.up and self._broker.up:
+            if not self.publisher.up and broker.up:
                 self.publisher.up = True
-                made_here = not self._broker.made
-                self._broker.made = True
-                if not self._known and self._on_stream is not None:
-                    self._known = True
-                    await self._on_stream(StreamMade(EVENTS, "1", made_here, lost=False))
+            if self.publisher.up and self._known != (broker.stream or 1):
+                made_here = not broker.stream
+                broker.stream = broker.stream or 1
+                lost, self._known = bool(self._known), broker.stream
+                if self._on_stream is not None:
+                    await self._on_stream(StreamMade(EVENTS, str(broker.stream), made_here, lost=lost))
             await asyncio.sleep(1.0)
 
 

@@ -13,7 +13,7 @@ from tierflow_runtime import wire
 from tierflow_runtime.errors import public
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.streams import Frames
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_orchestrator.checks import sound_acknowledgement
 from tierflow_orchestrator.core.run import Run
@@ -23,6 +23,9 @@ log = get_log(__name__)
 
 SWEEP_EVERY = 5.0
 """Seconds between looks for results that nobody has acknowledged."""
+
+SWEPT_AT_ONCE = 200
+"""Results that are looked for at once."""
 
 Start = Callable[[run_pb2.RunExecutionRequest, Callable[[pb.StartRunResponse | FailureError], None]], None]
 
@@ -47,10 +50,12 @@ class Sessions:
         self._sessions: list[Session] = []
         self._interested: dict[str, Session] = {}
         """By run: the session that asked for it last."""
-        self._results: dict[str, run_pb2.RunExecutionResult] = {}
-        """Ended runs whose results are not yet acknowledged."""
+        self._results: dict[str, tuple[Micros, run_pb2.RunExecutionResult]] = {}
+        """Ended runs whose results are not yet acknowledged, with the moment of their end."""
         self._commands: dict[str, str] = {}
-        """By run: id of the last command, for the word that it has taken full effect."""
+        """By run: id of the last command that applied and is committed, for the word that it has taken full effect."""
+        self._strangers: set[str] = set()
+        """Runs that somebody asked for, and that were not here at the last look."""
         self.draining = False
         self.start: Start
         self.command: Callable[[pb.CommandRunRequest], Awaitable[pb.CommandRunResponse]]
@@ -68,7 +73,7 @@ class Sessions:
         self._sessions.append(session)
         session.frames.set("hello", self._info())
         log.info("a coordinator is connected", coordinator=hello.name, coordinator_instance=hello.instance_id)
-        for run_id, result in self._results.items():
+        for run_id, (_, result) in self._results.items():
             if self._interested.get(run_id) not in self._sessions:
                 session.frames.put("results", result)
         reading = asyncio.create_task(self._read(session, requests))
@@ -95,9 +100,7 @@ class Sessions:
     def take(self, session: Session, frame: pb.ExecuteRunsRequest) -> None:
         """A batch from a coordinator: acknowledgements and commands before new work."""
         for acknowledgement in filter(sound_acknowledgement, frame.acknowledge):
-            self._results.pop(acknowledgement.run_id, None)
-            self._interested.pop(acknowledgement.run_id, None)
-            self._commands.pop(acknowledgement.run_id, None)
+            self._settled(acknowledgement.run_id)
             self._durable.host.writer.acknowledge(acknowledgement.run_id, acknowledgement.generation)
         for command in frame.commands:
             self._durable.host.spawn(self._command(session, command))
@@ -133,10 +136,11 @@ class Sessions:
             log.info("attaching waits", run_id=run_id, reason=str(error))
 
     async def _command(self, session: Session, request: pb.CommandRunRequest) -> None:
-        self._commands[request.run_id] = request.command_id
         self._interested.setdefault(request.run_id, session)
         try:
             answer = await self.command(request)
+            if answer.applied:
+                self._commands[request.run_id] = request.command_id
         except FailureError as error:
             answer = pb.CommandRunResponse(
                 run_id=request.run_id, command_id=request.command_id, failure=failure_message(error)
@@ -160,28 +164,48 @@ class Sessions:
     def ended(self, run: Run) -> None:
         """A run's end is committed: to the coordinator that asked for it, else to any."""
         result = result_of(run)
-        self._results[run.id] = result
+        self._results[run.id] = (run.ended_at or 0, result)
         session = self._interested.get(run.id) or (self._sessions[0] if self._sessions else None)
         if session is not None:
             session.frames.put("results", result)
 
     async def run_sweep(self) -> None:
-        """Sends results again that no coordinator has acknowledged for a while, whoever had ended their runs."""
+        """Sends results again that no coordinator has acknowledged for a while, whoever had ended their runs; forgets what is settled elsewhere."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            if not self._sessions:
-                continue
+            self._forget_strangers()
             try:
-                before = self._durable.clock.now() - int(2 * SWEEP_EVERY * 1_000_000)
-                for row in await self._durable.database.fetch("unacknowledged", before=before, limit=200):
-                    run_id = str(row["id"])
-                    result = self._results.get(run_id)
-                    if result is None:
-                        result = await self._durable.reader.view(run_id, result_of)
-                    if self._sessions:
-                        self._sessions[0].frames.put("results", result)
+                await self._sweep(self._durable.clock.now() - int(2 * SWEEP_EVERY * 1_000_000))
             except FailureError as error:
                 log.info("sending results again waits", reason=str(error))
+
+    async def _sweep(self, before: Micros) -> None:
+        rows = await self._durable.database.fetch("unacknowledged", before=before, limit=SWEPT_AT_ONCE)
+        waiting = [str(row["id"]) for row in rows]
+        for run_id in waiting if self._sessions else ():
+            result = self._results[run_id][1] if run_id in self._results else None
+            if result is None:
+                result = await self._durable.reader.view(run_id, result_of)
+            if self._sessions:
+                self._sessions[0].frames.put("results", result)
+        if len(waiting) < SWEPT_AT_ONCE:
+            # A result that another orchestrator has brought was acknowledged there.
+            known = set(waiting)
+            for run_id in [key for key, (ended, _) in self._results.items() if ended < before and key not in known]:
+                self._settled(run_id)
+
+    def _forget_strangers(self) -> None:
+        """A run that was parked here may go on anywhere: nobody hears of it here, and its result comes from there (rule R28)."""
+        here = self._durable.host.entities
+        strangers = {run_id for run_id in self._interested if run_id not in here and run_id not in self._results}
+        for run_id in strangers & self._strangers:
+            self._settled(run_id)
+        self._strangers = strangers
+
+    def _settled(self, run_id: str) -> None:
+        self._results.pop(run_id, None)
+        self._interested.pop(run_id, None)
+        self._commands.pop(run_id, None)
 
     def announce_draining(self) -> None:
         """Tells all coordinators to send new runs elsewhere."""

@@ -100,8 +100,8 @@ def _told(turn: Turn, command: commands.Pause | commands.Resume | commands.Cance
     """Journals what somebody told the run; the answer where nothing more is to be done (rule R14)."""
     run = turn.run
     if command.command_id in run.commands:
-        applied, state = run.commands[command.command_id]
-        return Reply(applied=applied, state=state)
+        # Whether it applied is answered as the first time; where the run is, as it is now: whoever asks again wants to know whether it is done.
+        return Reply(applied=run.commands[command.command_id][0], state=run.state)
     if not run.state or run.ended:
         return turn.refused()
     turn.emit(
