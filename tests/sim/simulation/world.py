@@ -112,8 +112,9 @@ class Simulation(World):
 
     def violated(self, invariant: str, text: str) -> None:
         """An invariant does not hold: the simulation ends here."""
-        self.violations.append(f"{invariant} {text}")
-        self.note("VIOLATED", f"{invariant} {text}")
+        if len(self.violations) < 3:
+            self.violations.append(f"{invariant} {text}")
+            self.note("VIOLATED", f"{invariant} {text}")
         self.finished = True
 
     def defect(self, text: str, error: BaseException | None) -> None:

@@ -171,7 +171,7 @@ def test_matrix(state: str, name: str) -> None:
 @pytest.mark.parametrize("state", MAKERS)
 @pytest.mark.parametrize("kind", [Pause, Resume, Cancel], ids=["pause", "resume", "cancel"])
 def test_again(state: str, kind: Any) -> None:
-    """C6, V16: the same command id again gets the same answer, after a restart as well, and leads to no event."""
+    """C6, V16: the same command id again is answered as the first time, after a restart as well, and leads to no event."""
     shell = MAKERS[state]()
     first = shell.tell(kind(command_id="once")).reply
     count = len(shell.journal)
@@ -179,6 +179,18 @@ def test_again(state: str, kind: Any) -> None:
     shell.run = shell.folded()
     assert shell.tell(kind(command_id="once")).reply == first
     assert len(shell.journal) == count
+
+
+def test_who_asks_again_hears_when_it_is_done() -> None:
+    """C6, V16: a pause takes effect when the last attempt has ended; its command, sent again, is answered with the state that is so by then."""
+    shell = running()
+    pause = Pause(command_id="once")
+    assert shell.tell(pause).reply.state == "PAUSING"
+    for step_id in ("a", "lost"):
+        shell.complete(step_id)
+    again = shell.tell(pause)
+    assert not again.events
+    assert (again.reply.applied, again.reply.state) == (True, "PAUSED")
 
 
 def test_cancel_is_heard_by_everything() -> None:

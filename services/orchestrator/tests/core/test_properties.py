@@ -307,7 +307,7 @@ class Lives(RuleBasedStateMachine):
         answer = (decision.reply.applied, decision.reply.state)
         if command_id in self.command_ids:
             assert not decision.events, "V16"
-            assert answer == self.command_ids[command_id], "V16"
+            assert answer == (self.command_ids[command_id][0], self.run.state), "V16"
         elif before:
             assert not decision.events, "V1"
             assert answer == (False, self.run.state)
