@@ -50,7 +50,7 @@ async def test_no_word_of_a_command_before_it_is_stored(applied: bool) -> None:
         scene.session, pb.ExecuteRunsRequest(commands=[pb.CommandRunRequest(run_id=RUN, command_id="p")])
     )
     await asyncio.sleep(0)
-    run = Run.fresh(RUN)
+    run = scene.entities[RUN] = Run.fresh(RUN)
     run.state = "CANCELLING"
     scene.sessions.changed(run)
     assert not scene.session.frames.size

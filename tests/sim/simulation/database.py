@@ -39,7 +39,7 @@ class Lock:
 class Transaction:
     """One statement in its implicit transaction."""
 
-    __slots__ = ("clock", "done", "keys", "locks", "me", "session", "waiters", "writes")
+    __slots__ = ("clock", "done", "keys", "locks", "me", "session", "wait", "waiters", "writes")
 
     def __init__(self, session: Session, clock: int) -> None:
         self.session = session
@@ -50,6 +50,8 @@ class Transaction:
         self.writes: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.waiters: list[Callable[[], None]] = []
         self.done = False
+        self.wait = 0.0
+        """Seconds that a statement which only reads takes beside its way."""
         self.me = ""
         """The instance for which a group commit is."""
 

@@ -27,6 +27,7 @@ class Session:
         self.schema = schema
         server.pids += 1
         self.pid = server.pids
+        self.started = server.clock()
         limit = settings.get("transaction_timeout")
         self.limit = None if limit is None else int(limit) / 1000
         self.tables = server.engine.tables(schema)
@@ -155,7 +156,10 @@ class Session:
             server.world.after(wait, self._commit, transaction, plan, rows, future)
         else:
             self.transaction = None
-            self._answer(future, rows)
+            if transaction.wait:
+                server.world.after(transaction.wait, self._answer, future, rows)
+            else:
+                self._answer(future, rows)
 
     def _commit(self, transaction: Transaction, plan: Any, rows: Any, future: Any) -> None:
         if transaction.done:

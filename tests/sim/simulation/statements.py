@@ -80,6 +80,20 @@ def terminate(t: Transaction, tables: Tables, p: P) -> list[P]:
     return [{"pg_terminate_backend": True}] if t.session.server.terminate(p["pid"]) else []
 
 
+@model("this_session")
+def this_session(t: Transaction, tables: Tables, p: P) -> list[P]:
+    return [{"pid": t.session.pid, "backend_start": t.session.started}]
+
+
+@model("end_session")
+def end_session(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if not t.session.server.terminate(p["pid"]):
+        return []
+    gone = p["pid"] not in t.session.server.sessions
+    t.wait = 0.0 if gone else 0.1
+    return [{"pg_terminate_backend": gone}]
+
+
 @model("leave", writes=True)
 def leave(t: Transaction, tables: Tables, p: P) -> list[P]:
     me = p["id"]

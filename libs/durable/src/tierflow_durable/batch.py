@@ -69,7 +69,7 @@ def rows_of(pending: Pending) -> list[Row]:
 class Batch:
     """Writes and acknowledgements that are committed together, ordered by entity id (rule R3)."""
 
-    __slots__ = ("acknowledgements", "arguments", "only_releases", "statement", "updated", "writes")
+    __slots__ = ("acknowledgements", "arguments", "statement", "updated", "writes")
 
     def __init__(self, writes: list[Write], acknowledgements: list[tuple[str, int]], me: str, now: Micros) -> None:
         writes.sort(key=lambda write: write.entity.id)
@@ -87,8 +87,6 @@ class Batch:
         )
         self.updated = len(sections[2][2])
         """How many rows its updates must hit."""
-        self.only_releases = not any(write.rows for write in writes)
-        """It lets entities go and stores nothing of them: sent again, it may find that it has done so, and that they are somebody else's."""
         values: dict[str, Any] = {"me": me}
         parts: list[str] = []
         for part, names, rows in sections:

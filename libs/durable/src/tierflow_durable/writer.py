@@ -160,7 +160,8 @@ class Writer:
                 continue
             if verdict["held"] == 0:
                 raise Fenced("the fence row of this instance is gone or closed")
-            if verdict["updated"] != batch.updated and not (unknown and batch.only_releases):
+            # From who is not fenced nobody takes anything: what a repeated batch misses, its first copy has let go.
+            if verdict["updated"] != batch.updated and not unknown:
                 raise Fenced(f"{batch.updated - verdict['updated']} entities of this instance have another owner")
             created = verdict["created"]
             self._done(batch, None if created is None else frozenset(map(str, created)))

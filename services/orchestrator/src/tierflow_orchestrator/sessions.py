@@ -139,7 +139,7 @@ class Sessions:
         self._interested.setdefault(request.run_id, session)
         try:
             answer = await self.command(request)
-            if answer.applied:
+            if answer.applied and request.run_id in self._durable.host.entities:
                 self._commands[request.run_id] = request.command_id
         except FailureError as error:
             answer = pb.CommandRunResponse(
