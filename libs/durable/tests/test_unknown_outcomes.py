@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from tierflow_durable import migrations
 from tierflow_durable.ids import uuid7
 from tierflow_durable.machine import RequestKey
 from tierflow_durable.migrations import migrate
@@ -213,6 +214,49 @@ async def test_nothing_is_answered_past_the_lease(start_node: Start, toy: str, c
     cable.mend()
     await eventually(lambda: node.durable.ready, 15)  # nobody has fenced it: it renews (rule R10)
     assert await node.durable.router.command(entity_id, Add(n=1)) == 2
+
+
+async def test_what_cannot_be_undone_by_us_is_dropped(
+    start_node: Start, toy: str, cable: Cable, direct: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F26, F31: nobody can say whether a broken commit was undone: it is an event in the log, its session is dropped and ended at the server."""
+    node = await start_node(url=cable.url(toy), lease=30.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    pid = node.host.writer.backend_pid
+    holding = direct.transaction()
+    await holding.start()
+    await direct.execute("LOCK TABLE toy.journal IN SHARE MODE")
+    asked = asyncio.create_task(node.durable.router.command(entity_id, Add(n=10)))
+    assert await eventually(lambda: _waiting(direct)) == {pid}
+    await cable.cut()
+
+    async def ended() -> bool:
+        await direct.execute("SELECT pg_stat_clear_snapshot()")
+        return await direct.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid) == 0
+
+    await eventually(ended)
+    await holding.rollback()
+    assert await asyncio.wait_for(asked, 10) == 11
+    assert node.host.writer.backend_pid != pid
+    assert [record for record in caplog.records if record.getMessage() == "the database is away; commits wait"]
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    assert await direct.fetchval(query) == 0
+
+
+async def test_a_migration_that_breaks_off(toy: str, direct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F26, I16: a migration whose session dies in the middle, or that fails, leaves nothing; the next try begins where it began."""
+    for last in ("SELECT pg_terminate_backend(pg_backend_pid())", "SELECT 1 / 0"):
+        text = f"CREATE TABLE half (n integer); {last}"
+        monkeypatch.setattr(migrations, "migrations_of", lambda *_, text=text: [migrations.Migration("x/9", text)])
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await migrate(toy, "toy")
+        assert await direct.fetchval("SELECT to_regclass('toy.half')") is None
+        assert await direct.fetchval("SELECT count(*) FROM toy.migration WHERE name = 'x/9'") == 0
+    monkeypatch.setattr(
+        migrations, "migrations_of", lambda *_: [migrations.Migration("x/9", "CREATE TABLE half (n integer)")]
+    )
+    assert await migrate(toy, "toy") == ["x/9"]
 
 
 @pytest.mark.parametrize("busy", [True, False])

@@ -56,9 +56,8 @@ async def migrate(database_url: str, schema: str, *packages: str) -> list[str]:
         for migration in migrations_of("tierflow_durable", *packages):
             if migration.name in done:
                 continue
-            async with connection.transaction():
-                await connection.execute(migration.text)
-                await connection.execute("INSERT INTO migration (name) VALUES ($1)", migration.name)
+            # One implicit transaction: if it fails, the server undoes it; there is no rollback of ours that could fail.
+            await connection.execute(f"{migration.text};\nINSERT INTO migration (name) VALUES ('{migration.name}')")
             applied.append(migration.name)
     finally:
         await connection.close()

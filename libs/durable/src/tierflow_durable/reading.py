@@ -238,11 +238,16 @@ _SIMPLE = {
     "user_id": "user_id = :user_id",
     "parent_id": "parent_id = :parent_id",
     "name": "name = :name",
-    "trace_id": "trace_id = :trace_id",
+    "trace_id": "trace_id = :trace_id AND trace_id <> ''",
     "before_id": "id < :before_id",
 }
 
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "STOPPED", "TERMINATED"}
+ABOUT: Micros = 3_600_000_000
+"""By so much an id's moment and the moment of creation may differ."""
+
+UNSUCCESSFUL = {"FAILED", "CANCELLED", "STOPPED", "TERMINATED"}
+"""States whose outcome is FAILURE or CANCELLED, always."""
+ENDED = {"COMPLETED", *UNSUCCESSFUL}
 
 
 def _conditions(wanted: ListFilter) -> tuple[list[str], dict[str, Any]]:
@@ -256,18 +261,21 @@ def _conditions(wanted: ListFilter) -> tuple[list[str], dict[str, Any]]:
     if wanted.states:
         conditions.append("state = ANY(:states::text[])")
         values["states"] = list(wanted.states)
+        # These follow from the states; they say it as the partial indexes do.
         if not ENDED & set(wanted.states):
             conditions.append("ended_at IS NULL")
+        elif set(wanted.states) <= UNSUCCESSFUL:
+            conditions.append("outcome IN ('FAILURE', 'CANCELLED')")
     if wanted.labels:
-        conditions.append("labels @> :labels::jsonb")
+        conditions.append("labels @> :labels::jsonb AND labels <> '{}'")
         values["labels"] = orjson.dumps(wanted.labels).decode()
+    # An id tells when it was made, about: that is how the rows are found.
     if wanted.created_after is not None:
         conditions.append("created_at >= :created_after AND id >= :least")
-        values["created_after"], values["least"] = (
-            wanted.created_after,
-            floor_of(max(0, wanted.created_after - 3_600_000_000)),
-        )
+        values["created_after"] = wanted.created_after
+        values["least"] = floor_of(max(0, wanted.created_after - ABOUT))
     if wanted.created_before is not None:
-        conditions.append("created_at < :created_before")
+        conditions.append("created_at < :created_before AND id < :most")
         values["created_before"] = wanted.created_before
+        values["most"] = floor_of(max(0, wanted.created_before + ABOUT))
     return conditions, values
