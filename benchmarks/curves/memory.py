@@ -24,7 +24,7 @@ from benchmarks.curves.stage import (
     total,
 )
 
-HOLDING = {"name": "bench-holding", "version": "1", "steps": {"held": {"call": "bench.hold"}}}
+HOLDING = {"name": "bench-holding", "version": "1", "steps": {"held": {"call": "bench.hold", "timeout": "1d"}}}
 ACTIVE = "SELECT count(*) FROM orchestrator.entity WHERE owner IS NOT NULL AND ended_at IS NULL"
 TIERS = ("coordinator", "orchestrator", "executor")
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 from tierflow import Client
+from tierflow_testing import children
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack, StackOptions
 from tierflow_testing.waiting import eventually
@@ -111,7 +112,11 @@ async def client_of(stack: Stack) -> AsyncIterator[Client]:
 
 
 def processes(stack: Stack) -> dict[str, int]:
-    """Pids of everything but the client, by name."""
+    """Pids of everything but the client, by name. Raises `SystemExit` where a service has died: its figures would be those of nobody."""
+    if dead := [service for service in stack.services if not service.running]:
+        raise SystemExit(
+            "\n".join(f"{one.name} has died; the end of its log:\n{children.tail(one.log)}" for one in dead)
+        )
     servers = {"postgres": stack.postgres.process_id, "nats": stack.nats.process_id}
     return {**{service.name: service.pid for service in stack.services}, **servers}
 
