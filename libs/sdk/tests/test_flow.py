@@ -309,3 +309,11 @@ steps:
   stop: {fail: {code: TOO_SMALL, message: "${{ input.n }} is too small.", retryable: true}}
 """
     assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
+
+
+def test_builder_of_signals() -> None:
+    """E2, Q5: the same document as written by hand."""
+    f = flow("asks")
+    f.signal("paid", "payment.received", schema={"type": "object"}, timeout="3d", if_=fn.always())
+    yaml = "name: asks\nsteps: {paid: {signal: payment.received, schema: {type: object}, timeout: 3d, if: always()}}"
+    assert parse(f.to_json(), "json").canonical == parse(yaml).canonical

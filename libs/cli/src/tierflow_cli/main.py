@@ -19,6 +19,7 @@ _COMMANDS = {
     "pause": ("steering", "pause", "Start nothing new; let running steps finish."),
     "resume": ("steering", "resume", "Go on after a pause."),
     "stop": ("steering", "stop", "Let running steps finish, then end the swarm."),
+    "signal": ("steering", "signal", "Send a message to a run that waits for it."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),
     "demo": ("demo", "demo", "Start everything, run a real flow on real files, show what happens."),

@@ -1,4 +1,4 @@
-"""`tierflow cancel`, `pause`, `resume` and `stop`."""
+"""`tierflow cancel`, `pause`, `resume`, `stop` and `signal`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,34 @@ async def resume(connection: Connection, *, swarm_ids: tuple[str, ...], reason: 
 async def stop(connection: Connection, *, swarm_ids: tuple[str, ...], reason: str, force: bool, as_json: bool) -> None:
     """Let running steps finish, then end the swarm STOPPED."""
     await _steer(connection, "stop", swarm_ids, reason, as_json, force=force)
+
+
+@click.command()
+@click.argument("entity_id", metavar="ID")
+@click.argument("name")
+@click.argument("payload", metavar="[JSON]", default="null")
+@click.option("--id", "signal_id", default="", help="Id of the signal: the same id again is the same signal.")
+@as_json
+@connected
+async def signal(
+    connection: Connection, *, entity_id: str, name: str, payload: str, signal_id: str, as_json: bool
+) -> None:
+    """Send a message to a run that waits for it, or is going to."""
+    import json
+
+    from tierflow_cli import text
+    from tierflow_cli.following import swarm_of
+
+    try:
+        value = json.loads(payload)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from None
+    swarm_id = await swarm_of(connection.client, entity_id)
+    applied = await connection.client.signal(swarm_id, name, value, signal_id=signal_id)
+    if as_json:
+        text.print_json({"swarm_id": swarm_id, "applied": applied})
+    else:
+        click.echo(f"{swarm_id}  {name}{'' if applied else '  (not taken: it has ended)'}")
 
 
 async def _steer(

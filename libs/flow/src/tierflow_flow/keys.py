@@ -146,6 +146,11 @@ SWITCH_KEYS = (
     Key("switch", Cases(STEP_NAME), "Cases; the first whose if is true says which steps run.", required=True),
     Key("default", Texts(STEP_NAME), "The steps that run where no case is true."),
 )
+SIGNAL_KEYS = (
+    Key("signal", HANDLER_NAME, "The name of the message to wait for.", required=True),
+    Key("schema", JsonSchema(), "What the message must look like; others are refused."),
+    Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest wait; then the step fails."),
+)
 
 FLOW: Section = section(
     Key("name", FLOW_NAME, "The flow's name.", required=True),

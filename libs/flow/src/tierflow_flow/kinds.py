@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tierflow_flow.keys import CALL_KEYS, EMIT_KEYS, FAIL_KEYS, MAP_KEYS, STEP_KEYS, STEP_NAME, SWITCH_KEYS, WAIT_KEYS
+from tierflow_flow.keys import (
+    CALL_KEYS,
+    EMIT_KEYS,
+    FAIL_KEYS,
+    MAP_KEYS,
+    SIGNAL_KEYS,
+    STEP_KEYS,
+    STEP_NAME,
+    SWITCH_KEYS,
+    WAIT_KEYS,
+)
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import INVALID
@@ -59,13 +69,14 @@ KINDS: Mapping[str, Kind] = {
         _kind("call", CALL_KEYS, _values()),
         _kind("emit", EMIT_KEYS, _values()),
         _kind("fail", FAIL_KEYS, _values("fail")),
+        _kind("signal", SIGNAL_KEYS, _values()),
         _kind("switch", SWITCH_KEYS, _cases),
         _kind("wait", WAIT_KEYS, _values("wait")),
     )
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("loop", "flow", "signal", "approval", "group", "agent", "join", "parallel")
+PLANNED = ("loop", "flow", "approval", "group", "agent", "join", "parallel")
 """Words that people will try; none of them is known yet."""
 
 

@@ -50,6 +50,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "attempt_logged": EventClass.EVENT_CLASS_STEPS,
     "step_waiting": EventClass.EVENT_CLASS_STEPS,
     "event_emitted": EventClass.EVENT_CLASS_STEPS,
+    "signal_received": EventClass.EVENT_CLASS_AUDIT,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
@@ -154,6 +155,17 @@ class Client(Queries):
         response: api.ResumeSwarmResponse = await self._calls.call(
             "ResumeSwarm", api.ResumeSwarmRequest(swarm_id=swarm_id, reason=reason, command_id=new_id())
         )
+        return response.applied
+
+    async def signal(self, swarm_id: str, name: str, payload: Any = None, *, signal_id: str = "") -> bool:
+        """Sends a message to a swarm's run, for a step that waits for it or is going to. Safe to repeat with the same `signal_id`.
+
+        Returns whether it was taken: not where the run has ended. Raises `InvalidRequest` where the flow waits for no such signal or it does not match
+        the step's schema, and `NotFound`.
+        """
+        request = api.SignalSwarmRequest(swarm_id=swarm_id, name=name, signal_id=signal_id or new_id())
+        request.payload.json = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        response: api.SignalSwarmResponse = await self._calls.call("SignalSwarm", request)
         return response.applied
 
     async def stop(self, swarm_id: str, reason: str = "", *, force: bool = False) -> bool:

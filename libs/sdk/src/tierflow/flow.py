@@ -207,6 +207,27 @@ class FlowBuilder:
             id, {"switch": made, "default": None if default is None else _ids(default), **_common(**common)}
         )
 
+    def signal(
+        self,
+        id: str,  # noqa: A002 - the word of the language
+        signal: str,
+        *,
+        schema: Mapping[str, Any] | type | None = None,
+        timeout: Duration | None = None,
+        **common: Any,
+    ) -> Step:
+        """Add a step that waits for a message of this name; its payload is the step's output.
+
+        Args:
+            id: The step's id.
+            signal: The message's name.
+            schema: What it must look like: a JSON Schema or a pydantic model.
+            timeout: Longest wait; then the step fails.
+            **common: `needs`, `if_`, `name`, `on_error`, as in `call`.
+        """
+        keys = {"signal": signal, "schema": _schema(schema), "timeout": _duration("timeout", timeout)}
+        return self._add(id, {**keys, **_common(**common)})
+
     def emit(
         self,
         id: str,  # noqa: A002 - the word of the language

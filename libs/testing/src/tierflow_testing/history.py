@@ -63,6 +63,7 @@ class _Checker:
     used: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     closed: dict[str, bool] = field(default_factory=dict)
     """By attempt id: whether its usage may still come late."""
+    signals: set[str] = field(default_factory=set)
     untolerated: bool = False
     tolerated: bool = False
     cancel: bool = False
@@ -107,6 +108,10 @@ class _Checker:
 
     def on_CommandReceived(self, event: Any, time: int) -> None:  # noqa: N802
         self.cancel = self.cancel or event.command == "cancel"
+
+    def on_SignalReceived(self, event: Any, time: int) -> None:  # noqa: N802
+        self.expect(event.signal_id not in self.signals, "V16", f"signal {event.signal_id} came twice")
+        self.signals.add(event.signal_id)
 
     def on_RunEnded(self, event: Any, time: int) -> None:  # noqa: N802
         self._move(event.from_, event.to)

@@ -113,6 +113,24 @@ class Facade:
         )
         return api.ListEventsResponse(batch=found.batch, more=found.more)
 
+    async def _signal(self, request: api.SignalSwarmRequest, swarm: Swarm, caller: Caller) -> api.SignalSwarmResponse:
+        """Hands a signal to the swarm's run. One that Tier 2 does not know yet is going to be there: the caller may try again."""
+        if swarm.run is None:
+            raise FailureError(failure("NOT_FOUND", f"Swarm {swarm.swarm_id} has no run.", operation="SignalSwarm"))
+        message = orchestrator.SignalRunRequest(
+            run_id=swarm.run.run_id, name=request.name, signal_id=request.signal_id, actor=caller.user_id
+        )
+        if request.HasField("payload"):
+            message.payload.CopyFrom(request.payload)
+        try:
+            done = await (await self._runs_stub()).SignalRun(message, **_call(caller))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                text = "The run has not been taken by an orchestrator yet; try again."
+                raise FailureError(failure("UNAVAILABLE", text, operation="SignalSwarm")) from error
+            raise
+        return api.SignalSwarmResponse(applied=done.applied, state=done.state, signal_id=done.signal_id)
+
     # --- flows ---
 
     async def RegisterFlow(self, request: api.RegisterFlowRequest, context: Any) -> api.RegisterFlowResponse:

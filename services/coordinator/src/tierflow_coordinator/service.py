@@ -198,6 +198,13 @@ class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
         reply = await self._steer(request, command, caller_of(context))
         return api.StopSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))
 
+    async def SignalSwarm(self, request: api.SignalSwarmRequest, context: Any) -> api.SignalSwarmResponse:
+        """See the proto."""
+        caller = caller_of(context)
+        listing.check_texts(name=request.name, signal_id=request.signal_id)
+        swarm = await self._visible(request.swarm_id, caller, hide=False)
+        return await asyncio.shield(asyncio.ensure_future(self._signal(request, swarm, caller)))
+
     async def _steer(self, request: Any, command: str, caller: Caller) -> commands.Reply:
         listing.check_texts(reason=request.reason, command_id=request.command_id)
         await self._visible(request.swarm_id, caller, hide=False)

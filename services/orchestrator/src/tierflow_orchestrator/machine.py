@@ -17,6 +17,7 @@ from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.turn import Decision, Reply
 
 _LIFECYCLE = (events.RunCreated, events.RunStateChanged, events.RunEnded)
+_AUDIT = (events.CommandReceived, events.SignalReceived)
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[commands.RunCommand] = msgspec.msgpack.Decoder(commands.RunCommand)
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
@@ -80,7 +81,7 @@ class RunMachine:
         """The event's class."""
         if isinstance(event, _LIFECYCLE):
             return "lifecycle"
-        return "audit" if type(event) is events.CommandReceived else "steps"
+        return "audit" if isinstance(event, _AUDIT) else "steps"
 
     def decode(self, data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
         """Stored events."""

@@ -36,6 +36,7 @@ from tierflow_orchestrator.checks import (
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows, flow_to_proto
+from tierflow_orchestrator.messages import Messages
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.starting import Starting
 
@@ -49,7 +50,7 @@ _COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
 }
 
 
-class OrchestratorService(rpc.OrchestratorServiceServicer):
+class OrchestratorService(Messages, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
     def __init__(self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions) -> None:

@@ -185,6 +185,11 @@ def _event_emitted(e: events.EventEmitted) -> dict[str, Any]:
     return {"step_id": e.step_id, "event_emitted": emitted}
 
 
+def _signal_received(e: events.SignalReceived) -> dict[str, Any]:
+    payload = wire.payload_to_proto(e.payload)
+    return {"signal_received": ev.SignalReceived(signal_id=e.signal_id, name=e.name, payload=payload, actor=e.actor)}
+
+
 _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.RunCreated: _run_created,
     events.RunStateChanged: _run_state_changed,
@@ -202,6 +207,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.AttemptLogged: _attempt_logged,
     events.StepWaiting: _step_waiting,
     events.EventEmitted: _event_emitted,
+    events.SignalReceived: _signal_received,
 }
 
 
@@ -314,6 +320,12 @@ def _from_emitted(m: ev.Event) -> events.RunEvent:
     return events.EventEmitted(step_id=m.step_id, name=p.name, payload=_payload(p, "payload") or "{}")
 
 
+def _from_signal(m: ev.Event) -> events.RunEvent:
+    p = m.signal_received
+    payload = str(_payload(p, "payload") or "null")
+    return events.SignalReceived(signal_id=p.signal_id, name=p.name, payload=payload, actor=p.actor)
+
+
 def log_lines(lines: Iterable[step_pb2.LogLine]) -> tuple[LogLine, ...]:
     """Log lines of an attempt."""
     return tuple(LogLine(time=wire.micros(line.time), stream=line.stream, text=line.text) for line in lines)
@@ -336,6 +348,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,
     "event_emitted": _from_emitted,
+    "signal_received": _from_signal,
 }
 
 

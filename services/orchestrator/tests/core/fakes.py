@@ -119,6 +119,12 @@ def wait(step_id: str, length: str, *needs: str, **more: Any) -> StepSpec:
     return StepSpec(id=step_id, kind="wait", handler="", needs=needs, with_=Value({}), templates=templates, **more)
 
 
+def signal(step_id: str, name: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that waits for a signal."""
+    settings = {"signal": name, **more.pop("settings", {})}
+    return StepSpec(id=step_id, kind="signal", handler="", needs=needs, with_=Value({}), settings=settings, **more)
+
+
 def switch(step_id: str, cases: list[tuple[Any, list[str]]], *needs: str, **more: Any) -> StepSpec:
     """A step that chooses among steps; each case is a template or a truth."""
     templates = {f"case{i}": when if hasattr(when, "resolve") else Value(when) for i, (when, _) in enumerate(cases)}

@@ -22,10 +22,11 @@ from tierflow_orchestrator.core.commands import (
     ReportUnconfirmed,
     Resume,
     RunCommand,
+    Signal,
     StopAttempt,
     WakeUp,
 )
-from tierflow_orchestrator.core.events import LateResult
+from tierflow_orchestrator.core.events import LateResult, SignalReceived
 from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, RetryPolicy, Usage
 from tierflow_testing.history import check_history
 
@@ -44,6 +45,7 @@ from .fakes import (
     fold,
     map_,
     raising,
+    signal,
     switch,
     wait,
 )
@@ -68,13 +70,17 @@ CONDITIONS = PLAIN * 20 + [
 @st.composite
 def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
     needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
-    kind = draw(st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail"]))
+    kind = draw(st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal"]))
     if kind in ("emit", "fail"):
         more = {
             "on_error": draw(st.sampled_from(("stop", "continue", "continue"))),
             **draw(st.sampled_from(CONDITIONS)),
         }
         return {"emit": emit, "fail": fail}[kind](step_id, *needs, **more)
+    if kind == "signal":
+        timeout = draw(st.sampled_from(({}, {"timeout": 5 * SECOND})))
+        on_error = draw(st.sampled_from(("stop", "continue")))
+        return signal(step_id, draw(st.sampled_from(("one", "two"))), *needs, settings=timeout, on_error=on_error)
     if kind == "wait":
         length = draw(st.sampled_from(("5s", "0s", "1m", "never")))
         on_error = draw(st.sampled_from(("stop", "continue")))
@@ -169,6 +175,7 @@ class Lives(RuleBasedStateMachine):
         self.attempts: list[str] = []
         self.command_ids: dict[str, tuple[bool, str]] = {}
         self.percent = 0.0
+        self.signals: set[str] = set()
         self.ends = 0
         self.owed: set[str] = set()
         """Attempts that were given up without a result."""
@@ -316,6 +323,22 @@ class Lives(RuleBasedStateMachine):
             assert answer[1] == self.run.state, "the answer is what happened"
         self.settle()
 
+    @rule(name=st.sampled_from(("one", "two", "nobody")), number=st.integers(0, 9), payload=st.sampled_from(("1", "{")))
+    def send(self, name: str, number: int, payload: str) -> None:
+        """Q5, V16: a signal is journaled once; what nobody can take leaves nothing behind."""
+        signal_id = f"signal-{name}{number}{payload}"
+        known = signal_id in self.signals
+        decision = self.tell(Signal(command_id=signal_id, name=name, payload=payload))
+        received = [event for event in decision.events if isinstance(event, SignalReceived)]
+        assert len(received) == int(decision.reply.applied and not known), "V16"
+        if known:
+            assert not decision.events, "V16"
+        elif received:
+            assert name != "nobody"
+            assert payload == "1"
+            self.signals.add(signal_id)
+        self.settle()
+
     @rule(seconds=st.sampled_from((0, 1, 5, 40)))
     def wake(self, seconds: int) -> None:
         self.now += seconds * SECOND
@@ -373,6 +396,10 @@ class Lives(RuleBasedStateMachine):
             step_id = self.run.next_ready(handler)
             if step_id is not None:
                 self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+        for step_id in sorted(self.run.waits):
+            name = self.flow.by_id[step_id].settings.get("signal")
+            if name is not None and self.run.state == "SUSPENDED":
+                self.tell(Signal(command_id=f"last{number}-{step_id}", name=name))
         moment = self.run.next_wake()
         if moment is not None and not self.run.live:
             self.now = max(self.now, moment)

@@ -99,6 +99,15 @@ class Cancel(Command):
     reason: str = ""
 
 
+class Signal(Command):
+    """A message for a step of this name. `payload` is a JSON text."""
+
+    command_id: str
+    name: str
+    payload: str = "null"
+    actor: str = ""
+
+
 class Abort(Command):
     """End the run at once: a defect was met while deciding for it (F28). Attempts in flight are told to stop, but not waited for."""
 
@@ -118,6 +127,7 @@ RunCommand: TypeAlias = (
     | Resume
     | Cancel
     | Abort
+    | Signal
 )
 
 

@@ -169,6 +169,15 @@ class EventEmitted(Event):
     payload: Payload
 
 
+class SignalReceived(Event):
+    """A message for a step that waits for it, or is going to. `payload` is a JSON text."""
+
+    signal_id: str
+    name: str
+    payload: str
+    actor: str = ""
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -186,4 +195,5 @@ RunEvent: TypeAlias = (
     | AttemptLogged
     | StepWaiting
     | EventEmitted
+    | SignalReceived
 )

@@ -112,11 +112,20 @@ _APPLIES = {
 
 def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
     applied, state = predict(run, event.command)
-    run.commands[event.command_id] = (applied, state)
-    if len(run.commands) > REMEMBERED_COMMANDS:
-        del run.commands[next(iter(run.commands))]
+    _remember(run, event.command_id, applied, state)
     if event.command == "cancel" and applied:
         run.cancel_asked = True
+
+
+def _remember(run: Run, command_id: str, applied: bool, state: str) -> None:
+    run.commands[command_id] = (applied, state)
+    if len(run.commands) > REMEMBERED_COMMANDS:
+        del run.commands[next(iter(run.commands))]
+
+
+def _signalled(run: Run, event: events.SignalReceived, time: Micros) -> None:
+    _remember(run, event.signal_id, True, run.state)
+    run.signals.setdefault(event.name, []).append(event.payload)
 
 
 # Steps.
@@ -226,6 +235,8 @@ def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
 def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.output, step.outcome = event.output, event.outcome
+    if run.signals and not step.handler:
+        run.take_signal(run.spec(step).settings.get("signal", ""))
     _book(run, step, event.usage)
     if isinstance(event.output, BlobRef):
         run.note_large(step.of, event.output)
@@ -320,4 +331,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.AttemptLogged: _logged,
     events.StepWaiting: _waiting,
     events.EventEmitted: _emitted,
+    events.SignalReceived: _signalled,
 }

@@ -74,12 +74,19 @@ def proceed(turn: Turn, step: Step, how: Proceed) -> None:
 
 
 def fire(turn: Turn) -> None:
-    """Ends the waits whose moment has come."""
+    """Ends the waits whose message is there or whose moment has come."""
     run = turn.run
-    while run.state in ("RUNNING", "SUSPENDED") and (moment := run.next_timer()) is not None and moment <= turn.now:
-        step = run.steps[run.timers[0][1]]
+    while run.state in ("RUNNING", "SUSPENDED"):
+        if (step_id := run.answered()) is not None:
+            step = run.steps[step_id]
+            how = KINDS[run.spec(step).kind].received(turn, step)
+        elif (moment := run.next_timer()) is not None and moment <= turn.now:
+            step = run.steps[run.timers[0][1]]
+            how = KINDS[run.spec(step).kind].due(turn, step)
+        else:
+            break
         go_on(turn)
-        proceed(turn, step, KINDS[run.spec(step).kind].due(turn, step))
+        proceed(turn, step, how)
     settle(turn)
 
 

@@ -62,6 +62,7 @@ class Run:
         "partial",
         "ready",
         "reason",
+        "signals",
         "started_at",
         "state",
         "steps",
@@ -122,6 +123,8 @@ class Run:
         """By command id: whether it applied, and the state that it led to."""
         self.large: dict[str, list[BlobRef]] = {}
         """By id of the definition: outputs that are stored apart."""
+        self.signals: dict[str, list[str]] = {}
+        """By name: payloads (JSON texts) that no step has taken yet, oldest first."""
         # Derived.
         self.large_bytes: dict[str, int] = {}
         """By id of the definition: the size of those outputs together."""
@@ -242,6 +245,8 @@ class Run:
             return None
         moment = self.deadline
         other: Micros | None = None
+        if self.answered() is not None:
+            return self.created_at
         if self.state == "RUNNING":
             other = earliest(self._next_due(), self.next_timer())
         elif self.state == "SUSPENDED":
@@ -264,6 +269,23 @@ class Run:
                 return moment
             heappop(self.timers)
         return None
+
+    def answered(self) -> str | None:
+        """A step that waits for a signal that is there and may be taken now."""
+        if not self.signals or self.state not in ("RUNNING", "SUSPENDED"):
+            return None
+        for step_id in sorted(self.waits):
+            if self.spec(self.steps[step_id]).settings.get("signal") in self.signals:
+                return step_id
+        return None
+
+    def take_signal(self, name: str) -> None:
+        """A step has taken the oldest signal of this name."""
+        kept = self.signals.get(name)
+        if kept:
+            del kept[0]
+            if not kept:
+                del self.signals[name]
 
     @property
     def only_waits(self) -> bool:

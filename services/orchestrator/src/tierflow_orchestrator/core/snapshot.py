@@ -49,6 +49,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     asked: list[str] = []
     unconfirmed: list[str] = []
     commands: dict[str, tuple[bool, str]] = {}
+    signals: dict[str, list[str]] = {}
     ready: dict[str, list[str]] = {}
     """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
 

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
+from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
 from tierflow_contracts.events.v1 import event_pb2 as _event_pb2
@@ -839,6 +840,72 @@ class CancelSwarmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelSwarmResponse: _TypeAlias = CancelSwarmResponse  # noqa: Y015
+
+@_typing.final
+class SignalSwarmRequest(_message.Message):
+    """SignalSwarmRequest sends a message to a swarm's run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    name: _builtins.str
+    """The signal's name, as a step of the flow has it."""
+    signal_id: _builtins.str
+    """Id of the signal, to make the call safe to repeat; empty lets the server choose one."""
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """What it says, at most 64 KiB and inline; null where absent."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+        signal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "payload", b"payload", "signal_id", b"signal_id", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalSwarmRequest: _TypeAlias = SignalSwarmRequest  # noqa: Y015
+
+@_typing.final
+class SignalSwarmResponse(_message.Message):
+    """SignalSwarmResponse says what a signal did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it was taken, now or before. False where the run has ended or is being stopped."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    signal_id: _builtins.str
+    """The signal's id."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+        signal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "signal_id", b"signal_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalSwarmResponse: _TypeAlias = SignalSwarmResponse  # noqa: Y015
 
 @_typing.final
 class StopSwarmRequest(_message.Message):

@@ -97,6 +97,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmResponse.FromString,
                 _registered_method=True)
+        self.SignalSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/SignalSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/GetQueue',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetQueueRequest.SerializeToString,
@@ -248,6 +253,15 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalSwarm(self, request, context):
+        """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
+        UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
         """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -388,6 +402,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.StopSwarm,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmResponse.SerializeToString,
+            ),
+            'SignalSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -771,6 +790,33 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/StopSwarm',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StopSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/SignalSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,6 +68,11 @@ class CoordinatorServiceStub:
     """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StopSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopSwarmRequest, _coordinator_service_pb2.StopSwarmResponse]
     """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SignalSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SignalSwarmRequest, _coordinator_service_pb2.SignalSwarmResponse]
+    """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
+    UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+    """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]
@@ -132,6 +137,11 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Stops all work now; the swarm ends STOPPED when nothing is alive. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StopSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopSwarmRequest, _coordinator_service_pb2.StopSwarmResponse]  # type: ignore[assignment]
     """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SignalSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SignalSwarmRequest, _coordinator_service_pb2.SignalSwarmResponse]  # type: ignore[assignment]
+    """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
+    UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+    """
     GetQueue: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -265,6 +275,17 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.StopSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.StopSwarmResponse]]:
         """Lets running steps finish, then ends STOPPED; or by force: TERMINATED at once. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def SignalSwarm(
+        self,
+        request: _coordinator_service_pb2.SignalSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.SignalSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.SignalSwarmResponse]]:
+        """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
+        UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+        """
 
     @_abc_1.abstractmethod
     def GetQueue(

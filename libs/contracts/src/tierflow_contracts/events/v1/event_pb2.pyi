@@ -178,6 +178,7 @@ class Event(_message.Message):
     ATTEMPT_LOGGED_FIELD_NUMBER: _builtins.int
     STEP_WAITING_FIELD_NUMBER: _builtins.int
     EVENT_EMITTED_FIELD_NUMBER: _builtins.int
+    SIGNAL_RECEIVED_FIELD_NUMBER: _builtins.int
     PROGRESS_REPORTED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
@@ -278,6 +279,10 @@ class Event(_message.Message):
         """A step of a flow published an event of its own."""
 
     @_builtins.property
+    def signal_received(self) -> Global___SignalReceived:
+        """A run was sent a message."""
+
+    @_builtins.property
     def progress_reported(self) -> Global___ProgressReported:
         """A handler reported progress. Never in a journal."""
 
@@ -310,13 +315,14 @@ class Event(_message.Message):
         attempt_logged: Global___AttemptLogged | None = ...,
         step_waiting: Global___StepWaiting | None = ...,
         event_emitted: Global___EventEmitted | None = ...,
+        signal_received: Global___SignalReceived | None = ...,
         progress_reported: Global___ProgressReported | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "seq", b"seq", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_id", b"step_id", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "seq", b"seq", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_id", b"step_id", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "progress_reported"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1065,7 +1071,7 @@ class StepWaiting(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """What for: `TIMER`, and more as kinds of steps are added."""
+    """What for: `TIMER`, `SIGNAL`, and more as kinds of steps are added."""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
         """Until when at the latest; absent where there is no such moment."""
@@ -1111,6 +1117,42 @@ class EventEmitted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EventEmitted: _TypeAlias = EventEmitted  # noqa: Y015
+
+@_typing.final
+class SignalReceived(_message.Message):
+    """SignalReceived is a message that a run was sent. It is kept until a step takes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    signal_id: _builtins.str
+    """Id of the signal; the same id again is the same signal."""
+    name: _builtins.str
+    """Its name."""
+    actor: _builtins.str
+    """Who sent it."""
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """What it says."""
+
+    def __init__(
+        self,
+        *,
+        signal_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "name", b"name", "payload", b"payload", "signal_id", b"signal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalReceived: _TypeAlias = SignalReceived  # noqa: Y015
 
 @_typing.final
 class ProgressReported(_message.Message):

@@ -76,6 +76,11 @@ class OrchestratorServiceStub(object):
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunResponse.FromString,
                 _registered_method=True)
+        self.SignalRun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/SignalRun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.FromString,
+                _registered_method=True)
         self.ListRunEvents = channel.unary_unary(
                 '/tierflow.orchestrator.v1.OrchestratorService/ListRunEvents',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
@@ -160,6 +165,14 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalRun(self, request, context):
+        """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRunEvents(self, request, context):
         """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -231,6 +244,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.CommandRun,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunResponse.SerializeToString,
+            ),
+            'SignalRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalRun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.SerializeToString,
             ),
             'ListRunEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunEvents,
@@ -470,6 +488,33 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/CommandRun',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CommandRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/SignalRun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class OrchestratorServiceStub:
     """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]
     """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    SignalRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SignalRunRequest, _orchestrator_service_pb2.SignalRunResponse]
+    """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    """
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]
@@ -90,6 +94,10 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]  # type: ignore[assignment]
     """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    SignalRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SignalRunRequest, _orchestrator_service_pb2.SignalRunResponse]  # type: ignore[assignment]
+    """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    """
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]  # type: ignore[assignment]
@@ -171,6 +179,16 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.CommandRunResponse, _abc.Awaitable[_orchestrator_service_pb2.CommandRunResponse]]:
         """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def SignalRun(
+        self,
+        request: _orchestrator_service_pb2.SignalRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.SignalRunResponse, _abc.Awaitable[_orchestrator_service_pb2.SignalRunResponse]]:
+        """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def ListRunEvents(

@@ -10,6 +10,7 @@ from tierflow_orchestrator.core.kinds.call import Call
 from tierflow_orchestrator.core.kinds.emit import Emit
 from tierflow_orchestrator.core.kinds.fail import FailKind
 from tierflow_orchestrator.core.kinds.map import Map
+from tierflow_orchestrator.core.kinds.signal import SignalKind
 from tierflow_orchestrator.core.kinds.switch import Switch
 from tierflow_orchestrator.core.kinds.wait import WaitKind
 
@@ -18,6 +19,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "map": Map(),
     "emit": Emit(),
     "fail": FailKind(),
+    "signal": SignalKind(),
     "switch": Switch(),
     "wait": WaitKind(),
 }

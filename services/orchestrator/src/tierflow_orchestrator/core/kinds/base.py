@@ -52,6 +52,10 @@ class Kind:
         """How a step goes on that is READY and whose condition holds. Raises `ExpressionError`: the step fails."""
         raise NotImplementedError
 
+    def received(self, turn: Turn, step: Step) -> Proceed:
+        """How a step goes on that waits for a signal, which is there."""
+        raise NotImplementedError
+
     def due(self, turn: Turn, step: Step) -> Proceed:
         """How a step goes on that waits and whose moment has come."""
         return Complete()
