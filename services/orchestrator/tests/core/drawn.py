@@ -1,0 +1,88 @@
+"""Random flows of all kinds of steps, for the property tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+from tierflow_flow.definition import Flow, StepSpec
+from tierflow_runtime.values import RetryPolicy
+
+from .fakes import SECOND, Computed, Ref, Value, call, emit, fail, flow, map_, raising, signal, switch, wait
+
+PLAIN: list[dict[str, Any]] = [{}]
+CONDITIONS = PLAIN * 20 + [
+    {"condition": Value(True)},
+    {"condition": Value(True), "always": True},
+    {"condition": Value(False)},
+    {"condition": Value(False), "always": True},
+    {"condition": Computed(raising), "always": True},
+    {"condition": Value("yes")},
+    {"condition": Computed(lambda scope: scope.lookup("status", ("failure",))), "always": True},
+    {"condition": Computed(lambda scope: scope.lookup("status", ("success",))), "always": True},
+]
+
+
+@st.composite
+def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
+    needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
+    kind = draw(st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal"]))
+    if kind in ("emit", "fail"):
+        more = {
+            "on_error": draw(st.sampled_from(("stop", "continue", "continue"))),
+            **draw(st.sampled_from(CONDITIONS)),
+        }
+        return {"emit": emit, "fail": fail}[kind](step_id, *needs, **more)
+    if kind == "signal":
+        timeout = draw(st.sampled_from(({}, {"timeout": 5 * SECOND})))
+        on_error = draw(st.sampled_from(("stop", "continue")))
+        return signal(step_id, draw(st.sampled_from(("one", "two"))), *needs, settings=timeout, on_error=on_error)
+    if kind == "wait":
+        length = draw(st.sampled_from(("5s", "0s", "1m", "never")))
+        on_error = draw(st.sampled_from(("stop", "continue")))
+        return wait(step_id, length, *needs, on_error=on_error, **draw(st.sampled_from(CONDITIONS)))
+    more: dict[str, Any] = {"handler": draw(st.sampled_from(("h1", "h2")))}
+    more |= draw(st.sampled_from(CONDITIONS))
+    more["on_error"] = draw(st.sampled_from(("stop", "stop", "continue")))
+    more["on_lost"] = draw(st.sampled_from(("", "RETRY", "FAIL", "ASK")))
+    more["side_effecting"] = draw(st.booleans())
+    if draw(st.booleans()):
+        more["retry"] = RetryPolicy(max_attempts=draw(st.integers(1, 3)), initial_delay=SECOND, max_delay=4 * SECOND)
+    if needs and draw(st.booleans()):
+        more["with_"] = Ref(f"steps.{needs[0]}.output")
+    elif draw(st.sampled_from([False] * 24 + [True])):
+        more["with_"] = Computed(raising)
+    if draw(st.sampled_from((False, False, True))):
+        more["concurrency"] = draw(st.sampled_from((None, 1, 2)))
+        more["tolerate"] = draw(st.integers(0, 2))
+        return map_(step_id, draw(st.sampled_from((3, 2, 1, 4, 0))), *needs, **more)
+    return call(step_id, *needs, **more)
+
+
+@st.composite
+def switched(draw: st.DrawFn, made: list[StepSpec]) -> list[StepSpec]:
+    """The same steps, the last two of them chosen by a switch that needs the first."""
+    first, middle, (one, other) = made[0], made[1:-2], made[-2:]
+    truths = st.sampled_from((True, False, Computed(raising)))
+    cases = [(draw(truths), [one.id]), (draw(truths), [one.id, other.id])]
+    route = switch("route", cases, first.id, settings={"default": draw(st.sampled_from(([], [other.id])))})
+    chosen = [replace(spec, needs=(*spec.needs, "route"), chosen_by="route") for spec in (one, other)]
+    return [first, route, *middle, *chosen]
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> Flow:
+    made: list[StepSpec] = []
+    for number in range(draw(st.sampled_from((4, 3, 5, 6, 2, 1, 0)))):
+        made.append(draw(specs(f"s{number}", [spec.id for spec in made])))
+    if len(made) > 2 and draw(st.sampled_from((False, False, True))):
+        made = draw(switched(made))
+    return flow(
+        *made,
+        failure_policy=draw(st.sampled_from(("FAIL_FAST", "CONTINUE", "PAUSE"))),
+        concurrency=draw(st.sampled_from((None, None, 1, 3))),
+        retry=RetryPolicy(max_attempts=draw(st.integers(1, 2)), initial_delay=SECOND),
+        run_timeout=draw(st.sampled_from((None, None, None, None, 60 * SECOND))),
+        output=draw(st.sampled_from([None] * 8 + [Value({"ok": True}), Computed(raising)])),
+    )
