@@ -142,6 +142,10 @@ chaos: setup ## Kill, freeze and cut off real processes under load; takes minute
 sim: setup ## Simulate all tiers on a virtual clock; make sim SEEDS=n, or SEED=k to see one
 	@PYTHONPATH=tests/sim $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Send nonsense to every RPC and to the flow language; SECONDS=60 SEED=k, ONLY=rpc CASE=n for one case again
+	@$(BIN)/python -m tierflow_testing.fuzzing --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE))
+
 .PHONY: bench
 bench: setup ## Measure; make bench SCENARIO=name for one
 	@$(BIN)/python -m benchmarks.run $(SCENARIO) $(ARGS)

@@ -24,6 +24,8 @@ from tierflow_runtime.channels import open_channel
 from tierflow_runtime.requests import run_request, step_request
 from tierflow_runtime.values import Allocation, Context, Options
 
+from tierflow_testing.stack import Stack
+
 FLOW = 'name: fuzzed\nversion: "1"\nsteps:\n  a:\n    call: echo\n    with: {given: "${{ input }}"}\n  b: {call: echo, with: {n: "${{ steps.a.output }}"}}\noutput: ${{ steps.b.output }}\n'
 SLOW = 'name: fuzzed-slow\nversion: "1"\nsteps:\n  a: {call: sleep, with: {seconds: 3000}, timeout: 1h}\n'
 FAILING = 'name: fuzzed-failing\nversion: "1"\nsteps:\n  a: {call: echo, with: {x: "${{ input.nothing }}"}}\n'
@@ -41,6 +43,16 @@ class World:
     pools: dict[str, list[str]] = field(default_factory=dict)
     own: set[str] = field(default_factory=set)
     """Swarms that are not hostile: the population, and the canaries."""
+
+    @classmethod
+    def of(cls, stack: Stack) -> World:
+        """The world of a running stack."""
+        first = {
+            "coordinator": stack.coordinators[0],
+            "orchestrator": stack.orchestrators[0],
+            "executor": stack.executors[0],
+        }
+        return cls({tier: service.address for tier, service in first.items()})
 
     async def open(self) -> None:
         """Connects, and makes the population."""
@@ -67,6 +79,11 @@ class World:
             "name": ["fuzzed", "echo"], "flow_name": ["fuzzed"], "version": ["1"], "hash": [flow.hash], "sha256": [digest], "step_id": ["a", "b"],
             "handler": ["echo"], "yaml": [FLOW, SLOW, FAILING], "user_id": ["dev"], "tenant": ["default"], "media_type": ["application/json"],
         }  # fmt: skip
+
+    async def rest(self) -> None:
+        """Ends what would run for long."""
+        for swarm_id in self.pools.get("swarm_id", ()):
+            await self.client.StopSwarm(api.StopSwarmRequest(swarm_id=swarm_id, mode=api.STOP_MODE_FORCE), timeout=10)
 
     async def close(self) -> None:
         """Closes the connections."""
