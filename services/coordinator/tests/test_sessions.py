@@ -58,7 +58,8 @@ async def test_many_swarms(tier1: Any, tier2: FakeOrchestrator, request_of: Requ
     assert len(client.results) == 1000
     assert {result.context.swarm_id for result in client.results} == ids
     assert all(result.state == state_pb2.SWARM_STATE_COMPLETED for result in client.results)
-    assert len(tier2.requests) == 1000
+    # Under load an answer may take longer than the coordinator waits: then it asks again, for the same run.
+    assert len({request.context.run_id for request in tier2.requests}) == 1000
     await eventually(lambda: len(set(tier2.acknowledgements)) == 1000)
     host = tier1.coordinator.durable.host
     await eventually(lambda: not host.entities and not tier1.coordinator.engine.runs)

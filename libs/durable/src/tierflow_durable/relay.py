@@ -175,6 +175,10 @@ class Relay:
             log.error("an event message is too large for JetStream", subject=message.subject, msg_id=message.msg_id)
         else:
             self.published += 1
+        self._sign_off(waybills)
+
+    def _sign_off(self, waybills: list[Waybill]) -> None:
+        """Moves the watermark to the last row before which everything is acknowledged."""
         for waybill in waybills:
             waybill.open -= 1
         while self._waybills and self._waybills[0].open == 0:

@@ -161,8 +161,8 @@ def _fit(message: failure_pb2.Failure, bad_request: error_details_pb2.BadRequest
     if message.ByteSize() > room // 2:
         message.message = _shortened(message.message, _MESSAGE_CHARACTERS)
     all_violations = len(bad_request.field_violations)
-    while bad_request.field_violations and message.ByteSize() + bad_request.ByteSize() > room - 128:
-        excess = message.ByteSize() + bad_request.ByteSize() - (room - 128)
+    while bad_request.field_violations and message.ByteSize() + bad_request.ByteSize() > room - 192:
+        excess = message.ByteSize() + bad_request.ByteSize() - (room - 192)
         size = max(1, bad_request.ByteSize() // len(bad_request.field_violations))
         del bad_request.field_violations[-max(1, excess // size) :]
     if left_out := all_violations - len(bad_request.field_violations):

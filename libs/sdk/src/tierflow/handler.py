@@ -195,21 +195,20 @@ def describe(
 ) -> Handler:
     """Works out how to call a function and which JSON Schemas its input and output have. Arguments as for `handler`."""
     hints = typing.get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())
-    takes_context = bool(parameters) and (hints.get(parameters[0].name) is Context or parameters[0].name == "context")
-    if takes_context:
-        parameters = parameters[1:]
+    takes_context, parameters = _parameters_of(function, hints)
     is_async = inspect.iscoroutinefunction(function)
     if inline and (is_async or isolate):
         raise TypeError(f"{name}: an inline handler is a plain function in this process")
     takes, adapter = ("raw", None) if raw else _input_of(name, parameters, hints)
     returns = hints.get("return", Any)
     output = TypeAdapter[Any](Any if returns is None else _without_degraded(returns))
-    text = inspect.getdoc(function) or ""
+    if description is None:
+        description = (inspect.getdoc(function) or "").partition("\n")[0]
+    typed = not raw and returns not in (Any, None)
     return Handler(
         name=name,
         function=function,
-        description=description if description is not None else text.partition("\n")[0],
+        description=description,
         takes=takes,
         takes_context=takes_context,
         is_async=is_async,
@@ -220,8 +219,15 @@ def describe(
         input=adapter,
         output=output,
         input_schema=_schema(adapter, "validation") if adapter is not None else "",
-        output_schema="" if raw or returns in (Any, None) else _schema(output, "serialization"),
+        output_schema=_schema(output, "serialization") if typed else "",
     )
+
+
+def _parameters_of(function: Callable[..., Any], hints: dict[str, Any]) -> tuple[bool, list[inspect.Parameter]]:
+    """Whether the first parameter is the context, and the others."""
+    parameters = list(inspect.signature(function).parameters.values())
+    takes_context = bool(parameters) and (hints.get(parameters[0].name) is Context or parameters[0].name == "context")
+    return takes_context, parameters[1:] if takes_context else parameters
 
 
 def _input_of(

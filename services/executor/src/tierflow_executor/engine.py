@@ -137,14 +137,17 @@ class Engine:
         for cancel in message.cancel:
             self._cancel_for(instance, cancel, now)
         for attempt_id in message.adopt:
-            attempt = self.attempts.adopt(attempt_id, instance, now)
-            stream.outbox.put_first(wire.frame(statuses=[wire.status_of(attempt_id, attempt)]))
-            if attempt is not None and attempt.has_result:
-                stream.outbox.put(wire.RESULTS, attempt.result)
+            self._adopt_for(stream, attempt_id, now)
         for request in message.execute:
             self._execute_for(stream, request)
         self.runner.pump()
         self._after()
+
+    def _adopt_for(self, stream: Stream, attempt_id: str, now: int) -> None:
+        attempt = self.attempts.adopt(attempt_id, stream.instance, now)
+        stream.outbox.put_first(wire.frame(statuses=[wire.status_of(attempt_id, attempt)]))
+        if attempt is not None and attempt.has_result:
+            stream.outbox.put(wire.RESULTS, attempt.result)
 
     def _execute_for(self, stream: Stream, request: step_pb2.StepExecutionRequest) -> None:
         context = request.context
