@@ -34,6 +34,15 @@ class Fenced(Exception):
     """This instance may not write any more: its process must exit (rule R12)."""
 
 
+def _check(verdict: Any, batch: Batch, *, repeated: bool) -> None:
+    """Raises Fenced where the statement wrote nothing, or less than it should have."""
+    if verdict["held"] == 0:
+        raise Fenced("the fence row of this instance is gone or closed")
+    # From who is not fenced nobody takes anything: what a repeated batch misses, its first copy has let go.
+    if verdict["updated"] != batch.updated and not repeated:
+        raise Fenced(f"{batch.updated - verdict['updated']} entities of this instance have another owner")
+
+
 class Writer:
     """Commits what entities have pending, one batch at a time, on a session of its own (rule R2)."""
 
@@ -158,11 +167,7 @@ class Writer:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
                 continue
-            if verdict["held"] == 0:
-                raise Fenced("the fence row of this instance is gone or closed")
-            # From who is not fenced nobody takes anything: what a repeated batch misses, its first copy has let go.
-            if verdict["updated"] != batch.updated and not unknown:
-                raise Fenced(f"{batch.updated - verdict['updated']} entities of this instance have another owner")
+            _check(verdict, batch, repeated=unknown)
             created = verdict["created"]
             self._done(batch, None if created is None else frozenset(map(str, created)))
             return

@@ -37,6 +37,7 @@ DOMAIN: Final = "tierflow"
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _STATUS_BYTES: Final = 5 * 1024
+_WRAPPING: Final = 128  # type names and lengths of the two details that are fitted
 """gRPC peers take 8 KiB of metadata by default, and this travels as base64."""
 _MESSAGE_CHARACTERS: Final = 500
 
@@ -92,7 +93,7 @@ def rich_status(failure: Failure) -> status_pb2.Status:
     bad_request = error_details_pb2.BadRequest()
     for violation in failure.violations:
         bad_request.field_violations.add(field=violation.field, description=_described(violation))
-    _fit(message, bad_request, _STATUS_BYTES - status.ByteSize())
+    _fit(message, bad_request, _STATUS_BYTES - _WRAPPING - status.ByteSize())
     if failure.violations:
         _pack(status, bad_request)
     _pack(status, message)

@@ -197,14 +197,12 @@ def describe(
     hints = typing.get_type_hints(function)
     takes_context, parameters = _parameters_of(function, hints)
     is_async = inspect.iscoroutinefunction(function)
-    if inline and (is_async or isolate):
-        raise TypeError(f"{name}: an inline handler is a plain function in this process")
+    _refuse_inline(name, inline and (is_async or isolate))
     takes, adapter = ("raw", None) if raw else _input_of(name, parameters, hints)
     returns = hints.get("return", Any)
     output = TypeAdapter[Any](Any if returns is None else _without_degraded(returns))
     if description is None:
         description = (inspect.getdoc(function) or "").partition("\n")[0]
-    typed = not raw and returns not in (Any, None)
     return Handler(
         name=name,
         function=function,
@@ -219,8 +217,17 @@ def describe(
         input=adapter,
         output=output,
         input_schema=_schema(adapter, "validation") if adapter is not None else "",
-        output_schema=_schema(output, "serialization") if typed else "",
+        output_schema=_output_schema(output, returns, raw=raw),
     )
+
+
+def _output_schema(output: TypeAdapter[Any], returns: Any, *, raw: bool) -> str:
+    return "" if raw or returns in (Any, None) else _schema(output, "serialization")
+
+
+def _refuse_inline(name: str, wrong: bool) -> None:
+    if wrong:
+        raise TypeError(f"{name}: an inline handler is a plain function in this process")
 
 
 def _parameters_of(function: Callable[..., Any], hints: dict[str, Any]) -> tuple[bool, list[inspect.Parameter]]:
