@@ -1,5 +1,7 @@
 """Settings."""
 
+import os
+
 import pytest
 from pydantic import Field
 from tierflow_runtime.settings import Addresses, Modules, ServiceSettings, StatefulSettings, load_settings
@@ -27,6 +29,7 @@ def test_defaults() -> None:
     assert (settings.host, settings.port, settings.is_development) == ("127.0.0.1", 7702, True)
     assert (settings.admin_port, settings.metrics_port, settings.otel_endpoint) == (None, None, "")
     assert settings.instance_name.endswith(":7702")
+    assert settings.model_copy(update={"port": 0}).instance_name.endswith(f":process-{os.getpid()}")
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,22 +48,24 @@ async def swarm_of(client: Client, entity_id: str) -> str:
 async def follow(
     client: Client, swarm_id: str, resume_token: str = "", *, progress: bool = True, as_json: bool = False
 ) -> str | None:
-    """Prints events until the swarm has ended; returns its final state."""
+    """Prints events until the swarm has ended; returns its final state. That it ended is the last line, though runs may be told after it."""
     from tierflow import Gap
 
-    final = None
+    final, last = None, None
     async for item in client.watch(swarm_id, resume_token, progress=progress):
         if as_json:
             _print_object(item)
+        elif isinstance(item, Gap):
+            click.echo(f"{text.dim('history is missing here')} ({item.from_seq} to {item.to_seq})")
+        elif item.type == "swarm_ended":
+            last = line(item)
         else:
-            click.echo(
-                f"{text.dim('history is missing here')} ({item.from_seq} to {item.to_seq})"
-                if isinstance(item, Gap)
-                else line(item)
-            )
+            click.echo(line(item))
         if not isinstance(item, Gap) and item.type == "swarm_ended":
             ended: Any = item.message
             final = text.name_of(state_pb2.SwarmState, ended.to, "SWARM_STATE_")
+    if last is not None:
+        click.echo(last)
     return final
 
 

@@ -242,7 +242,8 @@ def _known(data: Path) -> dict[str, str]:
         known: dict[str, str] = json.loads((data / ADDRESSES).read_text())
     except FileNotFoundError:
         refuse(
-            f"Nothing runs in {data}. Start it with `tierflow dev`, or give --database-url and --nats-url.", UNREACHABLE
+            f"Nothing runs in {data}. Start it with `tierflow dev`, or say where it runs: --data, or --database-url and --nats-url.",
+            UNREACHABLE,
         )
     return known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -140,8 +141,8 @@ class ServiceSettings(BaseSettings):
 
     @property
     def instance_name(self) -> str:
-        """The name that is stable over restarts; by default of host and port."""
-        return self.name or f"{socket.gethostname()}:{self.port}"
+        """The name that is stable over restarts; by default of host and port. Where any free port is taken, of the process: two of one name would fence each other."""
+        return self.name or f"{socket.gethostname()}:{self.port or f'process-{os.getpid()}'}"
 
     def advertised(self, port: int) -> str:
         """The address under which others reach this process, given the port that it really listens on."""
