@@ -47,7 +47,7 @@ def test_the_demo_shows_a_real_report(project: pathlib.Path, tmp_path: pathlib.P
     assert f"analyse      {FILES}/{FILES}" in done.stdout
     assert re.search(rf"analyse +report\.analyse +{FILES} +{FILES} ", done.stdout)
     assert len(set(re.findall(r"trace +([0-9a-f]{32})", done.stdout))) == 1
-    for words in ("tierflow dev --data", "tierflow describe ", "tierflow logs ", "grpcurl -plaintext -d"):
+    for words in (" dev --data", " describe ", " logs ", "grpcurl -plaintext -d"):
         assert words in done.stdout
     assert "overview" not in done.stdout
 
