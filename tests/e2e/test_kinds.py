@@ -61,7 +61,7 @@ async def test_a_wait_over_the_death_of_its_orchestrator(make_stack: MakeStack) 
 
 
 async def test_the_example_with_a_switch(make_stack: MakeStack) -> None:
-    """E13, H10: cases, a timer, the flow's own events in the journal and its own failure at the client, without any handler."""
+    """E13, C5: cases, a timer, the flow's own events in the journal and its own failure at the client, without any handler."""
     stack = make_stack()
     text = str(ROOT / "examples/refunds.yaml")
     async with Client(stack.address, patience=60) as client:

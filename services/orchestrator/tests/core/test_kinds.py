@@ -86,7 +86,7 @@ def test_one_switch_decides_about_a_step() -> None:
 
 
 def test_emit_publishes_an_event_and_completes() -> None:
-    """H10: the event is in the journal before the step's end, with name and payload."""
+    """C5: the event is in the journal before the step's end, with name and payload."""
     text = 'name: f\nsteps: {tell: {emit: order.charged, with: {id: "${{ input.id }}"}}}'
     run, found = lived(text, {"id": "7"})
     emitted, completed = (event for event in found if isinstance(event, EventEmitted | StepCompleted))

@@ -75,7 +75,7 @@ def test_nobody_said_anything_in_time() -> None:
 
 
 def test_a_paused_run_keeps_what_it_is_sent() -> None:
-    """C6, Q5: nothing moves while it is paused."""
+    """G6, Q5: nothing moves while it is paused."""
     run = begun(signal("s", "paid"))
     decide(run, Pause(command_id="p"), START + 1)
     assert decide(run, sent(), START + 2).reply.applied
@@ -111,7 +111,7 @@ def test_what_no_step_can_take_is_refused(name: str, payload: str, code: str, fi
 
 
 def test_a_run_keeps_so_many_signals() -> None:
-    """F8, Lesson 27: and then says so."""
+    """Q5, Lesson 27: and then says so."""
     run = begun(wait("w", "5s"), signal("s", "paid", "w"))
     for number in range(1_000):
         assert decide(run, sent(signal_id=f"s{number}"), START + 1).reply.applied
@@ -121,7 +121,7 @@ def test_a_run_keeps_so_many_signals() -> None:
 
 
 def test_who_is_stopped_takes_no_signals() -> None:
-    """C7: nor who has ended."""
+    """G3: nor who has ended."""
     run = begun(signal("s", "paid"))
     decide(run, Cancel(command_id="c"), START + 1)
     assert run.state == "CANCELLED"
@@ -131,7 +131,7 @@ def test_who_is_stopped_takes_no_signals() -> None:
 
 
 def test_signals_are_audited_and_can_be_forwarded() -> None:
-    """H10, R14: who sent what; any replica hands it to the owner."""
+    """Q5, R14: who sent what; any replica hands it to the owner."""
     run = begun(signal("s", "paid"))
     machine = RunMachine()
     command = machine.load_command(machine.dump_command(sent()))

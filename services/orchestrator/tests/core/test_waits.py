@@ -81,7 +81,7 @@ def test_other_work_goes_on_while_a_step_waits() -> None:
 
 
 def test_a_paused_run_keeps_its_timers_for_later() -> None:
-    """C6, E13: nothing moves while it is paused; what came due meanwhile fires when it is resumed."""
+    """G6, E13: nothing moves while it is paused; what came due meanwhile fires when it is resumed."""
     run = begun(wait("w", "5s"))
     assert decide(run, Pause(command_id="p"), START + 1).reply.state == "PAUSED"
     assert not decide(run, WakeUp(), START + 6 * SECOND).events
@@ -93,7 +93,7 @@ def test_a_paused_run_keeps_its_timers_for_later() -> None:
 
 
 def test_who_only_waits_cannot_be_resumed_but_cancelled() -> None:
-    """C7, E13: there is no operator's question to answer."""
+    """G9, E13: there is no operator's question to answer."""
     run = begun(wait("w", "5s"))
     assert not decide(run, Resume(command_id="r"), START + 1).reply.applied
     decide(run, Cancel(command_id="c"), START + 2)
@@ -134,7 +134,7 @@ def test_what_has_passed_is_no_wait(text: str) -> None:
     ],
 )
 def test_a_wait_that_cannot_be_computed_fails(text: str, given: str) -> None:
-    """E15, F8: typed, and for good."""
+    """E15: typed, and for good."""
     run = written(text, given)
     failure = run.steps["w"].failure
     assert run.state == "FAILED"

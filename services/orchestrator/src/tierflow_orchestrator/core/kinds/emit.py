@@ -1,4 +1,4 @@
-"""Steps that publish an event of the flow's own (H10)."""
+"""Steps that publish an event of the flow's own."""
 
 from __future__ import annotations
 
