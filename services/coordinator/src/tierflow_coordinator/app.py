@@ -144,8 +144,7 @@ class Coordinator:
             access=Access(development=settings.is_development),
             watches=self.watches,
             queue=Queue(
-                under_way=self.durable.reader.count_states,
-                ended=self._count_ended,
+                swarms=self._count_swarms,
                 runs=lambda: self.servicer.run_queue(),
                 now=self.durable.clock.now,
                 max_size=settings.max_swarms,
@@ -229,8 +228,8 @@ class Coordinator:
         if made.made_here or made.lost:
             self.durable.stream_recreated()
 
-    async def _count_ended(self) -> dict[str, int]:
-        query = statement("count_ended", package="tierflow_coordinator")
+    async def _count_swarms(self) -> dict[str, int]:
+        query = statement("count_swarms", package="tierflow_coordinator")
         return {row["state"]: row["n"] for row in await self.durable.database.fetch(query)}
 
     async def _read_blob(self, ref: BlobRef) -> bytes:

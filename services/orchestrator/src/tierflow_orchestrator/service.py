@@ -11,6 +11,7 @@ from tierflow_contracts.events.v1 import event_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as rpc
 from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.counting import Counts
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import Idle
@@ -58,6 +59,7 @@ class OrchestratorService(Messages, rpc.OrchestratorServiceServicer):
         self._starting = starting
         self._dispatcher = dispatcher
         self._sessions = sessions
+        self._counts = Counts(durable.reader.count_states)
         sessions.start = starting.start
         sessions.command = self.command
 
@@ -222,7 +224,7 @@ class OrchestratorService(Messages, rpc.OrchestratorServiceServicer):
 
     async def GetRunQueue(self, request: pb.GetRunQueueRequest, context: Any) -> pb.GetRunQueueResponse:
         """See the proto."""
-        counts = await self._durable.reader.count_states()
+        counts = await self._counts.get()
         links = self._dispatcher.links()
         return pb.GetRunQueueResponse(
             runs=[
