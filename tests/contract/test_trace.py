@@ -71,7 +71,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 async def test_one_goal_is_one_trace(collector: tuple[Collector, str], make_stack: Callable[..., Stack]) -> None:
-    """M1, M2, S4, Lesson 36: client, three tiers, a retry and an event on JetStream share a trace; parents lead from each attempt up to the client."""
+    """M1, M2, S4, C11, Lesson 36: client, three tiers, a retry and an event on JetStream share a trace; parents lead from each attempt up to the client."""
     spans, endpoint = collector
     stack = make_stack(
         handlers=("contract_handlers",),
@@ -117,6 +117,10 @@ async def test_one_goal_is_one_trace(collector: tuple[Collector, str], make_stac
         assert span.end_time_unix_nano >= span.start_time_unix_nano > 0
     run = found[span_id_of(taken.run_id)][1]
     assert {one.key: one.value.string_value for one in run.attributes}["execution.id"] == taken.run_id
+    assert [move.name for move in run.events] == ["PREPARING", "RUNNING", "COMPLETED"]
+    assert [move.name for move in found[span_id_of(taken.swarm_id)][1].events] == ["RUNNING", "COMPLETED"]
+    times = [run.start_time_unix_nano, *(move.time_unix_nano for move in run.events), run.end_time_unix_nano]
+    assert times == sorted(times)
     seen = set()
     while not {taken.swarm_id, taken.run_id} <= seen:
         message = await subscription.next_msg(timeout=30)

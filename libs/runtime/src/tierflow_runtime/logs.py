@@ -48,6 +48,11 @@ class Log:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
+    @property
+    def debugging(self) -> bool:
+        """Whether `debug` writes: on the hot path what a line costs to prepare is spent only then."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **fields: object) -> None:
         """For whoever looks for a fault."""
         self._write(logging.DEBUG, event, fields)

@@ -12,7 +12,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
@@ -40,6 +40,14 @@ _SCOPE: Final = "tierflow"
 _FLUSH_SECONDS: Final = 5.0
 
 
+class Move(NamedTuple):
+    """A moment within a span: what happened, when (microseconds since the epoch), and what is known of it."""
+
+    name: str
+    time: int
+    attributes: Mapping[str, Attribute]
+
+
 class Telemetry:
     """Records spans; this one, for processes without a collector, records none."""
 
@@ -64,6 +72,7 @@ class Telemetry:
         status: str = "",
         links: Sequence[str] = (),
         *,
+        moves: Sequence[Move] = (),
         sampled: bool = True,
     ) -> None:
         """Exports a finished span with ids of the caller's choice.
@@ -78,6 +87,7 @@ class Telemetry:
             attributes: Ids and numbers; `tierflow.` before each name of ours.
             status: Empty where it went well; else the code of the failure.
             links: Traceparents of what this follows from: the attempt before, the schedule.
+            moves: Moments within it, such as changes of state.
             sampled: The trace's flag; what is not sampled is not exported.
         """
 
@@ -160,12 +170,13 @@ class _Recording(Telemetry):
         status: str = "",
         links: Sequence[str] = (),
         *,
+        moves: Sequence[Move] = (),
         sampled: bool = True,
     ) -> None:
         """See `Telemetry`."""
         if not sampled or not trace_id:
             return
-        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.sdk.trace import Event, ReadableSpan
 
         api = self._api
         parsed = [parent for parent in map(parse_traceparent, links) if parent is not None]
@@ -175,6 +186,7 @@ class _Recording(Telemetry):
             parent=self._context(trace_id, parent_span_id) if parent_span_id else None,
             resource=self._resource,
             attributes=dict(attributes) if attributes else {},
+            events=[Event(move.name, dict(move.attributes), move.time * 1000) for move in moves],
             links=[api.Link(self._context(link.trace_id, link.span_id)) for link in parsed],
             kind=api.SpanKind.INTERNAL,
             status=api.Status(api.StatusCode.ERROR, status) if status else api.Status(api.StatusCode.UNSET),

@@ -123,6 +123,7 @@ class Engine:
         """Carries out what the events demand."""
         swarm = entity.state
         for event in events_:
+            self._tracing.observe(swarm, event, entity.last_time)
             for effect in react(swarm, event):
                 self._carry_out(entity, effect)
             if isinstance(event, events.SwarmStateChanged) and event.to == states.PAUSED:
@@ -142,6 +143,7 @@ class Engine:
         """Forgets what was kept for it. Whoever waits for its end goes on waiting elsewhere."""
         entity.data = None
         swarm = entity.state
+        self._tracing.forget(swarm)
         if swarm.run is not None:
             run = swarm.run
             unfinished = swarm.state == states.TERMINATED and not run.finished

@@ -5,12 +5,15 @@ client's span > anchor > swarm > runs. All ids follow from the swarm's id, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from tierflow_runtime.telemetry import Telemetry
+from tierflow_runtime.moves import Moves
+from tierflow_runtime.telemetry import Move, Telemetry
 from tierflow_runtime.tracecontext import parse_traceparent, span_id_of
 from tierflow_runtime.values import Context, Micros
 
+from tierflow_coordinator.core import events
 from tierflow_coordinator.core.swarm import Swarm
 
 ANCHOR: Final = "admitted"
@@ -21,6 +24,19 @@ class Tracing:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._moves = Moves("swarm", telemetry)
+
+    def observe(self, swarm: Swarm, event: events.SwarmEvent, time: Micros) -> None:
+        """Notes changes of state that are committed."""
+        if isinstance(event, events.SwarmStateChanged | events.SwarmEnded):
+            self._moves.note(
+                swarm.swarm_id, swarm.context, time,
+                before=event.from_, after=event.to, reason=event.reason, actor=event.actor,
+            )  # fmt: skip
+
+    def forget(self, swarm: Swarm) -> None:
+        """The swarm has left memory."""
+        self._moves.take(swarm.swarm_id)
 
     def admitted(self, context: Context, parent_traceparent: str, now: Micros) -> None:
         """The swarm is stored: its anchor is exported at once."""
@@ -43,6 +59,7 @@ class Tracing:
                 swarm.ended_at or swarm.created_at,
                 status="" if swarm.failure is None else swarm.failure.code,
                 state=swarm.state,
+                moves=self._moves.take(swarm.swarm_id),
             )
 
     def _record(
@@ -56,6 +73,7 @@ class Tracing:
         *,
         status: str,
         state: str = "",
+        moves: Sequence[Move] = (),
     ) -> None:
         trace = parse_traceparent(context.traceparent)
         if trace is None:
@@ -76,6 +94,7 @@ class Tracing:
             end,
             {key: value for key, value in attributes.items() if value},
             status,
+            moves=moves,
             sampled=trace.sampled,
         )
 

@@ -139,7 +139,7 @@ class Engine(Reports):
                 self.on_state(run)
             for effect in react(run, event):
                 self._carry_out(run, effect)
-            self._spans.observe(run, event)
+            self._spans.observe(run, event, entity.last_time)
 
     def _carry_out(self, run: Run, effect: commands.Effect) -> None:
         if isinstance(effect, commands.StopAttempt):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tierflow_runtime.moves import Moves
 from tierflow_runtime.telemetry import Telemetry
 from tierflow_runtime.tracecontext import child_traceparent, parse_traceparent, span_id_of
+from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.run import Run
@@ -15,6 +17,7 @@ class RunSpans:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._traceparents: dict[str, str] = {}
+        self._moves = Moves("run", telemetry)
 
     def attempt_traceparent(self, run: Run, step_id: str, attempt: int) -> str:
         """The run's span, as the parent of its attempts' spans; empty where the run has no trace."""
@@ -23,9 +26,19 @@ class RunSpans:
             made = self._traceparents[run.id] = child_traceparent(run.context.traceparent, span_id_of(run.id))
         return made
 
-    def observe(self, run: Run, event: events.RunEvent) -> None:
-        """Exports the span of a run that has ended."""
-        if not self._telemetry.enabled or not isinstance(event, events.RunEnded):
+    def observe(self, run: Run, event: events.RunEvent, time: Micros) -> None:
+        """Notes changes of state that are committed; exports the span of a run that has ended."""
+        if isinstance(event, events.RunStateChanged):
+            self._moves.note(
+                run.id, run.context, time, before=event.from_, after=event.to, reason=event.reason, actor=event.actor
+            )
+        elif isinstance(event, events.RunEnded):
+            code = event.failure.code if event.failure is not None else ""
+            self._moves.note(run.id, run.context, time, before=event.from_, after=event.to, reason=event.reason or code)
+            self._export(run, event)
+
+    def _export(self, run: Run, event: events.RunEnded) -> None:
+        if not self._telemetry.enabled:
             return
         parent = parse_traceparent(run.context.traceparent)
         if parent is None:
@@ -43,9 +56,11 @@ class RunSpans:
                 "execution.id": run.id, "tierflow.state": event.to, "tierflow.outcome": event.outcome, "tierflow.attempts": run.usage.attempts,
             },
             status=event.failure.code if event.failure is not None else "",
+            moves=self._moves.take(run.id),
             sampled=parent.sampled,
         )  # fmt: skip
 
     def forget(self, run: Run) -> None:
         """The run has left memory."""
         self._traceparents.pop(run.id, None)
+        self._moves.take(run.id)
