@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from tierflow import Client
 from tierflow_testing.auditor import Report, audit
 from tierflow_testing.processes import ServiceProcess
@@ -148,9 +151,21 @@ async def examined(
     )
 
 
-async def during(load: Awaitable[None], faults: Awaitable[list[Fault]]) -> list[Fault]:
-    """Load and faults at the same time."""
-    _, happened = await asyncio.gather(load, faults)
+async def under_load(load: Load, least: int, faults: Awaitable[list[Fault]]) -> list[Fault]:
+    """Faults while at least `least` runs are done, and as long as the faults last."""
+    over = asyncio.Event()
+
+    async def happening() -> list[Fault]:
+        try:
+            return await faults
+        finally:
+            over.set()
+
+    async def work() -> None:
+        await load.run(least)
+        await load.until(over.is_set)
+
+    _, happened = await asyncio.gather(work(), happening())
     return happened
 
 
@@ -162,3 +177,25 @@ def complaints(stack: Stack) -> list[str]:
         for line in service.lines()
         if line.get("level") == "error"
     ]
+
+
+async def serving(service: ServiceProcess, name: str = "") -> bool | None:
+    """What a service's health says; None where nobody answers."""
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        try:
+            answer = await HealthStub(channel).Check(HealthCheckRequest(service=name), timeout=1.0)
+        except grpc.aio.AioRpcError:
+            return None
+    return bool(answer.status == HealthCheckResponse.SERVING)
+
+
+async def until_health(services: Sequence[ServiceProcess], wanted: bool, timeout: float) -> float:
+    """Seconds until the health of all these services says so."""
+    began = time.monotonic()
+
+    async def said() -> bool:
+        answers = await asyncio.gather(*(serving(service) for service in services))
+        return all(answer is wanted for answer in answers)
+
+    await eventually(said, timeout, interval=0.1, message=f"health is {wanted}")
+    return time.monotonic() - began

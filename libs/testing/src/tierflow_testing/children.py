@@ -115,6 +115,17 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(tree[1:], timeout=10)
 
 
+def signal_tree(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Sends a signal to a process and all its descendants; those that come into being meanwhile are found too, where it stops their parents."""
+    try:
+        root = psutil.Process(process.pid)
+        _signal(root, number)
+        for member in root.children(recursive=True):
+            _signal(member, number)
+    except psutil.NoSuchProcess:
+        return
+
+
 def end(process: subprocess.Popen[bytes], with_signal: signal.Signals, patience: float) -> bool:
     """Asks a process to end and kills it if it does not; returns whether it ended by itself.
 

@@ -132,6 +132,18 @@ class EmbeddedPostgres:
                 children.kill_tree(self._process)
                 self._process = None
 
+    def pause(self) -> None:
+        """Freezes the server with all its processes (SIGSTOP): connections stay open and nothing answers."""
+        with self._lock:
+            if self._process is not None:
+                children.signal_tree(self._process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Thaws it (SIGCONT)."""
+        with self._lock:
+            if self._process is not None:
+                children.signal_tree(self._process, signal.SIGCONT)
+
     def restart(self) -> None:
         """Stops if it runs, and starts on the same port."""
         self.stop()
