@@ -122,7 +122,9 @@ class Durable:
     @property
     def ready(self) -> bool:
         """Whether this instance may take work: the database is there, the lease is good, it is not draining."""
-        return self.host.writer.healthy and self.instance.alive and not self.host.draining and not self._fenced
+        here, instance = self.host, self.instance
+        reachable = here.writer.healthy and instance.reachable and instance.alive
+        return reachable and not here.draining and not self._fenced
 
     async def start(self) -> None:
         """Registers the instance, fences an older incarnation of its name, and starts the loops. Raises what asyncpg raises when the database is away."""

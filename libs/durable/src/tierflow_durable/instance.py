@@ -43,6 +43,8 @@ class Instance:
         self._lease_until: Micros = 0
         self._unbroken_since: Micros = 0
         self._server_start: Micros = 0
+        self.reachable = True
+        """Whether the last heartbeat reached the database: readiness shows within seconds what the lease shows later (L6)."""
         self.replaced: list[str] = []
         """Older incarnations of the same name that this one has fenced."""
         self.backend_pid: Callable[[], int] = lambda: 0
@@ -102,6 +104,7 @@ class Instance:
             except Exception as error:
                 if not is_weather(error):
                     raise
+                self.reachable = False
                 log.warning("heartbeat failed", extra={"error": f"{type(error).__name__}: {error}"})
                 self._unbroken_since = boot_time()
                 if self._connection is not None:
@@ -121,6 +124,7 @@ class Instance:
             self._server_start = rows[0]["server_start"]
             self._unbroken_since = sent
         self._lease_until = sent + self.lease
+        self.reachable = True
 
     @property
     def may_fence(self) -> bool:
