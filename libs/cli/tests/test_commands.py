@@ -93,6 +93,21 @@ async def test_exit_codes_say_what_to_do(fake: FakeCoordinator, tierflow: Any) -
     assert (await tierflow("submit", "missing.yaml")).code == 66
 
 
+async def test_inputs_that_cannot_be_read_are_one_message(fake: FakeCoordinator, tierflow: Any, tmp_path: Path) -> None:
+    """H22, N8: no traceback; a file that is not there is not found; a forgotten @ is named; nothing is sent."""
+    (deep := tmp_path / "deep.json").write_text('{"x":' + "[" * 5000 + "]" * 5000 + "}")
+    (flow := tmp_path / "flow.yaml").write_text("name: f")
+    for arguments, code, words in (
+        ((f"@{deep}",), 2, "nested too deeply"),
+        ((str(flow),), 2, f"named with @: @{flow}"),
+        (("@nowhere.json",), 66, "nowhere.json cannot be read"),
+        (("--input-json", '{"x": NaN}'), 2, "NaN is no JSON"),
+    ):
+        said = await tierflow("submit", "greet", *arguments)
+        assert (said.code, words in said.err, "Traceback" in said.err) == (code, True, False), said.err
+    assert fake.frames == []
+
+
 async def test_nobody_there_is_one_line(tierflow: Any) -> None:
     """N12: exit code 69 and one line with the address and what to do, for every kind of call, at once."""
     for arguments in (("queue",), ("submit", "x"), ("watch", "s"), ("runs",), ("flows", "list")):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,8 @@ import pytest
 from pydantic import BaseModel
 from tierflow import Budget, Client, Conflict, ExecutionFailed, InvalidRequest, NotFound, ResourceExhausted, Unavailable
 from tierflow.errors import made
+from tierflow.results import value_of
+from tierflow.submission import encode
 from tierflow_contracts.common.v1 import failure_pb2
 from tierflow_contracts.common.v1.payload_pb2 import BlobRef, Payload
 from tierflow_testing.fake_coordinator import TRACE, FakeCoordinator
@@ -302,3 +305,34 @@ async def test_closing_leaves_nobody_waiting(fake: FakeCoordinator) -> None:
     with pytest.raises(Unavailable, match="closed"):
         await waiting
     assert not [task for task in asyncio.all_tasks() - before if task.get_name().startswith("tierflow")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": [1.5, float("inf")]}, [None, (float("-inf"),)]])
+def test_what_is_no_number_is_refused(value: object) -> None:
+    """B12: NaN and the infinities are told, not turned into null."""
+    with pytest.raises(InvalidRequest, match="NaN and infinite"):
+        encode(value, "input")
+    assert encode({"a": None, "b": 1.5, "c": "null"}, "input") == '{"a":null,"b":1.5,"c":"null"}'
+
+
+async def _nothing_apart(ref: BlobRef) -> bytes:
+    raise AssertionError(f"{ref} is not stored apart")
+
+
+async def test_whole_numbers_stay_whole() -> None:
+    """B12: a value that went by way of doubles is read as it was sent: 3, not 3.0."""
+    sent = Payload()
+    sent.value.struct_value.update({"count": 3, "share": 0.5, "many": [1, 2.5]})
+    found = await value_of(sent, _nothing_apart)
+    assert json.dumps(found, sort_keys=True) == '{"count": 3, "many": [1, 2.5], "share": 0.5}'
+
+
+def test_a_refusal_says_each_thing_once() -> None:
+    """H22: a message that tells of the first violation itself gives way to the list of all."""
+    first, second = (
+        failure_pb2.Violation(field="a", description="is wrong"),
+        failure_pb2.Violation(field="b", description="is late", line=4),
+    )
+    assert str(InvalidRequest(failure_pb2.Failure(message="a: is wrong", violations=[first]))) == "a: is wrong"
+    both = InvalidRequest(failure_pb2.Failure(message="a: is wrong (and 1 more)", violations=[first, second]))
+    assert str(both) == "The request is not valid.\n  a: is wrong\n  b: is late (line 4)"
