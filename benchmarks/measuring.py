@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -82,8 +83,14 @@ def commit() -> str:
     return name + ("+" if changed else "")
 
 
-def circumstances() -> dict[str, Any]:
-    """When, what and where: taken before the measurement, since afterwards the load is its own."""
+def circumstances(patience: float = 0.0) -> dict[str, Any]:
+    """When, what and where: taken before the measurement, since afterwards the load is its own.
+
+    Waits for at most `patience` seconds until the machine is quiet: the load average remembers the measurement before for a minute.
+    """
+    until = time.monotonic() + patience
+    while os.getloadavg()[0] > MOST_LOAD and time.monotonic() < until:
+        time.sleep(1.0)
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),

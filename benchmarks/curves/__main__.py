@@ -30,12 +30,13 @@ CURVES: dict[str, Curve] = {
     "asleep": asleep.CURVE,
     "stored": stored.CURVE,
 }
+PATIENCE = 300.0
+"""Seconds to wait for a quiet machine."""
 PICTURES = ROOT / "docs/pictures"
 
 
-async def measured(name: str, size: Size) -> list[Point]:
+async def measured(name: str, size: Size, circumstances: Point) -> list[Point]:
     """All points of a curve, each with where and when it was measured."""
-    circumstances = measuring.circumstances()
     points = []
     async for point in CURVES[name].measure(size):
         points.append({"curve": name, **point, **circumstances})
@@ -62,7 +63,8 @@ def measure(name: str, size: Size) -> None:
     """Measures a curve and keeps it; a tiny one is drawn, so that it is known to work, and forgotten."""
     began = time.monotonic()
     print(f"{name}:", flush=True)
-    points = uvloop.run(measured(name, size))
+    circumstances = measuring.circumstances(size.pick(0.0, PATIENCE))
+    points = uvloop.run(measured(name, size, circumstances))
     print(f"{name} took {time.monotonic() - began:.0f} s", flush=True)
     if size.smoke:
         draw(CURVES[name].panels, points)

@@ -146,7 +146,7 @@ def main() -> None:
     for product in wanted.products:
         if product.name != "tierflow":
             install(product.name)
-    circumstances = measuring.circumstances()
+    circumstances = measuring.circumstances(300.0 if wanted.amounts is AMOUNTS else 0.0)
     lines = [{**line, **circumstances} for line in series(wanted)]
     print(table(summary(lines)))
     print(
