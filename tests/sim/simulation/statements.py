@@ -282,3 +282,16 @@ def try_lock(t: Transaction, tables: Tables, p: P) -> list[P]:
         return [{"locked": False}]
     holders[tables.schema, p["key"]] = t.session
     return [{"locked": True}]
+
+
+@model("stream_filled")
+def stream_filled(t: Transaction, tables: Tables, p: P) -> list[P]:
+    row = tables.event_stream.get(p["created"])
+    return [row] if row is not None else []
+
+
+@model("note_stream_filled", writes=True)
+def note_stream_filled(t: Transaction, tables: Tables, p: P) -> list[P]:
+    t.exclusive(("event_stream", tables.schema, p["created"]))
+    t.write(tables.event_stream.setdefault, p["created"], {"filled_at": p["now"]})
+    return []

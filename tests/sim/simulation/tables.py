@@ -25,6 +25,7 @@ class Tables:
         self.snapshot: dict[str, Row] = {}
         self.request: dict[tuple[str, str], Row] = {}
         self.blob: dict[bytes, dict[int, bytes]] = {}
+        self.event_stream: dict[str, Row] = {}
         self.flow: dict[str, Row] = {}
         self.version: dict[tuple[str, str, str], Row] = {}
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tierflow_runtime.logs import get_log
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.database import Database, is_weather
 from tierflow_durable.packing import Message, messages_of_row
@@ -15,7 +16,9 @@ from tierflow_durable.sqlfile import statement
 log = get_log(__name__)
 
 PAGE = 500
-REFILL_LOCK = 0x7F10_0001
+FILL_LOCK = 0x7F10_0001
+LOOK_EVERY = 1.0
+"""Seconds between looks whether whoever fills the stream has done so."""
 
 
 class Publisher(Protocol):
@@ -73,37 +76,58 @@ class Departed:
         results = await asyncio.gather(*map(self._publisher.publish, messages), return_exceptions=True)
         return not any(isinstance(result, BaseException) and not is_final(result) for result in results)
 
-    async def refill(self) -> None:
-        """Publishes the whole retained journal again, after the stream was lost and made anew (rule R20). One instance of the tier does it."""
+    async def fill(self, created: str, now: Callable[[], Micros]) -> None:
+        """Publishes the whole retained journal on a stream that does not have it yet (rule R20): one instance of the tier does it, and another where that dies.
+
+        Args:
+            created: Which stream: the moment of its creation, as it says itself.
+            now: The database's clock.
+        """
         while True:
             try:
-                await self._refill()
+                if await self._filled(created):
+                    return
+                await self._fill(created, now)
             except Exception as error:
                 if not isinstance(error, FailureError) and not is_weather(error):
                     raise
                 log.info("filling the event stream waits for the database", reason=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(1)
-            else:
-                return
+            await asyncio.sleep(LOOK_EVERY)
 
-    async def _refill(self) -> None:
+    async def _filled(self, created: str) -> bool:
+        return await self._database.fetchrow("stream_filled", created=created) is not None
+
+    async def _fill(self, created: str, now: Callable[[], Micros]) -> None:
         session = await self._database.session()
         try:
             lock = statement("try_lock")
-            if not await session.fetchval(lock.text, *lock.arguments(key=REFILL_LOCK)):
+            if not await session.fetchval(lock.text, *lock.arguments(key=_key(self._kind))):
                 return
-            after_id, after_seq = "00000000-0000-0000-0000-000000000000", 0
-            while True:
-                rows = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
-                if not rows:
-                    break
-                if not await self._publish(rows):
-                    await asyncio.sleep(1)
-                    continue
-                after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
-            log.info("the event stream is filled again from the journal")
+            if await self._filled(created):
+                return
+            rows = await self._publish_all()
+            await self._database.fetch("note_stream_filled", created=created, now=now())
+            log.info("the journal is on the event stream", created=created, rows=rows)
         finally:
             session.terminate()
+
+    async def _publish_all(self) -> int:
+        """Every row of the journal; how many they were."""
+        after_id, after_seq, count = "00000000-0000-0000-0000-000000000000", 0, 0
+        while True:
+            rows = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
+            if not rows:
+                return count
+            if not await self._publish(rows):
+                await asyncio.sleep(1)
+                continue
+            after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
+            count += len(rows)
+
+
+def _key(kind: str) -> int:
+    """The lock is the database's, not the schema's: each tier has its own."""
+    return FILL_LOCK + (kind == "run")
 
 
 def is_final(error: BaseException) -> bool:

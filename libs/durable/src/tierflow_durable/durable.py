@@ -163,9 +163,9 @@ class Durable:
             done = await self.retention.tend()
             await asyncio.sleep(TEND_EVERY if done else TEND_AGAIN)
 
-    def stream_recreated(self) -> None:
-        """The event stream was lost and made anew: fill it from the journal (rule R20)."""
-        self.host.spawn(self.relay.refill())
+    def stream_met(self, created: str) -> None:
+        """There is an event stream, made at that moment: where it does not have what is in the journal, it gets it (rule R20)."""
+        self.host.spawn(self.relay.fill(created, self.clock.now))
 
     async def drain(self, timeout: float) -> None:
         """Hands every entity over, publishes what is committed, and leaves. What cannot be done in time is left to the peers."""

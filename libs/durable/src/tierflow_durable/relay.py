@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tierflow_runtime.logs import get_log
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.database import Database
 from tierflow_durable.departed import PAGE, Departed, Publisher, is_final
@@ -237,9 +237,9 @@ class Relay:
         """See `Departed.relay`."""
         await self._departed.relay()
 
-    async def refill(self) -> None:
-        """See `Departed.refill`."""
-        await self._departed.refill()
+    async def fill(self, created: str, now: Callable[[], Micros]) -> None:
+        """See `Departed.fill`."""
+        await self._departed.fill(created, now)
 
     async def flush(self, timeout: float) -> bool:
         """Waits until everything committed is acknowledged, saves the watermark, and says whether that was so."""

@@ -225,8 +225,7 @@ class Coordinator:
                 log.info("readiness changed", ready=serving)
 
     async def _stream_made(self, made: StreamMade) -> None:
-        if made.made_here or made.lost:
-            self.durable.stream_recreated()
+        self.durable.stream_met(made.created)
 
     async def _count_swarms(self) -> dict[str, int]:
         query = statement("count_swarms", package="tierflow_coordinator")

@@ -60,8 +60,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def on_stream(made: StreamMade) -> None:
-        if made.lost:
-            durable.stream_recreated()
+        durable.stream_met(made.created)
 
     messaging = (
         Messaging(settings.nats_url, f"orchestrator-{settings.instance_name}", on_stream=on_stream)

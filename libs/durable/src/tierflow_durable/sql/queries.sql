@@ -249,3 +249,9 @@ SELECT pg_try_advisory_lock(:key::int, hashtext(current_schema())) AS locked
 
 -- name: lock
 SELECT pg_advisory_lock(:key::int, hashtext(current_schema()))
+
+-- name: stream_filled
+SELECT filled_at FROM event_stream WHERE created = :created
+
+-- name: note_stream_filled
+INSERT INTO event_stream (created, filled_at) VALUES (:created, :now) ON CONFLICT DO NOTHING
