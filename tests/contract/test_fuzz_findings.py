@@ -169,7 +169,7 @@ async def test_junk_acknowledgements_condemn_no_run(system: Stack) -> None:
                 request = pb.ExecuteRunsRequest(acknowledge=junk)
                 request.execute.add().MergeFromString(run(FLOW, run_id=run_id))
                 yield request
-            await asyncio.sleep(20)
+            await asyncio.Event().wait()  # until the call ends
 
         ended: dict[str, int] = {}
         stream = stub(sending(), timeout=20)

@@ -64,8 +64,7 @@ def _wrong_with(request: api.ListSwarmsRequest) -> list[Violation]:
         found.append(Violation(field="page_token", description="was not given by a page before"))
     if request.trace_id and not _TRACE.fullmatch(request.trace_id):
         found.append(Violation(field="trace_id", description="is not 32 hex digits"))
-    unknown = [index for index, state in enumerate(request.states) if not SWARM_STATES.knows(state)]
-    found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
+    _check_states(request, found)
     check_text("flow_name", request.flow_name, found)
     for key, value in request.labels.items():
         check_text(f"labels[{key[:LONGEST_TEXT]}]", key, found)
@@ -73,6 +72,11 @@ def _wrong_with(request: api.ListSwarmsRequest) -> list[Violation]:
     for field in ("created_after", "created_before"):
         sound_timestamp(field, getattr(request, field), found)
     return found
+
+
+def _check_states(request: api.ListSwarmsRequest, found: list[Violation]) -> None:
+    unknown = [index for index, state in enumerate(request.states) if not SWARM_STATES.knows(state)]
+    found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
 
 
 def longest_wait(timeout: Duration) -> float:

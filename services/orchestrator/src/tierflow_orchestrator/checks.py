@@ -95,8 +95,12 @@ def sound_acknowledgement(acknowledgement: pb.RunAcknowledgement) -> bool:
     return not found and acknowledgement.generation <= LAST_GENERATION
 
 
-def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
-    """The filter of a list of runs. Raises FailureError INVALID_REQUEST with everything that is wrong."""
+def moment(request: Any, field: str) -> int | None:
+    """An optional moment of a request, microseconds since the epoch."""
+    return wire.micros(getattr(request, field)) if request.HasField(field) else None
+
+
+def _wrong_with(request: pb.ListRunsRequest) -> list[Violation]:
     found: list[Violation] = []
     for field in ("tenant", "user_id", "flow_name", "trace_id"):
         check_text(field, getattr(request, field), found)
@@ -111,7 +115,12 @@ def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
     found.extend(Violation(field=f"states[{index}]", description="is not a state") for index in unknown)
     if not 0 <= request.page_size <= 1000:
         found.append(Violation(field="page_size", description="must be 0 to 1000"))
-    refuse_if(found, "orchestrator", "list_runs")
+    return found
+
+
+def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
+    """The filter of a list of runs. Raises FailureError INVALID_REQUEST with everything that is wrong."""
+    refuse_if(_wrong_with(request), "orchestrator", "list_runs")
     return ListFilter(
         tenant=tenant,
         user_id=request.user_id or None,
@@ -119,8 +128,8 @@ def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
         states=tuple(wire.RUN_STATES.name(state) for state in request.states),
         name=request.flow_name or None,
         labels=dict(request.labels),
-        created_after=wire.micros(request.created_after) if request.HasField("created_after") else None,
-        created_before=wire.micros(request.created_before) if request.HasField("created_before") else None,
+        created_after=moment(request, "created_after"),
+        created_before=moment(request, "created_before"),
         trace_id=request.trace_id or None,
         before_id=request.page_token or None,
         limit=request.page_size or 100,

@@ -182,17 +182,20 @@ class Sessions:
     async def _sweep(self, before: Micros) -> None:
         rows = await self._durable.database.fetch("unacknowledged", before=before, limit=SWEPT_AT_ONCE)
         waiting = [str(row["id"]) for row in rows]
-        for run_id in waiting if self._sessions else ():
-            result = self._results[run_id][1] if run_id in self._results else None
-            if result is None:
-                result = await self._durable.reader.view(run_id, result_of)
-            if self._sessions:
-                self._sessions[0].frames.put("results", result)
+        if self._sessions:
+            for run_id in waiting:
+                await self._send_again(run_id)
         if len(waiting) < SWEPT_AT_ONCE:
             # A result that another orchestrator has brought was acknowledged there.
             known = set(waiting)
             for run_id in [key for key, (ended, _) in self._results.items() if ended < before and key not in known]:
                 self._settled(run_id)
+
+    async def _send_again(self, run_id: str) -> None:
+        known = self._results.get(run_id)
+        result = known[1] if known is not None else await self._durable.reader.view(run_id, result_of)
+        if self._sessions:
+            self._sessions[0].frames.put("results", result)
 
     def _forget_strangers(self) -> None:
         """A run that was parked here may go on anywhere: nobody hears of it here, and its result comes from there (rule R28)."""

@@ -95,6 +95,13 @@ def _shown(method: MethodDescriptor, frame: bytes) -> str:
     return f"  {text[:1500]}{f'… ({len(text)} characters)' if len(text) > 1500 else ''}"
 
 
+def _note(outcome: Outcome, error: grpc.aio.AioRpcError) -> None:
+    outcome.status, outcome.details = error.code().name, error.details() or ""
+    trailing: Any = error.trailing_metadata() or ()
+    reported = any(key == "grpc-status-details-bin" for key, _ in trailing)
+    outcome.failure = failure_of(error) if reported else None
+
+
 async def make_call(channel: grpc.aio.Channel, case: Case) -> Outcome:
     """Sends a case and reads what comes. Never raises for what the service does."""
     answer_type = GetMessageClass(case.method.output_type)
@@ -111,10 +118,7 @@ async def make_call(channel: grpc.aio.Channel, case: Case) -> Outcome:
                     outcome.answers.append(answer_type.FromString(raw))
             outcome.status = (await call.code()).name
     except grpc.aio.AioRpcError as error:
-        outcome.status, outcome.details = error.code().name, error.details() or ""
-        trailing: Any = error.trailing_metadata() or ()
-        reported = any(key == "grpc-status-details-bin" for key, _ in trailing)
-        outcome.failure = failure_of(error) if reported else None
+        _note(outcome, error)
     except asyncio.CancelledError:
         if not call.cancelled():
             raise
@@ -137,6 +141,15 @@ async def _sending(case: Case) -> AsyncIterator[bytes]:
         await asyncio.sleep(case.deadline)
 
 
+def _hung(outcome: Outcome) -> bool:
+    return outcome.status == "HUNG" or outcome.took > outcome.case.deadline + GRACE
+
+
+def _leak(outcome: Outcome) -> str:
+    leaked = [leak for leak in LEAKS if leak in outcome.details]
+    return f"{outcome.status} tells internals ({leaked[0]}): {outcome.details}" if leaked else ""
+
+
 def complaint(outcome: Outcome, documented: Mapping[str, frozenset[str]]) -> str:
     """What is wrong with how a call ended; empty where nothing is.
 
@@ -145,7 +158,7 @@ def complaint(outcome: Outcome, documented: Mapping[str, frozenset[str]]) -> str
         documented: By method: the statuses that its contract names. What it does not have is not compared.
     """
     case, status = outcome.case, outcome.status
-    if status == "HUNG" or outcome.took > case.deadline + GRACE:
+    if _hung(outcome):
         return f"ended {outcome.took:.1f} s after its start; its deadline was {case.deadline} s"
     if outcome.failure is None and outcome.details == "Internal error from Core":
         return ""  # of this side: the call had ended before everything was sent
@@ -155,9 +168,7 @@ def complaint(outcome: Outcome, documented: Mapping[str, frozenset[str]]) -> str
         return ""
     if status == "DEADLINE_EXCEEDED" and outcome.failure is None:
         return "" if case.patient else f"no answer within its deadline of {case.deadline} s"
-    if leaked := [leak for leak in LEAKS if leak in outcome.details]:
-        return f"{status} tells internals ({leaked[0]}): {outcome.details}"
-    return _undocumented(outcome, documented.get(case.path, frozenset()))
+    return _leak(outcome) or _undocumented(outcome, documented.get(case.path, frozenset()))
 
 
 def _undocumented(outcome: Outcome, named: frozenset[str]) -> str:

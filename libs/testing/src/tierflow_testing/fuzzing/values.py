@@ -54,11 +54,9 @@ def scalar(chance: random.Random, field: Any, pools: Pools) -> Any:
     """A value for a field (its descriptor) that is no message: hostile, plausible, or random."""
     kind = field.cpp_type
     if kind in _INTEGERS:
-        numbers = _INTEGERS[kind]
-        return chance.choice(numbers) if chance.random() < 0.8 else chance.randint(min(numbers), max(numbers))
+        return _integer(chance, _INTEGERS[kind])
     if kind == FieldDescriptor.CPPTYPE_ENUM:
-        known = [value.number for value in field.enum_type.values]
-        return chance.choice(known) if chance.random() < 0.6 else chance.choice((-1, 77, 2**31 - 1, -(2**31)))
+        return _enum_number(chance, [value.number for value in field.enum_type.values])
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return chance.random() < 0.5
     if kind == FieldDescriptor.CPPTYPE_STRING:
@@ -66,6 +64,14 @@ def scalar(chance: random.Random, field: Any, pools: Pools) -> Any:
     number = chance.choice(_DOUBLES)
     single = kind == FieldDescriptor.CPPTYPE_FLOAT and abs(number) < 3e38
     return struct.unpack("f", struct.pack("f", number))[0] if single else number
+
+
+def _integer(chance: random.Random, numbers: tuple[int, ...]) -> int:
+    return chance.choice(numbers) if chance.random() < 0.8 else chance.randint(min(numbers), max(numbers))
+
+
+def _enum_number(chance: random.Random, known: list[int]) -> int:
+    return chance.choice(known) if chance.random() < 0.6 else chance.choice((-1, 77, 2**31 - 1, -(2**31)))
 
 
 def content(chance: random.Random) -> bytes:
@@ -91,12 +97,9 @@ def text(chance: random.Random, name: str, pools: Pools) -> str:
                 chance.choice(TEXTS),
             )
         )
-    if name.endswith("json"):
-        return chance.choice(JSON_TEXTS)
-    if name == "traceparent":
-        return chance.choice(TRACES)
-    if name.endswith("token"):
-        return chance.choice(TOKENS)
+    for ending, texts in (("json", JSON_TEXTS), ("traceparent", TRACES), ("token", TOKENS)):
+        if name.endswith(ending):
+            return chance.choice(texts)
     if chance.random() < 0.3:
         return "".join(
             chr(chance.choice((chance.randint(1, 127), chance.randint(128, 0xD7FF), chance.randint(0xE000, 0x10FFFF))))

@@ -1,0 +1,196 @@
+"""The durable library in trouble: defects, lost answers, races while entities change hands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import asyncpg
+import pytest
+from tierflow_durable.ids import uuid7
+from tierflow_durable.migrations import migrate
+from tierflow_runtime.values import Failure, FailureError
+from tierflow_testing.counter import Add, Node
+
+Start = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def start(database: str) -> AsyncIterator[Start]:
+    await migrate(database, "toy")
+    nodes: list[Node] = []
+
+    async def make(name: str = "a", **options: object) -> Node:
+        node = Node(database, name, **options)
+        await node.durable.start()
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        await node.durable.close()
+
+
+async def test_defect_ends_one_entity_only(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F27, F28: a defect while deciding ends that entity; what it had decided before is kept, others go on."""
+    node = await start()
+    broken, other = uuid7(), uuid7()
+    for entity_id in (broken, other):
+        await node.host.create(entity_id, Add(n=1))
+    decide = node.host.machine.decide
+
+    def failing(state, command, now):  # type: ignore[no-untyped-def]
+        if state.id == broken and command == Add(n=13):
+            state.total = 999
+            raise ZeroDivisionError
+        return decide(state, command, now)
+
+    monkeypatch.setattr(node.host.machine, "decide", failing)
+    node.host.apply(node.host.entities[broken], Add(n=5))
+    with pytest.raises(FailureError) as caught:
+        await node.durable.router.command(broken, Add(n=13))
+    assert caught.value.failure.code == "INTERNAL"
+    assert await node.durable.reader.wait_ended(broken, 5)
+    assert await node.durable.reader.view(broken, lambda state: state.total) == 6
+    assert await node.durable.router.command(other, Add(n=1)) == 2
+
+
+async def test_loading_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R16, Lesson 29: an entity that was claimed and could not be loaded, because the database went away, is loaded when it is back."""
+    node = await start("a", lease=60.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load = heir.host.loader.load
+    failures = iter([True])
+
+    async def failing(wanted: str):  # type: ignore[no-untyped-def]
+        if next(failures, False):
+            raise FailureError(Failure(code="DATABASE_UNAVAILABLE", message="away"))
+        return await load(wanted)
+
+    monkeypatch.setattr(heir.host.loader, "load", failing)
+    await heir.durable.start()
+    while entity_id not in heir.host.entities:
+        await asyncio.sleep(0.01)
+    await heir.durable.close()
+
+
+async def test_positions_follow_the_order_of_relaying(start: Start, database: str) -> None:
+    """R19: rows are handed to the relay by rising position, whatever the order in which their entities were touched; else a watermark skips rows."""
+    node = await start()
+    seen: list[int] = []
+    enqueue = node.durable.relay.enqueue
+
+    def note(position: int, *rest: object) -> None:
+        seen.append(position)
+        enqueue(position, *rest)
+
+    node.durable.relay.enqueue = note
+    await asyncio.gather(
+        *(node.host.create(entity_id, Add(n=1)) for entity_id in reversed([uuid7() for _ in range(50)]))
+    )
+    assert seen == sorted(seen)
+    assert node.durable.relay.lag == 0
+    connection = await asyncpg.connect(database)
+    assert await connection.fetchval("SELECT max(position) FROM toy.journal") == node.durable.relay.watermark
+    await connection.close()
+
+
+async def test_a_storm_of_crashes_condemns_nobody(start: Start, database: str) -> None:
+    """R13, F27: what was adopted too often together with others comes back one by one; nothing innocent is set aside."""
+    node = await start()
+    ids = [uuid7() for _ in range(8)]
+    await asyncio.gather(*(node.host.create(entity_id, Add(n=1)) for entity_id in ids))
+    for _ in range(5):
+        await node.die()
+        node = await start("a")
+        await asyncio.wait_for(_all_in_memory(node, ids), 20)
+    assert [await node.durable.router.command(entity_id, Add(n=1)) for entity_id in ids] == [2] * len(ids)
+    connection = await asyncpg.connect(database)
+    assert await connection.fetchval("SELECT max(adoptions) FROM toy.entity") == 0
+    await connection.close()
+
+
+async def _all_in_memory(node: Node, ids: list[str]) -> None:
+    while node.host.entities.keys() != set(ids):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("query", ["adopt", "due"])
+async def test_a_claim_without_an_answer(start: Start, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    """R11, R15, Lesson 29: entities that were claimed by a statement whose answer was lost are found and loaded; nobody else would."""
+    node = await start("a", lease=60.0)
+    ids = [uuid7() for _ in range(5)]
+    for entity_id in ids:
+        await node.host.create(entity_id, Add(n=1))
+    if query == "due":
+        await node.durable.drain(5)
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    fetch, lost = heir.durable.database.fetch, []
+
+    async def losing(name, /, **values):  # type: ignore[no-untyped-def]
+        rows = await fetch(name, **values)
+        if name == query and rows and not lost:
+            lost.extend(rows)
+            raise FailureError(Failure(code="DATABASE_UNAVAILABLE", message="the answer is lost"))
+        return rows
+
+    monkeypatch.setattr(heir.durable.database, "fetch", losing)
+    await heir.durable.start()
+    await asyncio.wait_for(_all_in_memory(heir, ids), 10)
+    assert len(lost) == len(ids)
+    await heir.durable.close()
+
+
+async def test_created_again_while_it_is_adopted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3, R16, R28: a request that is sent again while its entity is being adopted attaches to it; the copy that it made does not push the stored one out."""
+    node = await start("a", lease=60.0)
+    ids = [uuid7() for _ in range(3)]
+    for entity_id in ids:
+        await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load, answers = heir.host.loader.load, []
+
+    async def meanwhile(entity_id: str):  # type: ignore[no-untyped-def]
+        loaded = await load(entity_id)
+        if (
+            len(answers) < 3
+        ):  # a copy comes into being although the entity is being loaded: nobody knew yet that it is here
+            monkeypatch.setattr(heir.host.owning, "is_loading", lambda _: False)
+            heir.host.create_now(entity_id, Add(n=100), None, answers.append)
+        return loaded
+
+    monkeypatch.setattr(heir.host.loader, "load", meanwhile)
+    await heir.durable.start()
+    while (
+        len(answers) < 3 or heir.host.entities.keys() != set(ids) or any(e.birth for e in heir.host.entities.values())
+    ):
+        await asyncio.sleep(0.01)
+    assert [answer.created for answer in answers] == [False] * 3
+    assert [await heir.durable.router.command(entity_id, Add(n=1)) for entity_id in ids] == [2, 2, 2]
+    await heir.durable.close()
+
+
+async def test_created_again_while_it_is_loaded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3, R28: a request for an entity that is on its way into memory is answered at once: it exists."""
+    node = await start("a", lease=60.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.die()
+    heir = Node(node.durable.database.url, "a", lease=60.0)
+    load, go_on, asked = heir.host.loader.load, asyncio.Event(), asyncio.Event()
+
+    async def slowly(wanted: str):  # type: ignore[no-untyped-def]
+        asked.set()
+        await go_on.wait()
+        return await load(wanted)
+
+    monkeypatch.setattr(heir.host.loader, "load", slowly)
+    await heir.durable.start()
+    await asyncio.wait_for(asked.wait(), 5)
+    assert not (await asyncio.wait_for(heir.host.create(entity_id, Add(n=100)), 1)).created
+    go_on.set()
+    assert await heir.durable.router.command(entity_id, Add(n=1)) == 2
+    await heir.durable.close()
