@@ -165,7 +165,7 @@ class _Spy:
     def __init__(self) -> None:
         self.asked: tuple[Statement, dict[str, Any]]
 
-    async def fetch(self, query: Statement, /, **values: Any) -> list[Any]:
+    async def fetch_patiently(self, query: Statement, /, **values: Any) -> list[Any]:
         self.asked = query, values
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import asyncpg
@@ -29,6 +30,9 @@ DISCONNECTED = (
     ConnectionError,
 )
 """The connection broke or could not be made; the outcome of what was sent is not known. (asyncpg has an internal error for use after the server said goodbye.)"""
+
+PATIENCE = 8.0
+"""Seconds for which a call waits for a database that restarts; calls between tiers wait for ten."""
 
 APPLICATION = "tierflow"
 
@@ -106,9 +110,26 @@ class Database:
             raise
 
     async def fetchrow(self, query: str | Statement, /, **values: Any) -> Any | None:
-        """The first row of a named statement, or None."""
-        rows = await self.fetch(query, **values)
+        """The first row of a statement that may be repeated, or None. Waits and raises as `fetch_patiently`."""
+        rows = await self.fetch_patiently(query, **values)
         return rows[0] if rows else None
+
+    async def fetch_patiently(self, query: str | Statement, /, **values: Any) -> list[Any]:
+        """As `fetch`, for statements that may be repeated: a database that restarts makes callers wait and not fail (K11).
+
+        Raises FailureError DATABASE_UNAVAILABLE after PATIENCE seconds.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        pause = 0.05
+        while True:
+            try:
+                return await self.fetch(query, **values)
+            except FailureError:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 0.5)
 
     async def close(self) -> None:
         """Closes the pool."""

@@ -40,7 +40,7 @@ class Loader:
         """The entity as it is stored, in memory but not registered; None where there is none. Raises FailureError while the database is away."""
         host = self._host
         entity: Entity[Any] = Entity(entity_id, host.machine.fresh(entity_id))
-        snapshots = await host.database.fetch("snapshots_of", ids=[entity_id])
+        snapshots = await host.database.fetch_patiently("snapshots_of", ids=[entity_id])
         fresh = True
         if snapshots:
             entity.state = host.machine.load(snapshots[0]["data"])
@@ -49,7 +49,7 @@ class Loader:
             await self._prepare(entity, None)
             fresh = False
         while True:
-            rows = await host.database.fetch("journal_of", id=entity_id, after=entity.seq, limit=PAGE)
+            rows = await host.database.fetch_patiently("journal_of", id=entity_id, after=entity.seq, limit=PAGE)
             for row in rows:
                 entity.journal_bytes += len(row["data"])
                 for seq, time, event in host.machine.decode(row["data"]):

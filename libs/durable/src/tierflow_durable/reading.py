@@ -132,19 +132,21 @@ class Reader(Generic[S]):
         """One page of rows. Raises FailureError while the database is away."""
         conditions, values = _conditions(wanted)
         query = statement("list", conditions=" AND ".join(conditions) or "true")
-        rows = [_row(found) for found in await self._host.database.fetch(query, limit=wanted.limit + 1, **values)]
+        rows = [
+            _row(found) for found in await self._host.database.fetch_patiently(query, limit=wanted.limit + 1, **values)
+        ]
         more = len(rows) > wanted.limit
         rows = rows[: wanted.limit]
         return Page(rows=rows, next_id=rows[-1].id if more else None)
 
     async def count_states(self) -> dict[str, int]:
         """How many entities that have not ended are in each state, over all instances."""
-        return {row["state"]: row["n"] for row in await self._host.database.fetch("count_states")}
+        return {row["state"]: row["n"] for row in await self._host.database.fetch_patiently("count_states")}
 
     async def events(self, entity_id: str, after_seq: int, limit: int = 1000) -> list[JournalRow]:
         """Journal rows of an entity that hold events after `after_seq`, in order."""
         after = min(after_seq, LARGEST)  # what clients may say goes further than any journal
-        rows = await self._host.database.fetch("journal_of", id=entity_id, after=after, limit=limit)
+        rows = await self._host.database.fetch_patiently("journal_of", id=entity_id, after=after, limit=limit)
         return [JournalRow(row["first_seq"], row["seq"], row["data"]) for row in rows]
 
     async def watch(
@@ -215,7 +217,7 @@ class Reader(Generic[S]):
 
     async def blob(self, sha256: str) -> bytes:
         """A stored value. Raises FailureError NOT_FOUND."""
-        rows = await self._host.database.fetch("blob_chunks", sha256=bytes.fromhex(sha256))
+        rows = await self._host.database.fetch_patiently("blob_chunks", sha256=bytes.fromhex(sha256))
         if not rows:
             raise FailureError(
                 failure("NOT_FOUND", f"there is no stored value {sha256}", component="blobs", operation="get")

@@ -269,7 +269,7 @@ class Writer:
         row = await self._database.fetchrow("blob_exists", sha256=bytes.fromhex(sha256))
         if row is not None and row["exists"]:
             return False
-        await self._database.fetch(
+        await self._database.fetch_patiently(
             "put_blob",
             me=self._me,
             b_sha256=[part[0] for part in rows],

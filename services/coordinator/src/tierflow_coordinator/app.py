@@ -229,7 +229,7 @@ class Coordinator:
 
     async def _count_swarms(self) -> dict[str, int]:
         query = statement("count_swarms", package="tierflow_coordinator")
-        return {row["state"]: row["n"] for row in await self.durable.database.fetch(query)}
+        return {row["state"]: row["n"] for row in await self.durable.database.fetch_patiently(query)}
 
     async def _read_blob(self, ref: BlobRef) -> bytes:
         return await read_blob(self.orchestrators, ref)

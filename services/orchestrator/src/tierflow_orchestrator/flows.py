@@ -87,7 +87,7 @@ class Flows:
         if anonymous:
             return flow, new
         now = self._clock.now()
-        named = await self._database.fetch(
+        named = await self._database.fetch_patiently(
             _query("put_version"), tenant=tenant, name=flow.name, version=flow.version, hash=flow.hash, created_at=now
         )
         if not named:
@@ -110,7 +110,7 @@ class Flows:
 
     async def store(self, flow: Flow) -> bool:
         """Stores a compiled flow by its content; whether it is new. Raises FailureError DATABASE_UNAVAILABLE."""
-        new = await self._database.fetch(
+        new = await self._database.fetch_patiently(
             _query("put_flow"), hash=flow.hash, name=flow.name, version=flow.version, description=flow.description, definition=flow.canonical,
             handlers=list(flow.handlers), steps=len(flow.steps), created_at=self._clock.now(),
         )  # fmt: skip
@@ -145,7 +145,7 @@ class Flows:
     async def list(self, tenant: str, name: str, page_size: int, page_token: str) -> tuple[list[flow_pb2.Flow], str]:
         """One page of registered flows by name and version, and the token of the next."""
         after_name, _, after_version = page_token.partition("\n")
-        rows = await self._database.fetch(
+        rows = await self._database.fetch_patiently(
             _query("list_flows"),
             tenant=tenant,
             only=name,
