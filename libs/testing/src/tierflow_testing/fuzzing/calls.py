@@ -141,6 +141,10 @@ async def _sending(case: Case) -> AsyncIterator[bytes]:
         await asyncio.sleep(case.deadline)
 
 
+def _unanswered(case: Case) -> str:
+    return "" if case.patient else f"no answer within its deadline of {case.deadline} s"
+
+
 def _hung(outcome: Outcome) -> bool:
     return outcome.status == "HUNG" or outcome.took > outcome.case.deadline + GRACE
 
@@ -167,7 +171,7 @@ def complaint(outcome: Outcome, documented: Mapping[str, frozenset[str]]) -> str
     if outcome.by_us or status == "OK":
         return ""
     if status == "DEADLINE_EXCEEDED" and outcome.failure is None:
-        return "" if case.patient else f"no answer within its deadline of {case.deadline} s"
+        return _unanswered(case)
     return _leak(outcome) or _undocumented(outcome, documented.get(case.path, frozenset()))
 
 
