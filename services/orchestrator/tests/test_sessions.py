@@ -37,7 +37,7 @@ class Scene:
 
 @pytest.mark.parametrize("applied", [True, False])
 async def test_no_word_of_a_command_before_it_is_stored(applied: bool) -> None:
-    """R7, R29, V26: while a command is on its way, changes of its run are not said to be its doing; afterwards they are, where it applied."""
+    """R7, R29: while a command is on its way, changes of its run are not said to be its doing; afterwards they are, where it applied."""
     scene = Scene()
     stored = asyncio.Event()
 
@@ -63,7 +63,7 @@ async def test_no_word_of_a_command_before_it_is_stored(applied: bool) -> None:
 
 
 async def test_a_result_acknowledged_elsewhere_is_forgotten() -> None:
-    """R28, V39, Lesson 26: another orchestrator has brought it; this one does not keep it for ever."""
+    """R28, Lesson 26: another orchestrator has brought it; this one does not keep it for ever."""
     scene = Scene()
     scene.ended(1000)
     scene.unacknowledged = [{"id": RUN}]
@@ -77,7 +77,7 @@ async def test_a_result_acknowledged_elsewhere_is_forgotten() -> None:
 
 
 async def test_interest_in_runs_that_went_elsewhere_ends() -> None:
-    """V39: a run that was parked and goes on elsewhere leaves nothing behind here."""
+    """R28: a run that was parked and goes on elsewhere leaves nothing behind here."""
     scene = Scene()
     scene.sessions._interested[RUN] = scene.session
     scene.sessions._commands[RUN] = "p"
