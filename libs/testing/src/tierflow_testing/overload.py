@@ -163,7 +163,7 @@ class Overload:
         for number in range(count):
             channel = open_channel(self.stack.coordinators[number % len(self.stack.coordinators)].address)
             self._channels.append(channel)
-            call = rpc.CoordinatorServiceStub(channel).ExecuteSwarms()
+            call = rpc.CoordinatorServiceStub(channel).ExecuteSwarms()  # type: ignore[call-arg]
             batch = api.ExecuteSwarmsRequest(execute=[self._named(f"stuck-{number}-{index}") for index in range(each)])
             writing: Awaitable[Any] = call.write(batch)
             await asyncio.wait_for(writing, 10)

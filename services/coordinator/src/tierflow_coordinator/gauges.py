@@ -34,6 +34,7 @@ def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches:
     gauge("swarms_awaited", "Swarms for whose end a client waits here.", lambda: len(engine.waiting))
     gauge("watches", "Clients that watch a swarm here.", lambda: watches.count)
     gauge("runs_wanted", "Runs that this instance's swarms wait for.", lambda: len(engine.runs))
+    gauge("runs_in_line", "Of these: no orchestrator has room for them.", lambda: engine.runs.waiting)
     gauge("commits", "Group commits since the start.", lambda: host.writer.batches)
     gauge("commits_waiting", "Swarms that wait for a commit.", lambda: host.writer.backlog)
     gauge("journal_rows", "Journal rows since the start.", lambda: host.writer.rows)

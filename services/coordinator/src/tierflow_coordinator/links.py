@@ -15,6 +15,8 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as 
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.streams import Frames
 
+from tierflow_coordinator.room import Room
+
 log = get_log(__name__)
 
 FIRST_DELAY: Final = 0.05
@@ -55,6 +57,7 @@ class Link:
         self.draining = False
         self.outstanding = 0
         """Runs that were sent here and of which no end is known."""
+        self.room = Room()
         self.last_error = ""
         self._hello = hello
         self._listener = listener
@@ -62,9 +65,9 @@ class Link:
         self._frames = Frames()
 
     @property
-    def open_for_work(self) -> bool:
+    def has_room(self) -> bool:
         """Whether new runs may be sent here."""
-        return self.ready and not self.draining
+        return self.ready and not self.draining and self.outstanding < self.room.limit
 
     def put(self, field: str, item: Any) -> None:
         """Sends an item behind what waits. Raises FailureError where no message can carry it. Lost where the link is not up."""
@@ -124,6 +127,7 @@ class Link:
             if frame.HasField("hello"):
                 self.instance_id = frame.hello.instance_id
                 self.draining = False
+                self.room.open()
                 self.ready = True
                 self.last_error = ""
                 log.info("connected to an orchestrator", address=self.address, orchestrator=self.instance_id)

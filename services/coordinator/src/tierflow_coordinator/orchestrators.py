@@ -82,15 +82,23 @@ class Orchestrators:
         return link
 
     def pick(self) -> Link | None:
-        """The least loaded of those that take new runs; None where there is none. Equals take turns."""
+        """The least loaded of those that have room for a new run; None where there is none. Equals take turns."""
         best: Link | None = None
         links = list(self._links.values())
         self._turn += 1
         for index in range(len(links)):
             link = links[(index + self._turn) % len(links)]
-            if link.open_for_work and (best is None or link.outstanding < best.outstanding):
+            if link.has_room and (best is None or link.outstanding < best.outstanding):
                 best = link
         return best
+
+    def probe(self, *, waiting: int) -> None:
+        """Some time has passed: those that were full may have room again. Where nobody waits, nothing was learnt."""
+        for link in self._links.values():
+            if waiting:
+                link.room.probe()
+            elif link.outstanding == 0:
+                link.room.open()
 
     def any(self) -> Link | None:
         """Any link that is up, a draining one too: for commands, which every orchestrator hands to the run's owner."""

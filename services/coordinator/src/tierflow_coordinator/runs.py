@@ -6,6 +6,7 @@ Everything here may be lost and is built again from the swarms' states (`core.re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -14,14 +15,17 @@ from typing import Final
 
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 from tierflow_runtime.wire import RUN_STATES, failure_from_proto
 
 from tierflow_coordinator import wire
 from tierflow_coordinator.core import commands
+from tierflow_coordinator.line import Line
 from tierflow_coordinator.links import Link
-from tierflow_coordinator.wanted import IN_EFFECT, WEATHER, Answers, Fleet, Wanted
+from tierflow_coordinator.room import PROBE_EVERY
+from tierflow_coordinator.wanted import FULL, IN_EFFECT, WEATHER, Answers, Fleet, Wanted
 
 log = get_log(__name__)
 
@@ -36,6 +40,10 @@ SLICE: Final = 100
 UNKNOWN_ENOUGH: Final = 4
 """So often a run that nobody wants any more must be unknown to Tier 2 before its cancel counts as received."""
 
+CANCELLED_IN_LINE: Final = failure(
+    "CANCELLED", "The run was cancelled before any orchestrator had room for it.", tier=1
+)
+
 
 class Runs:
     """All wanted runs of this instance, and the retries. `Listener` of the links."""
@@ -47,6 +55,8 @@ class Runs:
         self._wanted: dict[str, Wanted] = {}
         self._homeless: dict[str, Wanted] = {}
         """Runs and commands that found no orchestrator."""
+        self._line = Line()
+        self._probe_at = 0.0
         self._of_link: dict[Link, dict[str, Wanted]] = {}
         self._timers: list[tuple[float, int, Wanted]] = []
         self._order = itertools.count()
@@ -54,6 +64,11 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self._wanted)
+
+    @property
+    def waiting(self) -> int:
+        """Runs for which no orchestrator has room."""
+        return len(self._line)
 
     # --- what swarms want ---
 
@@ -85,6 +100,7 @@ class Runs:
         if not but_command or wanted.order is None:
             del self._wanted[run_id]
             self._homeless.pop(run_id, None)
+            self._line.leave(run_id)
             wanted.command_at = 0.0
 
     def settled(self, run_id: str) -> bool:
@@ -125,7 +141,7 @@ class Runs:
         for accepted in frame.accepted:
             self._accepted(link, accepted)
         for refused in frame.refused:
-            self._refused(refused)
+            self._refused(link, refused)
         for redirect in frame.redirects:
             self._redirected(redirect)
         for answer in frame.commands:
@@ -139,24 +155,31 @@ class Runs:
             return
         wanted.accepted = True
         wanted.due = 0.0
-        wanted.tries = 0
+        wanted.tries = wanted.unanswered = 0
         self._enter(wanted, link)
+        self._line.leave(wanted.run_id)
         self._answers.run_accepted(wanted.swarm_id)
         if wanted.order is not None:
             self._send_command(wanted)
         if not answer.created:
             self._answers.run_state(wanted.swarm_id, wanted.run_id, RUN_STATES.name(answer.state))
 
-    def _refused(self, refused: orchestrator.RunRefused) -> None:
+    def _refused(self, link: Link, refused: orchestrator.RunRefused) -> None:
         wanted = self._wanted.get(refused.run_id)
         if wanted is None or wanted.accepted:
             return
+        wanted.unanswered -= 1
         refusal = failure_from_proto(refused.failure)
+        if refusal.code in FULL:
+            self._leave(wanted)
+            if link.room.refused(link.outstanding):
+                log.info("an orchestrator has no room", address=link.address, code=refusal.code, runs=link.outstanding)
+            self._queue(wanted)
+            return
         if refusal.code in WEATHER:
             after = refusal.retry_after / 1_000_000 if refusal.retry_after else RETRY_FIRST
-            log.info("a run was put off", run_id=refused.run_id, code=refusal.code)
             self._leave(wanted)
-            self._schedule(wanted, after)
+            self._schedule(wanted, after * random.uniform(1.0, 1.5))
             return
         self._answers.run_refused(wanted.swarm_id, wanted.run_id, refusal)
 
@@ -208,6 +231,10 @@ class Runs:
         Where it is not, a request may still be on its way past the cancel: it is said a few times before it counts as received.
         """
         if wanted.build is not None:
+            nowhere = not wanted.unanswered or wanted.polls >= UNKNOWN_ENOUGH
+            if wanted.run_id in self._line and nowhere:
+                self._answers.run_refused(wanted.swarm_id, wanted.run_id, CANCELLED_IN_LINE)
+                return
             self._poll(wanted)
             if not wanted.accepted:
                 self._send(wanted)
@@ -224,10 +251,14 @@ class Runs:
         link = to or self.fleet.pick()
         if link is None:
             self._leave(wanted)
-            self._homeless[wanted.run_id] = wanted
+            if self.fleet.any() is None:
+                self._homeless[wanted.run_id] = wanted
+            else:
+                self._queue(wanted)
             return
         self._enter(wanted, link)
         wanted.tries += 1
+        wanted.unanswered += 1
         self._schedule(wanted, min(RETRY_FIRST * 2 ** (wanted.tries - 1), RETRY_MOST) * random.uniform(0.9, 1.1))
         try:
             link.put("execute", wanted.build())
@@ -259,6 +290,26 @@ class Runs:
         heapq.heappush(self._timers, (at, next(self._order), wanted))
         self._timer_set.set()
 
+    def _queue(self, wanted: Wanted) -> None:
+        """All orchestrators are full: the run waits in line."""
+        wanted.due = 0.0
+        self._line.join(wanted)
+        self._timer_set.set()
+
+    def _advance(self) -> bool:
+        """Sends those who wait as far as there is room, in slices. Returns whether there is more to do now."""
+        now = self._clock()
+        if now >= self._probe_at:
+            self._probe_at = now + PROBE_EVERY
+            self.fleet.probe(waiting=len(self._line))
+        for _ in range(SLICE):
+            link = self.fleet.pick() if self._line else None
+            if link is None or (wanted := self._line.next()) is None:
+                return False
+            if wanted.build is not None and not wanted.accepted:
+                self._send(wanted, link)
+        return True
+
     def _enter(self, wanted: Wanted, link: Link) -> None:
         if wanted.link is not link:
             self._leave(wanted)
@@ -270,16 +321,23 @@ class Runs:
         link, wanted.link = wanted.link, None
         if link is not None and self._of_link.get(link, {}).pop(wanted.run_id, None) is not None:
             link.outstanding -= 1
+            if self._line:
+                self._timer_set.set()
 
     async def run(self) -> None:
         """Retries what got no answer, until cancelled. Looks at its timers together, never one by one: nearly all of them are past when they are due."""
         while True:
-            if self._fire():
+            if self._fire() | self._advance():
                 await asyncio.sleep(0)
                 continue
             self._timer_set.clear()
-            if not self._timers:
+            if not self._timers and not self._line:
                 await self._timer_set.wait()
+            if self._line:
+                # Room comes with the end of a run, which sets the event.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._timer_set.wait(), LONGEST_LOOK)
+                continue
             await asyncio.sleep(max(TICK, min(LONGEST_LOOK, self._timers[0][0] - self._clock())))
 
     def _fire(self) -> bool:

@@ -15,6 +15,8 @@ WEATHER: Final = frozenset(
     ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "QUEUE_FULL", "RATE_LIMITED", "NOT_OWNER", "FENCED", "STALE")
 )
 """Refusals that say nothing of the run: it is asked for again."""
+FULL: Final = frozenset(("QUEUE_FULL", "RATE_LIMITED", "UNAVAILABLE", "DATABASE_UNAVAILABLE"))
+"""Of these: there is no room now, for this run or any other."""
 _ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 IN_EFFECT: Final = {"pause": frozenset(("PAUSED", *_ENDED))}
 """States in which a command has taken full effect, where a receipt alone does not say so."""
@@ -24,7 +26,11 @@ class Fleet(Protocol):
     """Which orchestrators there are."""
 
     def pick(self) -> Link | None:
-        """Where a new run goes."""
+        """Where a new run goes; None where nobody has room."""
+        ...
+
+    def probe(self, *, waiting: int) -> None:
+        """Some time has passed, and so many runs wait for room."""
         ...
 
     def any(self) -> Link | None:
@@ -63,7 +69,19 @@ class Answers(Protocol):
 class Wanted:
     """One run that a swarm waits for."""
 
-    __slots__ = ("accepted", "build", "command_at", "due", "link", "order", "polls", "run_id", "swarm_id", "tries")
+    __slots__ = (
+        "accepted",
+        "build",
+        "command_at",
+        "due",
+        "link",
+        "order",
+        "polls",
+        "run_id",
+        "swarm_id",
+        "tries",
+        "unanswered",
+    )
 
     def __init__(self, swarm_id: str, run_id: str, build: Callable[[], run_pb2.RunExecutionRequest] | None) -> None:
         self.swarm_id = swarm_id
@@ -73,6 +91,8 @@ class Wanted:
         self.link: Link | None = None
         self.accepted = False
         self.tries = 0
+        self.unanswered = 0
+        """Requests for it to which there was neither an acceptance nor a refusal."""
         self.due = 0.0
         self.order: commands.CommandRun | None = None
         self.polls = 0
