@@ -206,7 +206,9 @@ class Overload:
             async with open_channel(service.address) as channel:
                 began = time.monotonic()
                 try:
-                    answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_WITHIN)
+                    answer = await health_pb2_grpc.HealthStub(channel).Check(
+                        health_pb2.HealthCheckRequest(), timeout=ANSWER_WITHIN
+                    )
                     self.figures.not_ready += answer.status != health_pb2.HealthCheckResponse.SERVING
                 except grpc.aio.AioRpcError as error:
                     self.figures.wrong.append(f"health of {service.name}: {error.code().name}")
