@@ -44,7 +44,7 @@ CONTEXT = Context(
     [(StepExecutionRequest, "StepInput"), (RunExecutionRequest, "RunInput"), (SwarmExecutionRequest, "SwarmInput")],
 )
 def test_the_envelope_has_four_parts(request_type: type, input_type: str) -> None:
-    """A1, A2, A3, A4, Lesson 1: each request has exactly context, input, allocation and options, as 1 to 4, of the same types."""
+    """A1, A2, A3, A4, O6, Lesson 1: each request has exactly context, input, allocation and options, as 1 to 4, of the same types."""
     descriptor: Descriptor = request_type.DESCRIPTOR
     seen = {field.number: (field.name, field.message_type.name, field.is_repeated) for field in descriptor.fields}
     assert seen == {

@@ -98,7 +98,7 @@ async def test_refusals_say_everything(client: Client) -> None:
 
 
 async def test_failures_reach_the_caller(client: Client) -> None:
-    """F23: the failure of a step, from Tier 3 to the exception, with its cause."""
+    """F23, O5: the failure of a step, from Tier 3 to the exception, with its cause."""
     failing = {
         "name": "failing",
         "version": "1",

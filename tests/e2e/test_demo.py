@@ -53,7 +53,7 @@ def test_the_demo_shows_a_real_report(project: pathlib.Path, tmp_path: pathlib.P
 
 
 def test_the_demo_survives_its_kills(project: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """J3, S7, H26, Lesson 5: each service is killed on the way; the journal and the auditor find nothing lost and nothing done twice."""
+    """J3, S7, H26, O1, O12, Lesson 5: each service is killed on the way; the journal and the auditor find nothing lost and nothing done twice."""
     done = _demo(project, tmp_path / "data", "--chaos")
     assert done.returncode == 0, done.stdout + done.stderr
     killed = re.findall(r"kill -9 \d+: (\w+)-0", done.stdout)

@@ -88,7 +88,7 @@ async def test_streams(connected: Connected) -> None:
 
 
 async def test_a_batch_is_one_message(connected: Connected) -> None:
-    """H3, R20: events of one entity and class are one message under their subject, with an id by which a repeat is known, and the trace."""
+    """H3, H17, H19, R20: events of one entity and class are one message under their subject, with an id by which a repeat is known, and the trace."""
     sent = batch()
     first = await connected.publisher.publish_batch(sent, ev.EVENT_CLASS_STEPS, instance="i1", traceparent="00-t")
     again = await connected.publisher.publish_batch(sent, ev.EVENT_CLASS_STEPS, instance="i1")

@@ -58,7 +58,7 @@ async def test_documented_request(tier1: Any, tier2: FakeOrchestrator) -> None:
 
 
 async def test_what_is_left_is_given_back(tier1: Any, tier2: FakeOrchestrator, request_of: Requests) -> None:
-    """A9: the part of the allocation that was not used is told, exactly."""
+    """A9, Lesson 6: the part of the allocation that was not used is told, exactly."""
     request = request_of(request_id="r")
     request.allocation.steps = 2**60
     request.allocation.credits = 2**60 + 1

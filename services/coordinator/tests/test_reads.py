@@ -178,7 +178,7 @@ async def test_facade_while_tier_2_is_away(tier1: Any, tier2: FakeOrchestrator) 
 
 
 async def test_one_coordinator_for_all_swarms(tier1: Any, request_of: Requests) -> None:
-    """B6, B8, B15, J16: a thousand swarms make no further coordinator, and leave nothing running."""
+    """B6, B8, B15, J16, O11: a thousand swarms make no further coordinator, and leave nothing running."""
     await tier1.wait((await tier1.submit(request_of())).swarm_id)
     before = len(asyncio.all_tasks())
     made = coordinators_made(tier1)

@@ -15,7 +15,7 @@ FAILURE = Failure(code="TIMEOUT", message="slow", retryable=True)
 
 
 def test_delays_grow_to_their_cap() -> None:
-    """F6, F9: 1 s, 2 s, 4 s, … and never more than 60 s, whatever the attempt's number."""
+    """F6, F9, O10: 1 s, 2 s, 4 s, … and never more than 60 s, whatever the attempt's number."""
     delays = [delay(STEADY, attempt, "x") for attempt in (1, 2, 3, 6, 7, 8, 5_000)]
     assert delays == [SECOND * n for n in (1, 2, 4, 32, 60, 60, 60)]
 
