@@ -1,6 +1,7 @@
 """The durable library in trouble: defects, lost answers, races while entities change hands."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
@@ -194,3 +195,67 @@ async def test_created_again_while_it_is_loaded(start: Start, monkeypatch: pytes
     go_on.set()
     assert await heir.durable.router.command(entity_id, Add(n=1)) == 2
     await heir.durable.close()
+
+
+class Deaf:
+    """A publisher whose acknowledgements come when the test says so."""
+
+    connected = True
+    room = 1000
+
+    def __init__(self) -> None:
+        self.sent: list[asyncio.Future[object]] = []
+
+    def publish(self, message: object) -> asyncio.Future[object]:
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        future.set_result(message)
+        self.sent.append(future)
+        return future
+
+
+async def test_nothing_is_born_while_draining(start: Start, toy: str) -> None:
+    """R12, R19, Q22: from the moment at which an instance hands over it makes nothing new: what it would make has neither an owner nor a relay."""
+    node = await start("a", publisher=Deaf())
+    await node.host.create(uuid7(), Add(n=1))
+    await node.durable.drain(5)
+    with pytest.raises(FailureError) as caught:
+        await node.host.create(uuid7(), Add(n=1))
+    assert caught.value.failure.code == "UNAVAILABLE"
+
+
+async def test_what_is_not_relayed_keeps_its_watermark(start: Start, toy: str) -> None:
+    """R19, H4: rows that are beyond the watermark when an instance leaves are left to the peers, whatever it believed to have relayed."""
+    node = await start("a", publisher=Deaf())
+    await node.host.create(uuid7(), Add(n=1))
+    connection = await asyncpg.connect(toy)
+    await node.durable.database.fetch("drop_watermark", id=node.durable.instance_id)
+    assert await connection.fetchval("SELECT count(*) FROM toy.watermark") == 1
+    await node.durable.drain(5)
+    assert await connection.fetchval("SELECT count(*) FROM toy.watermark") == 0
+    await connection.close()
+
+
+async def test_drain_under_load(start: Start) -> None:
+    """R12, Q22: an instance hands over while commands keep coming; what they change is on neither side twice nor lost."""
+    a, b = await start("a", lease=30.0), await start("b", lease=30.0)
+    ids = [uuid7() for _ in range(20)]
+    await asyncio.gather(*(a.host.create(entity_id, Add(n=0)) for entity_id in ids))
+    over = asyncio.Event()
+
+    async def keep_telling(entity_id: str) -> int:
+        told = 0
+        while not over.is_set():
+            told += a.host.tell(entity_id, Add(n=1))
+            await asyncio.sleep(0)
+        return told
+
+    telling = [asyncio.create_task(keep_telling(entity_id)) for entity_id in ids]
+    while a.host.entities[ids[-1]].state.total < 5:
+        await asyncio.sleep(0.01)
+    began = time.monotonic()
+    await a.durable.drain(10)
+    took = time.monotonic() - began
+    over.set()
+    told = await asyncio.gather(*telling)
+    assert took < 5
+    assert [await b.durable.router.command(entity_id, Add(n=0)) for entity_id in ids] == told

@@ -259,7 +259,8 @@ def orphaned_watermarks(t: Transaction, tables: Tables, p: P) -> list[P]:
 
 @model("drop_watermark", writes=True)
 def drop_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
-    if p["id"] in tables.watermark:
+    row = tables.watermark.get(p["id"])
+    if row is not None and all(line["position"] <= row["position"] for line in tables.by_instance.get(p["id"], ())):
         t.exclusive(("watermark", tables.schema, p["id"]))
         t.write(tables.watermark.pop, p["id"], None)
     return []

@@ -22,6 +22,9 @@ class Births:
     def create(self, entity_id: str, command: Any, birth: Birth) -> None:
         """Makes an entity, at once where nothing has to be waited for."""
         host = self._host
+        if host.draining:  # What was born now would be handed over to nobody, and its events published by nobody.
+            birth.on_done(FailureError(_draining()))
+            return
         known = host.entities.get(entity_id)
         if known is not None:
             host.when_committed(known, lambda: birth.on_done(Created(entity_id, created=False)))
@@ -45,7 +48,7 @@ class Births:
         try:
             await host.hooks.prepare(entity.state, None, command)
             await host.provide_missing(entity.state, command)
-            if entity.id in host.entities:
+            if entity.id in host.entities or host.draining:
                 self.create(entity.id, command, birth)
             else:
                 self._decide(entity, command, birth)
@@ -87,6 +90,11 @@ class Births:
             birth.on_done(FailureError(_reused(request.request_id)))
         else:
             birth.on_done(Created(str(row["entity_id"]), created=False))
+
+
+def _draining() -> Failure:
+    message = "this instance is draining; ask another"
+    return failure("UNAVAILABLE", message, component="durable", operation="create")
 
 
 def _reused(request_id: str) -> Failure:

@@ -174,7 +174,7 @@ class Durable:
                 await self.host.hand_over()
                 relayed = await self.relay.flush(min(5.0, timeout / 2))
                 await self.instance.leave()
-                if relayed:
+                if relayed:  # The fence is closed, nothing more is committed: what is beyond the watermark after all is left to the peers (rule R19).
                     await self.database.fetch("drop_watermark", id=self.instance_id)
         except Exception as error:  # noqa: BLE001 - the lease runs out and a peer takes over: nothing is lost, only slower
             log.warning("drain was cut short", extra={"error": f"{type(error).__name__}: {error}"})

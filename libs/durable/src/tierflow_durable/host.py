@@ -310,11 +310,11 @@ class Host(Generic[S, C, E]):
         """Lets every entity go, so that a peer takes it at once (rule R12)."""
         self.draining = True
         self.owning.stopped = True
-        await self.writer.flushed()
-        ids = [entity_id for entity_id, entity in self.entities.items() if entity.birth is None]
-        for entity in list(self.entities.values()):
+        # First nothing is decided any more, then what was decided is committed: under load the writer would else never come to rest.
+        for entity in self.entities.values():
             entity.closing = True
         await self.writer.flushed()
+        ids = [entity_id for entity_id, entity in self.entities.items() if entity.birth is None]
         for start in range(0, len(ids), 1000):
             await self.database.fetch(
                 "release", me=self.instance.id, now=self.clock.now(), ids=ids[start : start + 1000]

@@ -145,6 +145,7 @@ RETURNING id, position
 
 -- name: drop_watermark
 DELETE FROM watermark WHERE id = :id
+    AND NOT EXISTS (SELECT 1 FROM journal WHERE journal.instance = watermark.id AND journal.position > watermark.position)
 
 -- name: rewind_watermark
 UPDATE watermark SET position = 0 WHERE id = :id
