@@ -57,11 +57,14 @@ def by_class(first_seq: int, parts: Sequence[bytes], classes: Sequence[str]) -> 
 def messages_of(
     entity_id: str, source: Source, head: bytes, groups: Sequence[tuple[str, int, bytes]], instance_id: str
 ) -> list[Message]:
-    """The messages of grouped events (see `by_class`): the id is `entity/class/first seq/instance` (rule R20)."""
+    """The messages of grouped events (see `by_class`): the id is `entity/class/first seq+length/instance` (rule R20).
+
+    The length, because rows may travel alone or together: JetStream must not take more for a repetition of less.
+    """
     headers = {"traceparent": source.traceparent} if source.traceparent else None
     prefix = subjects_of(source.tenant, source.swarm_id, source.run_id).prefix
     return [
-        Message(f"{prefix}.{name}", head + body, f"{entity_id}/{name}/{seq}/{instance_id}", headers)
+        Message(f"{prefix}.{name}", head + body, f"{entity_id}/{name}/{seq}+{len(body)}/{instance_id}", headers)
         for name, seq, body in groups
     ]
 
