@@ -80,7 +80,7 @@ async def test_interest_in_runs_that_went_elsewhere_ends() -> None:
     """R28: a run that was parked and goes on elsewhere leaves nothing behind here."""
     scene = Scene()
     scene.sessions._interested[RUN] = scene.session
-    scene.sessions._commands[RUN] = "p"
+    scene.sessions._commands[RUN] = scene.sessions._commands["of a stream that has ended"] = "p"
     scene.entities[RUN] = object()
     scene.sessions._forget_strangers()
     scene.sessions._forget_strangers()

@@ -32,6 +32,8 @@ class Broker:
         """Events that it has ever held."""
         self.stream = 0
         """Which stream of the name it is; 0 before the first was made."""
+        self.promised = True
+        """Whether all events must be there in the end: a tier of which no process lives through the loss of the stream does not know that it has to fill it again."""
         self.subjects: dict[tuple[str, int], str] = {}
         self.messages = 0
         self.connections: list[SimMessaging] = []
@@ -40,6 +42,13 @@ class Broker:
         """The stream is gone with all that it held; whoever notices first makes it anew."""
         self.stored.clear()
         self.stream += 1
+        self.world.after(1.5, self._noticed)
+
+    def _noticed(self) -> None:
+        noticed = {
+            each.tier for each in self.connections if each.saw_loss_of == self.stream and not each.publisher.dead
+        }
+        self.promised = self.promised and noticed == {"c", "o"}
 
     def store(self, subject: str, payload: bytes) -> None:
         self.messages += 1
@@ -69,6 +78,10 @@ class SimPublisher:
         self._open: dict[int, Any] = {}
         self._number = 0
         self.up = False
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._loop.dead or self._loop.frozen)
 
     @property
     def room(self) -> int:
@@ -138,6 +151,8 @@ class SimMessaging:
         self._on_stream = on_stream
         self._known = 0
         self.client = None
+        self.tier = asyncio.get_running_loop().name[0]  # type: ignore[attr-defined]
+        self.saw_loss_of = 0
         self.publisher = SimPublisher(broker, asyncio.get_running_loop())
         broker.connections.append(self)
 
@@ -158,6 +173,8 @@ class SimMessaging:
                 made_here = not broker.stream
                 broker.stream = broker.stream or 1
                 lost, self._known = bool(self._known), broker.stream
+                if lost:
+                    self.saw_loss_of = broker.stream
                 if self._on_stream is not None:
                     await self._on_stream(StreamMade(EVENTS, str(broker.stream), made_here, lost=lost))
             await asyncio.sleep(1.0)

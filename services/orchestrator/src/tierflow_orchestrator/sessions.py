@@ -200,7 +200,8 @@ class Sessions:
     def _forget_strangers(self) -> None:
         """A run that was parked here may go on anywhere: nobody hears of it here, and its result comes from there (rule R28)."""
         here = self._durable.host.entities
-        strangers = {run_id for run_id in self._interested if run_id not in here and run_id not in self._results}
+        known = self._interested.keys() | self._commands.keys()
+        strangers = {run_id for run_id in known if run_id not in here and run_id not in self._results}
         for run_id in strangers & self._strangers:
             self._settled(run_id)
         self._strangers = strangers
