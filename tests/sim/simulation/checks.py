@@ -7,6 +7,8 @@ from typing import Any
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES, failure_from_proto
 
+from simulation.committed import Committed, described, short
+
 _STEPS = "/tierflow.executor.v1.ExecutorService/ExecuteSteps"
 _RUNS = "/tierflow.orchestrator.v1.OrchestratorService/ExecuteRuns"
 _COORDINATOR = "/tierflow.coordinator.v1.CoordinatorService/"
@@ -17,32 +19,6 @@ class Violated(Exception):
     """An invariant does not hold."""
 
 
-class Committed:
-    """What the journals say, indexed as it is written."""
-
-    def __init__(self) -> None:
-        self.last: dict[str, int] = {}
-        """Sequence number by entity."""
-        self.scheduled: dict[str, str] = {}
-        """Attempts by id: their executor."""
-        self.closed: set[str] = set()
-        """Attempts that have ended, for their run."""
-        self.runs: set[str] = set()
-        self.run_ends: dict[tuple[str, int], int] = {}
-        """State by run and generation."""
-        self.requested: dict[str, str] = {}
-        """Runs that swarms asked for, with the swarm."""
-        self.finished: set[str] = set()
-        """Runs whose end is in their swarm's journal."""
-        self.swarms: set[str] = set()
-        self.swarm_ends: dict[str, int] = {}
-        self.commands: set[tuple[str, str]] = set()
-        """Entity and command id."""
-        self.lost: list[tuple[float, str, str]] = []
-        """Attempts given up by Tier 2: when, attempt, why."""
-        self.owner: dict[str, str | None] = {}
-
-
 class Checks:
     """All checks of one world."""
 
@@ -51,6 +27,10 @@ class Checks:
         self.journal = Committed()
         self.attempts: dict[str, list[str]] = {}
         """By attempt id: the incarnations that performed it."""
+        self.running: dict[str, Any] = {}
+        """Attempts whose handler is at work, with their incarnation."""
+        self.done: set[str] = set()
+        """Attempts whose handler has returned."""
 
     def expect(self, holds: bool, invariant: str, text: str) -> None:
         if not holds:
@@ -145,7 +125,7 @@ class Checks:
         kinds = []
         for event in events:
             kind = event.WhichOneof("payload")
-            kinds.append(_describe(event, kind))
+            kinds.append(described(event, kind))
             self._event(entity_id, event, kind)
         return f"{short(entity_id)} {numbers[0]}: {', '.join(kinds)}"
 
@@ -179,6 +159,10 @@ class Checks:
         if not value.attempt_id:
             return
         self.journal.closed.add(value.attempt_id)
+        if kind == "step_completed":
+            self.expect(
+                value.attempt_id in self.done, "V42", f"{value.attempt_id} is completed, which its handler did not do"
+            )
         if kind in ("step_retrying", "step_failed"):
             failure = failure_from_proto(value.failure)
             if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
@@ -186,8 +170,10 @@ class Checks:
             if failure.code == "EXECUTOR_LOST" and failure.tier == 2:
                 self.journal.lost.append((self.world.now, value.attempt_id, failure.message))
                 self.world.no_loss(value.attempt_id, failure.message)
-        elif kind == "step_cancelled" and not value.confirmed:
-            self.journal.lost.append((self.world.now, value.attempt_id, "cancelled, unconfirmed"))
+        elif kind == "step_cancelled" and value.confirmed:
+            self.journal.stopped.add(value.attempt_id)
+            one = self.running.get(value.attempt_id)
+            self.expect(one is None or not one.alive, "V43", f"{value.attempt_id} is said to be stopped, and runs")
 
     def _one_holder(self, schema: str, entity_id: str) -> None:
         fence = self.world.database.engine.tables(schema).fence
@@ -326,6 +312,12 @@ class Checks:
         self.world.note(incarnation.name, f"performs {short(attempt_id)}")
         self.expect(not before, "V31", f"{incarnation.key} performs {attempt_id}, which {before} performed")
         before.append(incarnation.key)
+        self.expect(
+            attempt_id not in self.journal.stopped,
+            "V43",
+            f"{incarnation.key} performs {attempt_id}, which is said to be stopped",
+        )
+        self.running[attempt_id] = incarnation
         engine = incarnation.parts["engine"]
         self.expect(
             engine.runner.busy <= engine.settings.slots,
@@ -338,6 +330,15 @@ class Checks:
             "V31",
             f"{incarnation.key} performs {attempt_id}, which is of {wanted}",
         )
+
+    def ended_attempt(self, attempt_id: str, *, done: bool) -> None:
+        """A handler has returned, or raised."""
+        one = self.running.get(attempt_id)
+        if one is None or not one.alive or self.world.over:
+            return  # What died is freed.
+        del self.running[attempt_id]
+        if done:
+            self.done.add(attempt_id)
 
     def boarded(self, link: Any, attempt_id: str) -> None:
         """A slot is taken for an attempt."""
@@ -374,27 +375,3 @@ def lease_is_good(process: Any) -> bool:
 def schema_of(kind: str) -> str:
     """The schema of a kind of process."""
     return {"c": "coordinator", "o": "orchestrator"}[kind]
-
-
-def short(name: str) -> str:
-    """The end of an id, which tells it from others."""
-    head, slash, rest = name.partition("/")
-    return (head[-5:] if len(head) == 36 else head) + slash + rest
-
-
-def _describe(event: Any, kind: str) -> str:
-    value = getattr(event, kind)
-    text = kind
-    if event.step_id:
-        text += f" {event.step_id}"
-    if event.attempt:
-        text += f"#{event.attempt}"
-    if kind in ("run_state_changed", "run_ended"):
-        text += f" {RUN_STATES.name(value.to)}"
-    elif kind in ("swarm_state_changed", "swarm_ended"):
-        text += f" {SWARM_STATES.name(value.to)}"
-    elif kind == "command_received":
-        text += f" {value.command} {value.command_id}"
-    elif kind in ("step_failed", "step_retrying"):
-        text += f" {failure_from_proto(value.failure).code}"
-    return text

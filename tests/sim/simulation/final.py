@@ -11,7 +11,7 @@ from tierflow_orchestrator.machine import RunMachine
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
 from tierflow_testing.history import check_history
 
-from simulation.checks import short
+from simulation.committed import short
 from simulation.flows import FLOWS
 
 

@@ -34,16 +34,26 @@ class Conduct:
         self.talks = chance.random() < 0.1
 
 
-def _begin(context: Context) -> Conduct:
+def _begin(context: Context) -> tuple[Any, Conduct]:
     incarnation: Any = asyncio.get_running_loop().process  # type: ignore[attr-defined]
     world = incarnation.world
     world.checks.performed(incarnation, context.attempt_id)
     name = f"{world.seed}/{context.correlation_id}/{context.step_id}/{context.attempt}"
-    return Conduct(name, world.scenario.temper)
+    return world, Conduct(name, world.scenario.temper)
 
 
 async def _perform(context: Context) -> Any:
-    conduct = _begin(context)
+    world, conduct = _begin(context)
+    done = False
+    try:
+        await _take_time(context, conduct)
+        done = True
+    finally:
+        world.checks.ended_attempt(context.attempt_id, done=done)
+    return {"v": _LARGE if conduct.large else 1}
+
+
+async def _take_time(context: Context, conduct: Conduct) -> None:
     if conduct.talks:
         context.progress(10.0, "begun")
         context.heartbeat({"at": 1})
@@ -58,7 +68,6 @@ async def _perform(context: Context) -> Any:
         raise Rejected("it cannot be done")
     if conduct.fails:
         raise HandlerFailed("it did not work this time")
-    return {"v": _LARGE if conduct.large else 1}
 
 
 async def work(context: Context, given: dict[str, Any]) -> dict[str, Any]:
@@ -73,5 +82,6 @@ async def charge(context: Context, given: dict[str, Any]) -> dict[str, Any]:
 
 def echo(context: Context, given: str) -> str:
     """Gives back what it got, at once."""
-    _begin(context)
+    world, _ = _begin(context)
+    world.checks.ended_attempt(context.attempt_id, done=True)
     return given

@@ -86,6 +86,16 @@ def recorded(cls: type, name: str) -> type:
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
 
 
+def _watched(cls: Any) -> type:
+    """The dispatcher, with a look at each slot that is taken."""
+
+    def board(self: Any, link: Any, attempt_id: str, *more: Any) -> None:
+        cls.board(self, link, attempt_id, *more)
+        here().world.checks.boarded(link, attempt_id)
+
+    return type(cls.__name__, (cls,), {"board": board, "__module__": cls.__module__})
+
+
 def _channel(address: str, *_: Any, **__: Any) -> channels.SimChannel:
     return channels.SimChannel(here().world.network, address)
 
@@ -159,12 +169,13 @@ def install(*, verbose: bool) -> None:
         app.Messaging = _messaging
         app.check_version = _check_version
         app.Durable = recorded(app.Durable, "durable")
+    coordinator_app.gc = Nothing()
     coordinator_app.Metrics = executor_app.Metrics = NoMetrics
     registry = _registry()
     executor_app.load_handlers = lambda _: registry
     executor_app.sandbox = executor_app.logs = executor_app.Watchdog = Nothing()
     executor_app.Engine = recorded(executor_app.Engine, "engine")
-    orchestrator_app.Dispatcher = recorded(orchestrator_app.Dispatcher, "dispatcher")
+    orchestrator_app.Dispatcher = recorded(_watched(orchestrator_app.Dispatcher), "dispatcher")
     orchestrator_app.Sessions = recorded(orchestrator_app.Sessions, "sessions")
     coordinator_app.Engine = recorded(coordinator_app.Engine, "engine")
     root = logging.getLogger()

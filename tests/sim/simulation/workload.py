@@ -18,7 +18,7 @@ from tierflow_runtime.errors import failure_of
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
 
 from simulation.channels import EOF, SimChannel
-from simulation.checks import short
+from simulation.committed import short
 from simulation.flows import FLOWS
 from simulation.processes import address
 from simulation.scenario import FAULTS_UNTIL, Order, Swarm

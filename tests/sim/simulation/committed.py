@@ -1,0 +1,59 @@
+"""What the journals say, as it is written: indexes for the checks, and how events are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierflow_runtime.wire import RUN_STATES, SWARM_STATES, failure_from_proto
+
+
+class Committed:
+    """What the journals say, indexed as it is written."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, int] = {}
+        """Sequence number by entity."""
+        self.scheduled: dict[str, str] = {}
+        """Attempts by id: their executor."""
+        self.closed: set[str] = set()
+        """Attempts that have ended, for their run."""
+        self.stopped: set[str] = set()
+        """Attempts that were cancelled and are said to be alive nowhere."""
+        self.runs: set[str] = set()
+        self.run_ends: dict[tuple[str, int], int] = {}
+        """State by run and generation."""
+        self.requested: dict[str, str] = {}
+        """Runs that swarms asked for, with the swarm."""
+        self.finished: set[str] = set()
+        """Runs whose end is in their swarm's journal."""
+        self.swarms: set[str] = set()
+        self.swarm_ends: dict[str, int] = {}
+        self.commands: set[tuple[str, str]] = set()
+        """Entity and command id."""
+        self.lost: list[tuple[float, str, str]] = []
+        """Attempts given up by Tier 2: when, attempt, why."""
+        self.owner: dict[str, str | None] = {}
+
+
+def short(name: str) -> str:
+    """The end of an id, which tells it from others."""
+    head, slash, rest = name.partition("/")
+    return (head[-5:] if len(head) == 36 else head) + slash + rest
+
+
+def described(event: Any, kind: str) -> str:
+    value = getattr(event, kind)
+    text = kind
+    if event.step_id:
+        text += f" {event.step_id}"
+    if event.attempt:
+        text += f"#{event.attempt}"
+    if kind in ("run_state_changed", "run_ended"):
+        text += f" {RUN_STATES.name(value.to)}"
+    elif kind in ("swarm_state_changed", "swarm_ended"):
+        text += f" {SWARM_STATES.name(value.to)}"
+    elif kind == "command_received":
+        text += f" {value.command} {value.command_id}"
+    elif kind in ("step_failed", "step_retrying"):
+        text += f" {failure_from_proto(value.failure).code}"
+    return text
