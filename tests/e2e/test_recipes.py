@@ -1,5 +1,6 @@
 """Every line of docs/operations.md, run against the real services as an operator would type it."""
 
+import asyncio
 import json
 import pathlib
 import re
@@ -8,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tierflow import Client
+from tierflow import Client, Handle, NotFound
 from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_STOPPED
 from tierflow_testing import grpcurl
 from tierflow_testing.stack import Stack, StackOptions
@@ -72,11 +73,24 @@ async def test_every_recipe_works(stack: Stack, client: Client) -> None:
     assert any("swarmEnded" in event for message in watched for event in message.get("batch", {}).get("events", ()))
 
 
+async def _sleeper(client: Client) -> Handle:
+    """A swarm whose run Tier 2 has stored: some recipes speak to it there."""
+    handle = await client.submit(SLEEPER)
+    for _ in range(1000):
+        try:
+            await client.get_run(handle.run_id)
+        except NotFound:
+            await asyncio.sleep(0.02)
+        else:
+            return handle
+    raise AssertionError("the run was not taken within 20 s")
+
+
 async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
     """N8: pause and resume one swarm, then end it; each of the endings on a swarm of its own."""
     recipes = [recipe for recipe in RECIPES if any(method in recipe for method in STEERING)]
     assert len(recipes) == 8
-    handle = await client.submit(SLEEPER)
+    handle = await _sleeper(client)
     for recipe in recipes:
         (answer,) = await _run(recipe, stack, SWARM_ID=handle.id, RUN_ID=handle.run_id)
         assert answer["applied"] is True, (recipe, answer)
@@ -85,7 +99,7 @@ async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
                 await handle.cancel()
             result = await handle.wait(60)
             assert result.outcome == "CANCELLED", recipe
-            handle = await client.submit(SLEEPER)
+            handle = await _sleeper(client)
     await handle.cancel()
     assert (await handle.wait(60)).state == "STOPPED"
     assert (await client.get(handle.id)).state == SWARM_STATE_STOPPED

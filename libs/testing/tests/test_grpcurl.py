@@ -79,7 +79,8 @@ async def test_methods_of_every_kind_are_called(fake: FakeCoordinator) -> None:
     responses = _run(f"-plaintext -max-time 1 -d '{frames}' {fake.address} {SERVICE}/ExecuteSwarms")
     with pytest.raises(grpc.aio.AioRpcError) as cut:  # the script never ends this stream: the limit of time does
         await responses
-    assert cut.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # gRPC itself says INTERNAL where the limit is reached while it writes.
+    assert cut.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL)
     assert len(fake.swarms) == 1
 
 
