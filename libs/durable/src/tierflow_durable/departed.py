@@ -10,10 +10,14 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.database import Database, is_weather
+from tierflow_durable.ids import floor_of
 from tierflow_durable.packing import Message, messages_of_row
 from tierflow_durable.sqlfile import statement
 
 log = get_log(__name__)
+
+CLOCKS_DIFFER: Micros = 5_000_000
+"""Microseconds by which the clocks that ids are made from may be ahead of the database's."""
 
 PAGE = 500
 FILL_LOCK = 0x7F10_0001
@@ -105,17 +109,18 @@ class Departed:
                 return
             if await self._filled(created):
                 return
-            rows = await self._publish_all()
+            rows = await self._publish_all(floor_of(now() + CLOCKS_DIFFER))
             await self._database.fetch("note_stream_filled", created=created, now=now())
             log.info("the journal is on the event stream", created=created, rows=rows)
         finally:
             session.terminate()
 
-    async def _publish_all(self) -> int:
-        """Every row of the journal; how many they were."""
+    async def _publish_all(self, bound: str) -> int:
+        """Every row of the journal; how many they were. Entities from `bound` on began after the stream did: their owners publish them."""
         after_id, after_seq, count = "00000000-0000-0000-0000-000000000000", 0, 0
         while True:
-            rows = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
+            page = await self._database.fetch("journal_page", after_id=after_id, after_seq=after_seq, limit=PAGE)
+            rows = [row for row in page if str(row["entity_id"]) < bound]
             if not rows:
                 return count
             if not await self._publish(rows):
