@@ -1,6 +1,5 @@
 """Every line of docs/operations.md, run against the real services as an operator would type it."""
 
-import asyncio
 import json
 import pathlib
 import re
@@ -13,6 +12,7 @@ from tierflow import Client, Handle, NotFound
 from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_STOPPED
 from tierflow_testing import grpcurl
 from tierflow_testing.stack import Stack, StackOptions
+from tierflow_testing.waiting import eventually
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/operations.md"
 RECIPES = [
@@ -76,14 +76,16 @@ async def test_every_recipe_works(stack: Stack, client: Client) -> None:
 async def _sleeper(client: Client) -> Handle:
     """A swarm whose run Tier 2 has stored: some recipes speak to it there."""
     handle = await client.submit(SLEEPER)
-    for _ in range(1000):
+
+    async def stored() -> bool:
         try:
             await client.get_run(handle.run_id)
         except NotFound:
-            await asyncio.sleep(0.02)
-        else:
-            return handle
-    raise AssertionError("the run was not taken within 20 s")
+            return False
+        return True
+
+    await eventually(stored, 20)
+    return handle
 
 
 async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
