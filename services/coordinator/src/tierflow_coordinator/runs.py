@@ -347,8 +347,9 @@ class Runs:
             if not self._timers or self._timers[0][0] > now:
                 return False
             at, _, wanted = heapq.heappop(self._timers)
+            # Both may be due at one moment, and the run itself need not be wanted any more: then only its command is.
             if at == wanted.due and not wanted.accepted:
                 self._send(wanted)
-            elif at == wanted.command_at and wanted.order is not None:
+            if at == wanted.command_at and wanted.order is not None:
                 self._send_command(wanted)
         return True

@@ -1,0 +1,68 @@
+"""Runs that a coordinator asks for, and commands to them, while orchestrators come and go."""
+
+from typing import Any
+
+from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_coordinator.core import commands
+from tierflow_coordinator.runs import Runs
+
+RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
+CANCEL = commands.CommandRun(run_id=RUN, command="cancel", command_id="c", actor="a", reason="r")
+
+
+class Orchestrator:
+    """A link that notes what is sent over it."""
+
+    ready = True
+    outstanding = 0
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def put(self, field: str, item: Any) -> None:
+        self.sent.append(field)
+
+    put_first = put
+
+
+class Scene:
+    """Runs on a clock that stands still, with one orchestrator that is there or not."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.link: Orchestrator | None = None
+        self.runs = Runs(self, clock=lambda: self.now)  # type: ignore[arg-type]
+        self.runs.fleet = self  # type: ignore[assignment]
+
+    def pick(self) -> Any:
+        return self.link
+
+    any = pick
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+    def connect(self) -> list[str]:
+        """The orchestrator comes; what is sent to it at once."""
+        self.link = Orchestrator()
+        self.runs.link_up(self.link)  # type: ignore[arg-type]
+        while self.runs._fire():
+            pass
+        return self.link.sent
+
+
+async def test_a_cancel_finds_the_first_orchestrator() -> None:
+    """R29, Lesson 32: a swarm is ended by force while no orchestrator is connected, and let go: the cancel of its run is sent as soon as one is."""
+    scene = Scene()
+    scene.runs.request("s", RUN, run_pb2.RunExecutionRequest)
+    scene.runs.command("s", CANCEL)
+    scene.runs.forget(RUN, but_command=True)
+    assert scene.connect() == ["commands"]
+
+
+async def test_a_run_and_its_cancel_are_sent_once_each() -> None:
+    """R28, R29: both waited for an orchestrator, both are due at the same moment."""
+    scene = Scene()
+    scene.runs.request("s", RUN, run_pb2.RunExecutionRequest)
+    scene.runs.command("s", CANCEL)
+    assert sorted(scene.connect()) == ["commands", "execute"]
