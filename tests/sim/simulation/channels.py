@@ -63,7 +63,11 @@ class SimChannel:
         return call
 
     def stream_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
-        return self.stream_stream(method, request_serializer, response_deserializer)
+        def call(requests: Any, timeout: float | None = None, metadata: Any = None, **_more: Any) -> Any:
+            made = Call(self, method, request_serializer, response_deserializer, metadata)
+            return self._answer(made, requests, timeout)
+
+        return call
 
     async def close(self, grace: float | None = None) -> None:
         self.closed = True
@@ -71,12 +75,21 @@ class SimChannel:
             self.connection.break_("the channel was closed")
 
     async def _unary(self, call: Call, request: Any, timeout: float | None) -> Any:
+        async def one() -> AsyncIterator[Any]:
+            yield request
+
+        return await self._answer(call, one(), timeout)
+
+    async def _answer(self, call: Call, requests: AsyncIterator[Any], timeout: float | None) -> Any:
+        """Sends all requests and waits for the one answer."""
         timer = None
         if timeout is not None:
             late = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
             timer = self.loop.call_later(timeout, call.end, late)
         try:
-            await call.write(request)
+            async for request in requests:
+                await call.write(request)
+            await call.done_writing()
             answer = await call.read()
             if answer is EOF:
                 raise Status(grpc.StatusCode.INTERNAL, "no answer").error()

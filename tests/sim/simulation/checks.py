@@ -29,8 +29,8 @@ class Checks:
         """By attempt id: the incarnations that performed it."""
         self.running: dict[str, Any] = {}
         """Attempts whose handler is at work, with their incarnation."""
-        self.done: set[str] = set()
-        """Attempts whose handler has returned."""
+        self.done: dict[str, bool] = {}
+        """Attempts whose handler has returned (True) or raised."""
 
     def expect(self, holds: bool, invariant: str, text: str) -> None:
         if not holds:
@@ -160,13 +160,15 @@ class Checks:
             return
         self.journal.closed.add(value.attempt_id)
         if kind == "step_completed":
-            self.expect(
-                value.attempt_id in self.done, "V42", f"{value.attempt_id} is completed, which its handler did not do"
-            )
+            done = self.done.get(value.attempt_id, False)
+            self.expect(done, "V42", f"{value.attempt_id} is completed, which its handler did not do")
         if kind in ("step_retrying", "step_failed"):
             failure = failure_from_proto(value.failure)
             if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
                 failure = failure.cause
+            if failure.code in ("HANDLER_FAILED", "HANDLER_REJECTED"):
+                failed = self.done.get(value.attempt_id) is False
+                self.expect(failed, "V42", f"{value.attempt_id} is failed, which its handler did not do")
             if failure.code == "EXECUTOR_LOST" and failure.tier == 2:
                 self.journal.lost.append((self.world.now, value.attempt_id, failure.message))
                 self.world.no_loss(value.attempt_id, failure.message)
@@ -337,8 +339,7 @@ class Checks:
         if one is None or not one.alive or self.world.over:
             return  # What died is freed.
         del self.running[attempt_id]
-        if done:
-            self.done.add(attempt_id)
+        self.done[attempt_id] = done
 
     def boarded(self, link: Any, attempt_id: str) -> None:
         """A slot is taken for an attempt."""

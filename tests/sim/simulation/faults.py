@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tierflow_executor.wire import RESULTS
+
 from simulation.scenario import Fault
 
 
@@ -105,6 +107,23 @@ class Faults:
         """Somebody sets the machine's clock."""
         self.world.processes[fault.who].skew.wall += fault.amount
         self._over()
+
+    def _repeat(self, fault: Fault) -> None:
+        """An executor says results again that it has said before, to anybody who is connected."""
+        until = self.world.now + fault.seconds
+        self._say_again(fault.who, until)
+
+    def _say_again(self, name: str, until: float) -> None:
+        if self.world.now > until:
+            self._over()
+            return
+        chance = self.world.random
+        one = self.world.processes[name].current
+        if one is not None and one.alive and one.parts.get("said") and one.parts["engine"].streams:
+            stream = chance.choice(list(one.parts["engine"].streams))
+            item = chance.choice(one.parts["said"][-20:])
+            one.loop.deliver(self.world.now, stream.outbox.put, RESULTS, item)
+        self.world.after(chance.random() * 0.2, self._say_again, name, until)
 
     # --- the network ---
 

@@ -20,9 +20,9 @@ class Conduct:
     def __init__(self, name: str, temper: dict[str, float]) -> None:
         chance = random.Random(name)
         kind = chance.random()
-        if kind < 0.5:
+        if kind < 0.4:
             self.seconds = chance.random() * 0.02
-        elif kind < 0.85:
+        elif kind < 0.7:
             self.seconds = chance.random() * 0.4
         else:
             self.seconds = chance.random() * temper["long"]

@@ -77,6 +77,7 @@ class Connection:
         self.server = server
         self.names = (client.name, server.loop.name)
         self.broken = False
+        self.broken_at = float("inf")
         self.calls: list[Any] = []
         """Both ends of each stream that is open."""
         self.held: list[tuple[Pipe, Any]] = []
@@ -108,6 +109,7 @@ class Connection:
             return
         self.broken = True
         network = self.network
+        self.broken_at = network.world.now
         calls, self.calls = self.calls, []
         for call in calls:
             call.loop.deliver(network.world.now + network.latency(), call.broke, why)
@@ -158,10 +160,11 @@ class Pipe:
     def transmit(self, item: Any) -> None:
         network = self.connection.network
         self.last = max(self.last + 1e-7, network.world.now + network.latency())
-        self.target.deliver(self.last, self._arrive, item)
+        self.target.deliver(self.last, self._arrive, item, self.last)
 
-    def _arrive(self, item: Any) -> None:
-        if self.connection.broken:
+    def _arrive(self, item: Any, at: float) -> None:
+        """What arrived before the connection broke is read, also by a process that was frozen when it came."""
+        if at > self.connection.broken_at:
             return
         self.under_way -= 1
         if self.writers:

@@ -112,7 +112,11 @@ def draw(seed: int) -> Scenario:
     everyone = names + [f"e{n}" for n in range(executors)] if rough else names
     nats = chance.random() < 0.6
     count = chance.choice((1, 2, 2, 3, 4))
-    faults = [_fault(chance, everyone, nats=nats, rough=rough) for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))]
+    swarms = tuple(_swarm(chance, number) for number in range(count))
+    faults = [
+        _fault(chance, everyone, _moment(chance, swarms), nats=nats, rough=rough)
+        for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))
+    ]
     return Scenario(
         seed=seed,
         coordinators=coordinators,
@@ -121,7 +125,7 @@ def draw(seed: int) -> Scenario:
         slots=chance.choice((1, 2, 3, 8)),
         nats=nats,
         park=chance.choice((0.5, 2.0, 60.0)),
-        swarms=tuple(_swarm(chance, number) for number in range(count)),
+        swarms=swarms,
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
         temper={
             "fails": chance.choice((0.0, 0.05, 0.3)), "fatal": chance.choice((0.0, 0.0, 0.05)), "hangs": chance.choice((0.0, 0.0, 0.03)),
@@ -174,13 +178,21 @@ _OF_ALL = (
 _OF_NATS = ("nats-away", "nats-loss", "nats-lost")
 
 
-def _fault(chance: random.Random, everyone: list[str], *, nats: bool, rough: bool) -> Fault:
+def _moment(chance: random.Random, swarms: tuple[Swarm, ...]) -> float:
+    """Mostly while something is going on."""
+    if chance.random() < 0.7:
+        return chance.choice(swarms).at + chance.random() * chance.choice((0.1, 1.0, 2.0))
+    return 0.2 + chance.random() * (FAULTS_UNTIL - 0.5)
+
+
+def _fault(chance: random.Random, everyone: list[str], at: float, *, nats: bool, rough: bool) -> Fault:
     kinds = [*_OF_PROCESSES, *_OF_PROCESSES, *_OF_ALL, *(_OF_NATS if nats else ())]
     kind = chance.choice(kinds)
     if not rough and kind in ("break", "slow-network"):
         kind = "crash"
-    at = 0.2 + chance.random() * (FAULTS_UNTIL - 0.5)
-    who = chance.choice(everyone)
+    if rough and chance.random() < 0.06:
+        kind = "repeat"
+    who = chance.choice([name for name in everyone if kind != "repeat" or name.startswith("e")])
     whom = chance.choice([name for name in everyone if name != who] or [who])
     seconds = {"freeze": 0.3 + chance.random() * 8.0, "blink": chance.random() * 0.5}.get(
         kind, 0.1 + chance.random() ** 2 * 6.0
@@ -188,7 +200,7 @@ def _fault(chance: random.Random, everyone: list[str], *, nats: bool, rough: boo
     return Fault(
         at=at,
         kind=kind,
-        who=who if kind in _OF_PROCESSES else "",
+        who=who if kind in _OF_PROCESSES or kind == "repeat" else "",
         whom=whom if kind == "cut" else "",
         seconds=0.0 if kind in ("stop", "break") else seconds,
         amount={"database-slow": 2.0 + chance.random() * 60, "slow-network": 5 + chance.random() * 100, "database-faults": chance.choice((0.02, 0.1, 0.3)),
