@@ -30,6 +30,10 @@ def main() -> int:
             sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"}
         )
     given = _arguments()
+    if given.mutations:
+        return _mutated(given)
+    if given.digests:
+        return _digests(given.digests)
     return _one(given) if given.seed is not None else _many(given)
 
 
@@ -41,6 +45,8 @@ def _arguments() -> Any:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--mutation", default="", help="play with a fault built into the product; see mutations.py")
+    parser.add_argument("--mutations", action="store_true", help="play each mutation until it is caught")
+    parser.add_argument("--digests", default="", help="only the digests of these seeds, separated by commas")
     parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after so long")
@@ -78,6 +84,58 @@ def _headline(drawn: Any) -> str:
         f"seed {drawn.seed}: {drawn.coordinators} coordinators, {drawn.orchestrators} orchestrators, {drawn.executors} executors with {drawn.slots} slots, "
         f"{len(drawn.swarms)} swarms, {len(drawn.faults)} faults, NATS {'there' if drawn.nats else 'not used'}"
     )  # fmt: skip
+
+
+def _digests(seeds: str) -> int:
+    """The digests of seeds that are played one after the other."""
+    from simulation import scenario, world
+
+    _prepare("")
+    for seed in seeds.split(","):
+        print(world.play(scenario.draw(int(seed))).digest())
+    return 0
+
+
+def _mutated(given: Any) -> int:
+    """How each mutation is caught."""
+    from simulation import mutations
+
+    names = [each.name for each in mutations.MUTATIONS]
+    if given.processes <= 1:
+        _prepare("")
+        results = [_hunt(name) for name in names]
+    else:
+        with multiprocessing.get_context("spawn").Pool(given.processes, initializer=_prepare, initargs=("",)) as pool:
+            results = pool.map(_hunt, names, chunksize=1)
+    if given.json:
+        print(json.dumps(results))
+    else:
+        for each in results:
+            print(
+                f"{each['name']:24} seed {each['seed']!s:5} {each['violation'][:110]}{'' if each['expected'] else '  NOT EXPECTED'}"
+            )
+    return 0 if all(each["expected"] and each["clean"] for each in results) else 1
+
+
+def _hunt(name: str) -> dict[str, Any]:
+    """Plays a mutation until an invariant that is about it is broken; then the same seed without it."""
+    from simulation import mutations, scenario, world
+
+    with mutations.applied(name) as mutation:
+        found = None
+        for seed in range(mutation.seeds):
+            outcome = world.play(scenario.draw(seed))
+            if seed % CHUNK == CHUNK - 1:
+                world.sweep()
+            if not outcome.ok:
+                found = outcome
+                break
+    world.sweep()
+    clean = found is None or world.play(scenario.draw(found.seed)).ok
+    return {
+        "name": name, "seeds": mutation.seeds, "seed": None if found is None else found.seed, "violation": "" if found is None else found.violations[0],
+        "expected": found is not None and found.invariant in mutation.caught_by, "clean": clean,
+    }  # fmt: skip
 
 
 # --- many ---

@@ -212,19 +212,6 @@ def _slot_kept(patches: Patches) -> None:
     before = patches.put(Dispatcher, "land", land)
 
 
-def _cancel_said_once(patches: Patches) -> None:
-    """A cancel is not sent again when the executor is reached again, nor by a successor."""
-
-    def stop(self: Any, attempt_id: str, *more: Any) -> None:
-        before(self, attempt_id, *more)
-        flight = self.flights.get(attempt_id)
-        if flight is not None:
-            flight.stop_reason = None
-            flight.make = None
-
-    before = patches.put(Dispatcher, "stop", stop)
-
-
 # --- deciding ---
 
 
@@ -293,8 +280,8 @@ def _word_too_soon(patches: Patches) -> None:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    Mutation("no-fence-check", "a group commit does not look at its fence (R1)", _no_fence_check, ("V23", "V24"), 200),
-    Mutation("no-owner-check", "nor at whose the entities are (R3)", _no_owner_check, ("V23", "V24"), 200),
+    Mutation("no-fence-check", "a group commit does not look at its fence (R1)", _no_fence_check, ("V23", "V24", "V40"), 400),
+    Mutation("no-owner-check", "nor at whose the entities are (R3)", _no_owner_check, ("V23", "V24", "V40"), 400),
     Mutation("early-answer", "a create is answered before it is committed (R7)", _early_answer, ("V26",), 20),
     Mutation("no-request-id", "a request id is stored and not looked at (R8)", _no_request_id, ("V27",), 60),
     Mutation("never-woken", "what is parked is never woken (R15)", _never_woken, ("V38",), 200),
@@ -304,14 +291,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("repeated-after-crash", "a change of owner raises the epoch (R23)", _repeated_after_crash, ("V32",), 200),
     Mutation("executor-by-owner", "an executor does for a successor what it does already (R24, R25)", _executor_by_owner, ("V31",), 200),
     Mutation("early-acknowledgement", "a result may be forgotten before it is committed (R27)", _early_acknowledgement, ("V33",), 20),
-    Mutation("lease-forgotten", "an executor is told something past the lease (R25)", _lease_forgotten, ("V34",), 1000),
+    Mutation("lease-forgotten", "an executor is told something past the lease (R25)", _lease_forgotten, ("V34",), 200),
     Mutation("slot-kept", "the slot of a stopped attempt stays taken (R24)", _slot_kept, ("V35", "V38"), 100),
-    Mutation("cancel-said-once", "a cancel is not sent again (R29)", _cancel_said_once, ("V38",), 400),
     Mutation("lost-join", "an ended need is not counted", _lost_join, ("V38", "V11"), 100),
-    Mutation("late-accepted", "a late result is taken for that of the present attempt (R23)", _late_accepted, ("V42", "V10", "V11"), 1000),
-    Mutation("second-end", "a result that comes again ends its swarm again (R28)", _second_end, ("V28",), 400),
+    Mutation("late-accepted", "a late result is taken for that of the present attempt (R23)", _late_accepted, ("V42", "V10", "V11"), 500),
+    Mutation("second-end", "a result that comes again ends its swarm again (R28)", _second_end, ("V28", "V38"), 400),
     Mutation("result-said-once", "a result without acknowledgement is not said again (R28)", _result_said_once, ("V38",), 200),
-    Mutation("word-too-soon", "a command is said to have taken effect before it is stored (R7, R29)", _word_too_soon, ("V26", "V38"), 1000),
+    Mutation("word-too-soon", "a command is said to have taken effect before it is stored (R7, R29)", _word_too_soon, ("V26", "V38"), 500),
 )  # fmt: skip
 
 
