@@ -16,6 +16,8 @@ HERE = pathlib.Path(__file__).parent
 SECONDS = 40.0
 """As many seeds as fit."""
 
+pytestmark = pytest.mark.chaos  # takes minutes: part of the long form, `make chaos`, until its time is known
+
 
 def _play(*arguments: str, hash_seed: str = "0") -> str:
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": hash_seed}
