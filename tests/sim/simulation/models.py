@@ -1,7 +1,7 @@
 """How models of statements are written down.
 
 Each is a function of the transaction, the tables of its schema and its parameters by name: it takes its locks, reads what is committed, and writes with `t.write`.
-`tests/sim/test_database_model.py` holds every one of them against the real Postgres.
+Nothing holds them against the real Postgres yet: a statement that changes must be changed here by hand.
 """
 
 from __future__ import annotations
