@@ -1,5 +1,6 @@
 """The dispatcher against scripted executors: who is lost, who is asked, what is sent again."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flights import Reports
 from tierflow_orchestrator.link import Link
 from tierflow_runtime.streams import LARGEST_ITEM
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import Failure
 
 RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
 
@@ -157,13 +158,15 @@ async def test_handlers_of_executors_that_may_come_back(scene: Scene, monkeypatc
     monkeypatch.setattr("tierflow_orchestrator.dispatcher.time.monotonic", lambda: now)
     scene.link = Link("127.0.0.1:1", scene.dispatcher, lambda: True)
     scene.dispatcher._links["127.0.0.1:1"] = scene.link
-    with pytest.raises(FailureError) as caught:
-        scene.dispatcher.missing(["echo"])
-    assert caught.value.failure.code == "UNAVAILABLE"
-    now += 6
     assert scene.dispatcher.missing(["echo"]) == ["echo"]
-    scene.link._greet(pb.ExecutorHello(name="e", executor_id="1", slots=1, handlers=[pb.HandlerInfo(name="echo")]))
-    assert scene.dispatcher.missing(["echo", "other"]) == ["other"]
+    waiting = asyncio.create_task(scene.dispatcher.missing_after_meeting(["echo", "other"]))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    now += 6
+    hello = pb.ExecutorHello(name="e", executor_id="1", slots=1, handlers=[pb.HandlerInfo(name="echo")])
+    scene.link._greet(hello)
+    assert await waiting == ["other"]
+    assert await scene.dispatcher.missing_after_meeting(["echo", "other"]) == ["other"]
     scene.link._parted()
     assert scene.dispatcher.missing(["echo"]) == []
     now += 31

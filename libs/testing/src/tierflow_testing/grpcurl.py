@@ -24,6 +24,8 @@ from google.rpc import status_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 VERSIONS = ("v1", "v1alpha")
+TRIES = 3
+"""How often each version is asked."""
 _KINDS: dict[int, str] = {
     number: name.removeprefix("TYPE_").lower() for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
 }
@@ -180,7 +182,7 @@ class Reflection:
         return [descriptor_pb2.FileDescriptorProto.FromString(text) for text in texts]
 
     async def _ask(self, request: Any) -> Any:
-        for version in [self.version] if self.version else VERSIONS:
+        for version in TRIES * ([self.version] if self.version else list(VERSIONS)):
             ask = self.channel.stream_stream(
                 f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
                 request_serializer=lambda message: message.SerializeToString(),
@@ -191,7 +193,8 @@ class Reflection:
                     self.version = version
                     return response
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                # INTERNAL is what gRPC itself says where the server refuses the stream while the question is being written.
+                if error.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL):
                     raise
         raise NoReflection("the server does not answer reflection")
 

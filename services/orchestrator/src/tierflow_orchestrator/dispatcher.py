@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
-from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
@@ -51,6 +51,8 @@ class Dispatcher:
         self._by_run: dict[str, set[str]] = {}
         self.slots = Slots(self._by_key, lambda run_id, handler: self._reports.may_start(run_id, handler))
         self._replaces: list[str] = []
+        self._begun = time.monotonic()
+        self._greeting = asyncio.Event()
         self.identity = pb.OrchestratorHello()
         self.heartbeats: dict[tuple[str, str], Any] = {}
 
@@ -61,13 +63,23 @@ class Dispatcher:
         return frozenset().union(*(link.handlers for link in self._by_key.values()))
 
     def missing(self, handlers: Iterable[str]) -> list[str]:
-        """Of these handlers, those that no executor offers. Raises FailureError UNAVAILABLE as long as executors may be there that were not met yet."""
+        """Of these handlers, those that no executor offers that was met."""
         offered = self.offered()
-        missing = [name for name in handlers if name not in offered]
-        if missing and any(link.hello is None and link.age < MEETING for link in self._links.values()):
-            message = "this orchestrator has not met all its executors yet; try again"
-            raise FailureError(failure("UNAVAILABLE", message, component="dispatcher", operation="missing"))
+        return [name for name in handlers if name not in offered]
+
+    async def missing_after_meeting(self, handlers: Sequence[str]) -> list[str]:
+        """Of these handlers, those that no executor offers; waits, `MEETING` seconds at most, for executors that may be there and were not met yet."""
+        while (missing := self.missing(handlers)) and (patience := self._meeting()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._greeting.wait(), patience)
         return missing
+
+    def _meeting(self) -> float:
+        """Seconds for which executors may still be on the point of introducing themselves."""
+        ages = [link.age for link in self._links.values() if link.hello is None]
+        if self._targets and not self._links:
+            ages.append(time.monotonic() - self._begun)
+        return MEETING - min(ages, default=MEETING)
 
     def links(self) -> list[Link]:
         """All executors that were ever met and are not known to be gone."""
@@ -207,6 +219,8 @@ class Dispatcher:
             link.key = key
             link.used = 0
         self._by_key[key] = link
+        self._greeting.set()
+        self._greeting = asyncio.Event()
         log.info(
             "an executor is connected",
             address=link.address,

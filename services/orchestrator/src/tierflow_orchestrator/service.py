@@ -265,7 +265,7 @@ class FlowService(rpc.FlowServiceServicer):
                 raise
             problems = [wire.violation_to_proto(violation) for violation in error.failure.violations]
             return pb.CheckFlowResponse(check=flow_pb2.FlowCheck(problems=problems))
-        missing = self._dispatcher.missing(flow.handlers)
+        missing = await self._dispatcher.missing_after_meeting(flow.handlers)
         schema = schema_json(flow.input_schema)
         return pb.CheckFlowResponse(
             check=flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing), input_schema_json=schema

@@ -97,21 +97,26 @@ class Starting:
         try:
             flow = await self._flows.find(request.context.tenant, request.input.flow)
             if request.input.flow.HasField("source"):
-                self._require_handlers(flow)
+                await self._require_handlers(flow)
                 await self._flows.store(flow)
             self._create(request, flow, answer)
         except FailureError as error:
             answer(error)
 
-    def _require_handlers(self, flow: Flow) -> None:
-        if missing := self._dispatcher.missing(flow.handlers):
+    async def _require_handlers(self, flow: Flow) -> None:
+        if missing := await self._dispatcher.missing_after_meeting(flow.handlers):
             raise FailureError(no_handlers(missing))
 
-    def _create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
+    async def _meet_and_create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
         try:
-            self._require_handlers(flow)
+            await self._require_handlers(flow)
+            self._create(request, flow, answer)
         except FailureError as error:
             answer(error)
+
+    def _create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
+        if self._dispatcher.missing(flow.handlers):
+            self._durable.host.spawn(self._meet_and_create(request, flow, answer))
             return
         now = self._durable.clock.now()
         context = wire.context_from_proto(request.context, now)
