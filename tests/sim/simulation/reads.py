@@ -74,9 +74,9 @@ def count_states(t: Transaction, tables: Tables, p: P) -> list[P]:
 def unacknowledged(t: Transaction, tables: Tables, p: P) -> list[P]:
     rows = [
         {"id": id_} for id_, row in tables.entity.items()
-        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"]
+        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"] and id_ > p["after"]
     ]  # fmt: skip
-    return rows[: p["limit"]]
+    return sorted(rows, key=lambda row: row["id"])[: p["limit"]]
 
 
 @model("request_winner")

@@ -26,6 +26,8 @@ log = get_log(__name__)
 REQUEST_ID_KEY: Final = "x-request-id"
 _OPEN: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 _LONGEST_REQUEST_ID: Final = 128
+MOST_CALLS: Final = 10_000
+_COME_BACK: Final = 1_000_000
 
 
 class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -38,6 +40,7 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         tier: int,
         component: str,
         on_failure: Sequence[Callable[[Failure], None]] = (),
+        most_calls: int = MOST_CALLS,
     ) -> None:
         """Prepares the boundary of one server.
 
@@ -46,7 +49,11 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
             tier: Named in failures that name none.
             component: Likewise.
             on_failure: Told of each failure before the call ends with it: metrics, spans.
+            most_calls: Calls and streams at once, beyond which further ones are refused; health and reflection are not counted.
         """
+        self._most_calls = most_calls
+        self.calls = 0
+        """Calls and streams under way."""
         self._authenticator = authenticator
         self._on_failure = on_failure
         self._tier = tier
@@ -73,6 +80,7 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
 
     def _answer(self, behaviour: Any, method: str) -> Callable[..., Any]:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self.calls += 1
             try:
                 await self._enter(context)
                 if isinstance(request, FailureError):
@@ -82,11 +90,14 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
                 raise
             except Exception as error:  # noqa: BLE001  # the boundary: every error becomes a status, unknown ones are logged with their stack
                 await abort(context, self._failure(error, method))
+            finally:
+                self.calls -= 1
 
         return answer
 
     def _stream(self, behaviour: Any, method: str) -> Callable[..., Any]:
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            self.calls += 1
             try:
                 await self._enter(context)
                 if isinstance(request, FailureError):
@@ -97,8 +108,11 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
                 raise
             except Exception as error:  # noqa: BLE001  # as above
                 await abort(context, self._failure(error, method))
+            finally:
+                self.calls -= 1
 
         async def written(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            self.calls += 1
             try:
                 await self._enter(context)
                 if isinstance(request, FailureError):
@@ -108,10 +122,15 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
                 raise
             except Exception as error:  # noqa: BLE001  # as above
                 await abort(context, self._failure(error, method))
+            finally:
+                self.calls -= 1
 
         return stream if inspect.isasyncgenfunction(behaviour) else written
 
     async def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if self.calls > self._most_calls:
+            text = f"{self._most_calls} calls are under way here, which is the most that may be; come back, or ask another instance"
+            raise FailureError(failure("QUEUE_FULL", text, retry_after=_COME_BACK))
         metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
         fields = {"request_id": _request_id(metadata)}
         traceparent = metadata.get("traceparent")

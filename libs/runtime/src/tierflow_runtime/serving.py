@@ -71,7 +71,9 @@ class Server:
         if metrics is not None:
             count = metrics.failures
             on_failure.append(lambda seen: count.labels(info(seen.code).code, component).inc())
-        boundary = Boundary(chosen, tier=tier, component=component, on_failure=on_failure)
+        boundary = Boundary(
+            chosen, tier=tier, component=component, on_failure=on_failure, most_calls=settings.most_calls
+        )
         options = server_options(settings.max_message_bytes, channelz=settings.admin_port is not None)
         self._server = grpc.aio.server(
             interceptors=[*(telemetry.server_interceptors() if telemetry is not None else ()), boundary],

@@ -114,6 +114,9 @@ class ServiceSettings(BaseSettings):
     max_message_bytes: int = Field(
         default=4 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024, description="bytes of the largest gRPC message"
     )
+    most_calls: int = Field(
+        default=10_000, ge=1, description="calls and streams at once, above which further ones are refused"
+    )
     otel_endpoint: str = Field(
         default="",
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -155,6 +158,9 @@ class StatefulSettings(ServiceSettings):
     database_url: DatabaseUrl = Field(description="postgresql://user:password@host:port/database")
     nats_url: NatsUrl = Field(
         default="", validate_default=False, description="nats://host:port; without it nobody can watch"
+    )
+    most_commits_waiting: int = Field(
+        default=10_000, ge=1, description="how many swarms or runs may wait for a commit before new ones are refused"
     )
 
 

@@ -49,15 +49,13 @@ class Admission:
         *,
         clock: Callable[[], Micros],
         read_blob: Callable[[BlobRef], Awaitable[bytes]],
-        full: Callable[[], bool],
-        max_swarms: int,
+        full: Callable[[], str],
         new_trace: Callable[[], str],
     ) -> None:
         self._flows = flows
         self._clock = clock
         self._read_blob = read_blob
         self._full = full
-        self._max_swarms = max_swarms
         self._new_trace = new_trace
 
     def admit_now(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller) -> Admitted | None:
@@ -109,11 +107,11 @@ class Admission:
                     violations=(Violation(field=f"input.{plan}", description="is not offered by this build"),),
                 )
             )
-        if self._full():
+        if why := self._full():
             raise FailureError(
                 failure(
                     "QUEUE_FULL",
-                    f"{self._max_swarms} swarms are under way, which is the most that may be.",
+                    why,
                     component="admission",
                     operation="check",
                     retry_after=RETRY_AFTER,

@@ -127,8 +127,7 @@ class Coordinator:
             flows,
             clock=self.durable.clock.now,
             read_blob=self._read_blob,
-            full=lambda: self.engine.load.under_way >= settings.max_swarms,
-            max_swarms=settings.max_swarms,
+            full=self._full,
             new_trace=self._telemetry.root,
         )
         self.watches = Watches(
@@ -154,6 +153,14 @@ class Coordinator:
         )
         self.server.add(SERVICE, coordinator_service_pb2_grpc.add_CoordinatorServiceServicer_to_server, self.servicer)
         self.server.add(PEERS, peer_service_pb2_grpc.add_PeerServiceServicer_to_server, self.durable.peer_servicer)
+
+    def _full(self) -> str:
+        """Why no new swarm is taken now; empty where one is (J10)."""
+        if self.engine.load.under_way >= self.settings.max_swarms:
+            return f"{self.settings.max_swarms} swarms are under way, which is the most that may be."
+        if self.durable.host.writer.backlog >= self.settings.most_commits_waiting:
+            return f"{self.durable.host.writer.backlog} swarms wait for the database to store what is decided."
+        return ""
 
     def _start_loops(self) -> None:
         loop = self._supervisor.loop

@@ -46,6 +46,8 @@ MOST_REMEMBERED: Final = 10_000
 _NOTED: Final = object()
 """In an entity's slot: its run is accepted, and that is not yet in the journal."""
 
+FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
+
 
 class Engine:
     """What happens around the swarms that this instance owns."""
@@ -278,7 +280,7 @@ class Engine:
             await asyncio.sleep(10)
             try:
                 before = self._durable.clock.now() - 10_000_000
-                for row in await self._host.database.fetch("unacknowledged", before=before, limit=500):
+                for row in await self._host.database.fetch("unacknowledged", before=before, after=FIRST_ID, limit=500):
                     await self._finish_terminated(str(row["id"]))
             except FailureError as error:
                 log.info("cancels wait for the database", code=error.failure.code)

@@ -25,6 +25,9 @@ from tierflow_coordinator.waiting import Listener, Waiting
 MOST_UNSENT: Final = 20_000
 """Items that wait for a client which does not read; beyond, nothing more is read from it."""
 
+MOST_UNANSWERED: Final = 5_000
+"""Requests of one client that are being worked on; beyond, nothing more is read from it."""
+
 MOST_REMEMBERED: Final = 100_000
 """Swarms whose result was sent on this stream, so that it is not sent twice."""
 
@@ -45,7 +48,8 @@ class Session:
         self._delivered: dict[str, None] = {}
         self._unanswered = 0
         self._input_over = False
-        self._written = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Something was answered, or read by the client."""
         self._refusal: Failure | None = None
 
     async def run(self, requests: AsyncIterator[api.ExecuteSwarmsRequest]) -> AsyncIterator[api.ExecuteSwarmsResponse]:
@@ -59,7 +63,7 @@ class Session:
         try:
             async for frame in self._frames:
                 yield api.ExecuteSwarmsResponse(**frame)
-                self._written.set()
+                self._moved.set()
             if self._refusal is not None:
                 raise FailureError(self._refusal)
         finally:
@@ -89,21 +93,26 @@ class Session:
         async for batch in requests:
             for request in batch.execute:
                 self._execute(request)
+                await self._room()
             for swarm_id in batch.attach:
                 self._unanswered += 1
                 self._durable.host.spawn(self._attach(swarm_id))
-            while self._frames.size > MOST_UNSENT:
-                self._written.clear()
-                await self._written.wait()
+                await self._room()
         self._input_over = True
         self._perhaps_over()
+
+    async def _room(self) -> None:
+        """Waits while the client asks faster than it is answered, or does not read the answers."""
+        while self._unanswered > MOST_UNANSWERED or self._frames.size > MOST_UNSENT:
+            self._moved.clear()
+            await self._moved.wait()
 
     def _execute(self, request: swarm_pb2.SwarmExecutionRequest) -> None:
         request_id = request.context.request_id
         self._unanswered += 1
 
         def answered(answer: api.SubmitSwarmResponse | Failure) -> None:
-            self._unanswered -= 1
+            self._answered_one()
             self._frames.put("answers", answer_message(answer, request_id))
             if isinstance(answer, api.SubmitSwarmResponse) and answer.swarm_id:
                 self._listen(answer.swarm_id)
@@ -124,8 +133,12 @@ class Session:
             self._frames.put("answers", answer)
         else:
             self._listen(swarm_id)
-        self._unanswered -= 1
+        self._answered_one()
         self._perhaps_over()
+
+    def _answered_one(self) -> None:
+        self._unanswered -= 1
+        self._moved.set()
 
     def _check_owner(self, swarm: Swarm) -> None:
         context = swarm.context

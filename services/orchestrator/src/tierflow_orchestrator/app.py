@@ -98,7 +98,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         ),
     )
     engine.on_ended, engine.on_state = sessions.ended, sessions.changed
-    starting = Starting(durable, flows, dispatcher, most_runs=settings.most_runs)
+    starting = Starting(durable, flows, dispatcher, settings)
     runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
     server.add(service.FLOW_SERVICE, rpc.add_FlowServiceServicer_to_server, service.FlowService(flows, dispatcher))

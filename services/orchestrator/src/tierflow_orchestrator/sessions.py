@@ -17,6 +17,7 @@ from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_orchestrator.checks import sound_acknowledgement
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.results import Results
 from tierflow_orchestrator.views import result_of
 
 log = get_log(__name__)
@@ -24,8 +25,16 @@ log = get_log(__name__)
 SWEEP_EVERY = 5.0
 """Seconds between looks for results that nobody has acknowledged."""
 
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
 SWEPT_AT_ONCE = 200
 """Results that are looked for at once."""
+
+MOST_UNANSWERED = 10_000
+MOST_UNSENT = 10_000
+"""Requests under way and answers unread, of one coordinator, beyond which nothing more is read from it."""
+
+LOOK_AGAIN = 0.05
+"""Seconds between looks at a congested stream."""
 
 Start = Callable[[run_pb2.RunExecutionRequest, Callable[[pb.StartRunResponse | FailureError], None]], None]
 
@@ -37,8 +46,15 @@ class Session:
         self.instance_id = hello.instance_id
         self.name = hello.name
         self.frames = Frames()
+        self.unanswered = 0
+        """Requests and commands that are being worked on."""
         self.refusal: FailureError | None = None
         """Why the stream is ended, where what came on it cannot be read."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether it is to be read no further: its coordinator asks faster than it is answered, or does not read the answers."""
+        return self.unanswered > MOST_UNANSWERED or self.frames.size > MOST_UNSENT
 
 
 class Sessions:
@@ -50,8 +66,7 @@ class Sessions:
         self._sessions: list[Session] = []
         self._interested: dict[str, Session] = {}
         """By run: the session that asked for it last."""
-        self._results: dict[str, tuple[Micros, run_pb2.RunExecutionResult]] = {}
-        """Ended runs whose results are not yet acknowledged, with the moment of their end."""
+        self._results = Results()
         self._commands: dict[str, str] = {}
         """By run: id of the last command that applied and is committed, for the word that it has taken full effect."""
         self._strangers: set[str] = set()
@@ -73,8 +88,8 @@ class Sessions:
         self._sessions.append(session)
         session.frames.set("hello", self._info())
         log.info("a coordinator is connected", coordinator=hello.name, coordinator_instance=hello.instance_id)
-        for run_id, (_, result) in self._results.items():
-            if self._interested.get(run_id) not in self._sessions:
+        for run_id, result in self._results.items():
+            if session.frames.size <= MOST_UNSENT and self._interested.get(run_id) not in self._sessions:
                 session.frames.put("results", result)
         reading = asyncio.create_task(self._read(session, requests))
         try:
@@ -92,6 +107,8 @@ class Sessions:
         try:
             async for frame in requests:
                 self.take(session, frame)
+                while session.congested:  # noqa: ASYNC110 - rare, and over by many causes
+                    await asyncio.sleep(LOOK_AGAIN)
         except FailureError as error:
             session.refusal = error
         finally:
@@ -110,8 +127,10 @@ class Sessions:
     def _execute(self, session: Session, request: run_pb2.RunExecutionRequest) -> None:
         run_id = request.context.run_id
         self._interested[run_id] = session
+        session.unanswered += 1
 
         def answered(answer: pb.StartRunResponse | FailureError) -> None:
+            session.unanswered -= 1
             if isinstance(answer, FailureError):
                 self._interested.pop(run_id, None)
                 session.frames.put("refused", pb.RunRefused(run_id=run_id, failure=failure_message(answer)))
@@ -137,6 +156,7 @@ class Sessions:
 
     async def _command(self, session: Session, request: pb.CommandRunRequest) -> None:
         self._interested.setdefault(request.run_id, session)
+        session.unanswered += 1
         try:
             answer = await self.command(request)
             if answer.applied and request.run_id in self._durable.host.entities:
@@ -145,6 +165,8 @@ class Sessions:
             answer = pb.CommandRunResponse(
                 run_id=request.run_id, command_id=request.command_id, failure=failure_message(error)
             )
+        finally:
+            session.unanswered -= 1
         session.frames.put_first("commands", answer)
 
     def changed(self, run: Run) -> None:
@@ -164,10 +186,14 @@ class Sessions:
     def ended(self, run: Run) -> None:
         """A run's end is committed: to the coordinator that asked for it, else to any."""
         result = result_of(run)
-        self._results[run.id] = (run.ended_at or 0, result)
-        session = self._interested.get(run.id) or (self._sessions[0] if self._sessions else None)
-        if session is not None:
+        self._results.keep(run.id, run.ended_at or 0, result)
+        session = self._interested.get(run.id) or self._freest()
+        if session is not None and session.frames.size <= MOST_UNSENT:  # else the sweep brings it
             session.frames.put("results", result)
+
+    def _freest(self) -> Session | None:
+        """The coordinator that has least to read."""
+        return min(self._sessions, key=lambda session: session.frames.size, default=None)
 
     async def run_sweep(self) -> None:
         """Sends results again that no coordinator has acknowledged for a while, whoever had ended their runs; forgets what is settled elsewhere."""
@@ -180,22 +206,29 @@ class Sessions:
                 log.info("sending results again waits", reason=str(error))
 
     async def _sweep(self, before: Micros) -> None:
-        rows = await self._durable.database.fetch("unacknowledged", before=before, limit=SWEPT_AT_ONCE)
-        waiting = [str(row["id"]) for row in rows]
-        if self._sessions:
-            for run_id in waiting:
+        known: set[str] = set()
+        after = FIRST_ID
+        while after:
+            rows = await self._durable.database.fetch("unacknowledged", before=before, after=after, limit=SWEPT_AT_ONCE)
+            ids = [str(row["id"]) for row in rows]
+            known.update(ids)
+            for run_id in ids:
                 await self._send_again(run_id)
-        if len(waiting) < SWEPT_AT_ONCE:
-            # A result that another orchestrator has brought was acknowledged there.
-            known = set(waiting)
-            for run_id in [key for key, (ended, _) in self._results.items() if ended < before and key not in known]:
+            after = ids[-1] if len(ids) == SWEPT_AT_ONCE else ""
+        # A result that another orchestrator has brought was acknowledged there.
+        for run_id in self._results.ended_before(before):
+            if run_id not in known:
                 self._settled(run_id)
 
     async def _send_again(self, run_id: str) -> None:
-        known = self._results.get(run_id)
-        result = known[1] if known is not None else await self._durable.reader.view(run_id, result_of)
-        if self._sessions:
-            self._sessions[0].frames.put("results", result)
+        """To the coordinator that has least to read; where that is much, the next round brings it."""
+        session = self._freest()
+        if session is None or session.frames.size > MOST_UNSENT // 2:
+            return
+        result = self._results.get(run_id)
+        if result is None:
+            result = await self._durable.reader.view(run_id, result_of)
+        session.frames.put("results", result)
 
     def _forget_strangers(self) -> None:
         """A run that was parked here may go on anywhere: nobody hears of it here, and its result comes from there (rule R28)."""
@@ -207,7 +240,7 @@ class Sessions:
         self._strangers = strangers
 
     def _settled(self, run_id: str) -> None:
-        self._results.pop(run_id, None)
+        self._results.forget(run_id)
         self._interested.pop(run_id, None)
         self._commands.pop(run_id, None)
 

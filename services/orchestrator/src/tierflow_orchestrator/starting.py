@@ -20,18 +20,23 @@ from tierflow_orchestrator.checks import no_handlers
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows
+from tierflow_orchestrator.settings import OrchestratorSettings
 
 Answer: TypeAlias = Callable[[pb.StartRunResponse | FailureError], None]
+
+COME_BACK = 1_000_000
+"""Microseconds after which a coordinator may ask again, where there was no room."""
 
 
 class Starting:
     """The way of a request into the journal."""
 
-    def __init__(self, durable: Durable, flows: Flows, dispatcher: Dispatcher, *, most_runs: int) -> None:
+    def __init__(self, durable: Durable, flows: Flows, dispatcher: Dispatcher, settings: OrchestratorSettings) -> None:
         self._durable = durable
         self._flows = flows
         self._dispatcher = dispatcher
-        self._most_runs = most_runs
+        self._most_runs = settings.most_runs
+        self._most_commits = settings.most_commits_waiting
         self.draining = False
 
     def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
@@ -83,15 +88,16 @@ class Starting:
                 component="orchestrator",
                 operation="start_run",
             )
-        if len(self._durable.host.entities) >= self._most_runs:
-            return failure(
-                "QUEUE_FULL",
-                f"{self._most_runs} runs are under way here",
-                component="orchestrator",
-                operation="start_run",
-                retry_after=1_000_000,
-            )
+        if why := self._full():
+            return failure("QUEUE_FULL", why, component="orchestrator", operation="start_run", retry_after=COME_BACK)
         return None
+
+    def _full(self) -> str:
+        """Why no new run is taken now; empty where one is (J10)."""
+        if len(self._durable.host.entities) >= self._most_runs:
+            return f"{self._most_runs} runs are under way here"
+        backlog = self._durable.host.writer.backlog
+        return f"{backlog} runs wait for the database here" if backlog >= self._most_commits else ""
 
     async def _find_and_start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
         try:

@@ -177,7 +177,7 @@ SELECT count(*) AS n FROM gone
 SELECT state, count(*) AS n FROM entity WHERE ended_at IS NULL GROUP BY state
 
 -- name: unacknowledged
-SELECT id FROM entity WHERE unacknowledged AND ended_at < :before LIMIT :limit
+SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND id > :after ORDER BY id LIMIT :limit
 
 -- name: blob_chunks
 SELECT data FROM blob WHERE sha256 = :sha256 ORDER BY chunk
