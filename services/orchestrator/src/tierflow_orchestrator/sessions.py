@@ -211,7 +211,7 @@ class Sessions:
         while after:
             rows = await self._durable.database.fetch("unacknowledged", before=before, after=after, limit=SWEPT_AT_ONCE)
             ids = [str(row["id"]) for row in rows]
-            known.update(ids)
+            known.update(run_id for run_id in ids if run_id in self._results)
             for run_id in ids:
                 await self._send_again(run_id)
             after = ids[-1] if len(ids) == SWEPT_AT_ONCE else ""
