@@ -17,35 +17,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
+from tierflow.documents import (
+    Duration,
+    Step,
+    common_keys,
+    condition_of,
+    duration_of,
+    given,
+    ids_of,
+    inputs_of,
+    plain,
+    retry_of,
+    schema_of,
+)
 from tierflow.expressions import Expression, Functions, escape, expr, fn
 
 __all__ = ["Duration", "Expression", "FlowBuilder", "Functions", "Step", "escape", "expr", "flow", "fn"]
-
-Duration: TypeAlias = str | timedelta
-"""As text (`500ms`, `1h30m`) or as a timedelta."""
-
-
-class Step:
-    """A step of a flow, for others to refer to."""
-
-    __slots__ = ("failure", "id", "outcome", "output", "state")
-
-    def __init__(self, id_: str) -> None:
-        self.id = id_
-        reference = Expression(f"steps.{id_}", simple=True)
-        self.output = reference.output
-        """What it returned; of a map, the list of what its items returned, null for those that failed."""
-        self.state = reference.state
-        """COMPLETED, FAILED, SKIPPED or CANCELLED."""
-        self.outcome = reference.outcome
-        self.failure = reference.failure
-        """Null, or what went wrong: code, message and more."""
-
-    def __repr__(self) -> str:
-        return f"Step({self.id!r})"
 
 
 class FlowBuilder:
@@ -118,15 +107,15 @@ class FlowBuilder:
         return self._add(
             id,
             {
-                **_common(needs=needs, if_=if_, name=name, on_error=on_error),
+                **common_keys(needs=needs, if_=if_, name=name, on_error=on_error),
                 "call": handler,
-                "with": _inputs(with_, inputs),
-                "retry": _retry(retry),
-                "timeout": _duration("timeout", timeout),
-                "heartbeat_timeout": _duration("heartbeat_timeout", heartbeat_timeout),
+                "with": inputs_of(with_, inputs),
+                "retry": retry_of(retry),
+                "timeout": duration_of("timeout", timeout),
+                "heartbeat_timeout": duration_of("heartbeat_timeout", heartbeat_timeout),
                 "on_lost": on_lost,
                 "side_effecting": side_effecting,
-                "output_schema": _schema(output_schema),
+                "output_schema": schema_of(output_schema),
                 "labels": dict(labels) if labels else None,
             },
         )
@@ -156,7 +145,7 @@ class FlowBuilder:
             TypeError: As in `call`.
         """
         step = self.call(id, handler, **more)
-        self._steps[id] |= _given({"map": _plain(over), "concurrency": concurrency, "tolerate": tolerate})
+        self._steps[id] |= given({"map": plain(over), "concurrency": concurrency, "tolerate": tolerate})
         return step
 
     def wait(
@@ -181,8 +170,8 @@ class FlowBuilder:
         """
         if (for_ is None) == (until is None):
             raise TypeError("wait takes a duration or until=, one of them")
-        length = str(for_) if isinstance(for_, Expression) else _duration("wait", for_)
-        return self._add(id, {"wait": length if until is None else {"until": _plain(until)}, **_common(**common)})
+        length = str(for_) if isinstance(for_, Expression) else duration_of("wait", for_)
+        return self._add(id, {"wait": length if until is None else {"until": plain(until)}, **common_keys(**common)})
 
     def switch(
         self,
@@ -202,9 +191,9 @@ class FlowBuilder:
         Raises:
             ValueError: The id is taken.
         """
-        made = [{"if": _condition(condition), "then": _ids(then)} for condition, then in cases]
+        made = [{"if": condition_of(condition), "then": ids_of(then)} for condition, then in cases]
         return self._add(
-            id, {"switch": made, "default": None if default is None else _ids(default), **_common(**common)}
+            id, {"switch": made, "default": None if default is None else ids_of(default), **common_keys(**common)}
         )
 
     def signal(
@@ -225,8 +214,8 @@ class FlowBuilder:
             timeout: Longest wait; then the step fails.
             **common: `needs`, `if_`, `name`, `on_error`, as in `call`.
         """
-        keys = {"signal": signal, "schema": _schema(schema), "timeout": _duration("timeout", timeout)}
-        return self._add(id, {**keys, **_common(**common)})
+        keys = {"signal": signal, "schema": schema_of(schema), "timeout": duration_of("timeout", timeout)}
+        return self._add(id, {**keys, **common_keys(**common)})
 
     def emit(
         self,
@@ -236,7 +225,7 @@ class FlowBuilder:
         **common: Any,
     ) -> Step:
         """Add a step that publishes an event of the flow's own, with `with_` as payload; `common` as in `wait`."""
-        return self._add(id, {"emit": event, "with": _inputs(with_, {}), **_common(**common)})
+        return self._add(id, {"emit": event, "with": inputs_of(with_, {}), **common_keys(**common)})
 
     def fail(
         self,
@@ -248,13 +237,13 @@ class FlowBuilder:
         **common: Any,
     ) -> Step:
         """Add a step that ends by a failure with this code and message; `common` as in `wait`."""
-        failure = _given({"code": code, "message": message, "retryable": retryable})
-        return self._add(id, {"fail": failure, **_common(**common)})
+        failure = given({"code": code, "message": message, "retryable": retryable})
+        return self._add(id, {"fail": failure, **common_keys(**common)})
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain values, with the keys of the YAML form."""
         document = {**self._keys, "steps": {id_: dict(keys) for id_, keys in self._steps.items()}}
-        return document if self.output is None else {**document, "output": _plain(self.output)}
+        return document if self.output is None else {**document, "output": plain(self.output)}
 
     def to_json(self) -> str:
         """The document as JSON text. Raises `TypeError` or `ValueError` where a value is not JSON."""
@@ -263,28 +252,8 @@ class FlowBuilder:
     def _add(self, id_: str, keys: Mapping[str, Any]) -> Step:
         if id_ in self._steps:
             raise ValueError(f"there is a step {id_!r} already")
-        self._steps[id_] = _given(keys)
+        self._steps[id_] = given(keys)
         return Step(id_)
-
-
-def _ids(steps: str | Iterable[str]) -> list[str]:
-    return [steps] if isinstance(steps, str) else list(steps)
-
-
-def _common(
-    *,
-    needs: Iterable[Step | str] = (),
-    if_: Expression | str | bool | None = None,
-    name: str | None = None,
-    on_error: str | None = None,
-) -> dict[str, Any]:
-    """The keys of steps of all kinds."""
-    return {
-        "name": name,
-        "needs": [step.id if isinstance(step, Step) else step for step in needs] or None,
-        "if": _condition(if_),
-        "on_error": on_error,
-    }
 
 
 def flow(
@@ -326,74 +295,22 @@ def flow(
         TypeError: A duration is a bare number.
     """
     defaults = {
-        "retry": _retry(retry),
-        "timeout": _duration("step_timeout", step_timeout),
-        "heartbeat_timeout": _duration("heartbeat_timeout", heartbeat_timeout),
+        "retry": retry_of(retry),
+        "timeout": duration_of("step_timeout", step_timeout),
+        "heartbeat_timeout": duration_of("heartbeat_timeout", heartbeat_timeout),
     }
     keys = {
         "name": name,
         "version": version,
         "description": description,
-        "input": _schema(input),
-        "defaults": _given(defaults) or None,
+        "input": schema_of(input),
+        "defaults": given(defaults) or None,
         "on_failure": on_failure,
-        "timeout": _duration("timeout", timeout),
+        "timeout": duration_of("timeout", timeout),
         "concurrency": concurrency,
         "vars": None if vars is None else dict(vars),
         "env": list(env) or None,
         "navigator": navigator,
-        "output_schema": _schema(output_schema),
+        "output_schema": schema_of(output_schema),
     }
-    return FlowBuilder(_given(keys))
-
-
-def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in keys.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """A value with its expressions written out."""
-    if isinstance(value, Expression):
-        return str(value)
-    if isinstance(value, Step):
-        return str(value.output)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _inputs(with_: Mapping[str, Any] | Expression | None, inputs: Mapping[str, Any]) -> Any:
-    if isinstance(with_, Expression):
-        if inputs:
-            raise TypeError("with_ is an expression that gives all inputs; there cannot be further ones")
-        return str(with_)
-    return _plain({**(with_ or {}), **inputs}) or None
-
-
-def _condition(condition: Expression | str | bool | None) -> str | bool | None:
-    return str(condition) if isinstance(condition, Expression) else condition
-
-
-def _duration(name: str, value: Duration | None) -> str | None:
-    if isinstance(value, timedelta):
-        return f"{value // timedelta(microseconds=1)}us"
-    if value is None or isinstance(value, str):
-        return value
-    raise TypeError(
-        f"{name} is a timedelta or text such as '30s'; an input of the handler's own of that name goes into with_"
-    )
-
-
-def _retry(retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if retry is None:
-        return None
-    return {key: _duration(key, value) if key.endswith("_delay") else value for key, value in retry.items()}
-
-
-def _schema(schema: Mapping[str, Any] | type | None) -> dict[str, Any] | None:
-    if schema is None or isinstance(schema, Mapping):
-        return None if schema is None else dict(schema)
-    described: dict[str, Any] = schema.model_json_schema()  # type: ignore[attr-defined]
-    return described
+    return FlowBuilder(given(keys))

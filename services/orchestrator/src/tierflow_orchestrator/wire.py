@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +11,12 @@ from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
-from tierflow_runtime.values import LogLine, Micros, Payload
+from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.wire_reading import decode_events, log_lines
+
+__all__ = ["decode_events", "encode_event", "log_lines", "moment", "result_command"]
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 
@@ -22,10 +25,6 @@ RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 def moment(at: Micros) -> Timestamp:
     """A moment as a message; events of one decision share it."""
     return wire.timestamp(at)
-
-
-def _payload(message: Any, field: str) -> Payload | None:
-    return wire.payload_from_proto(getattr(message, field)) if message.HasField(field) else None
 
 
 # --- events to messages ---
@@ -214,148 +213,6 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
 def encode_event(event: events.RunEvent, seq: int, time: Micros) -> bytes:
     """An event of a run as a serialised `tierflow.events.v1.Event`."""
     return ev.Event(seq=seq, time=moment(time), **_ENCODERS[type(event)](event)).SerializeToString()
-
-
-# --- messages to events ---
-
-
-def _from_created(m: ev.Event) -> events.RunEvent:
-    p = m.run_created
-    return events.RunCreated(
-        context=wire.context_from_proto(p.context), flow_hash=p.flow.hash, flow_name=p.flow.name, flow_version=p.flow.version, input=_payload(p, "input"),
-        allocation=wire.allocation_from_proto(p.allocation), options=wire.options_from_proto(p.options),
-    )  # fmt: skip
-
-
-def _from_changed(m: ev.Event) -> events.RunEvent:
-    p = m.run_state_changed
-    return events.RunStateChanged(from_=RUN.name(getattr(p, "from")), to=RUN.name(p.to), reason=p.reason, actor=p.actor)
-
-
-def _from_ended(m: ev.Event) -> events.RunEvent:
-    p = m.run_ended
-    return events.RunEnded(
-        from_=RUN.name(getattr(p, "from")), to=RUN.name(p.to), outcome=OUTCOME.name(p.outcome), output=_payload(p, "output"),
-        failure=wire.failure_from_proto(p.failure) if p.HasField("failure") else None, usage=wire.usage_from_proto(p.usage), reason=p.reason,
-        unconfirmed_attempts=tuple(p.unconfirmed_attempts),
-    )  # fmt: skip
-
-
-def _from_command(m: ev.Event) -> events.RunEvent:
-    p = m.command_received
-    return events.CommandReceived(command_id=p.command_id, command=p.command, actor=p.actor, reason=p.reason)
-
-
-def _from_scheduled(m: ev.Event) -> events.RunEvent:
-    p = m.step_scheduled
-    return events.StepScheduled(
-        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, epoch=p.epoch, executor_id=p.executor_id, handler=p.handler,
-        input=_payload(p, "input") or "null",
-    )  # fmt: skip
-
-
-def _from_started(m: ev.Event) -> events.RunEvent:
-    p = m.step_started
-    return events.StepStarted(
-        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, started_at=wire.micros(p.started_at)
-    )
-
-
-def _from_completed(m: ev.Event) -> events.RunEvent:
-    p = m.step_completed
-    return events.StepCompleted(
-        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, output=_payload(p, "output"), outcome=OUTCOME.name(p.outcome),
-        usage=wire.usage_from_proto(p.usage),
-    )  # fmt: skip
-
-
-def _from_retrying(m: ev.Event) -> events.RunEvent:
-    p = m.step_retrying
-    return events.StepRetrying(
-        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, failure=wire.failure_from_proto(p.failure),
-        next_attempt_at=wire.micros(p.next_attempt_at), usage=wire.usage_from_proto(p.usage),
-    )  # fmt: skip
-
-
-def _from_failed(m: ev.Event) -> events.RunEvent:
-    p = m.step_failed
-    return events.StepFailed(
-        step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, failure=wire.failure_from_proto(p.failure), usage=wire.usage_from_proto(p.usage),
-        tolerated=p.tolerated,
-    )  # fmt: skip
-
-
-def _from_cancelled(m: ev.Event) -> events.RunEvent:
-    p = m.step_cancelled
-    return events.StepCancelled(
-        step_id=m.step_id,
-        attempt=m.attempt,
-        attempt_id=p.attempt_id,
-        reason=p.reason,
-        usage=wire.usage_from_proto(p.usage),
-        confirmed=p.confirmed,
-    )
-
-
-def _from_late(m: ev.Event) -> events.RunEvent:
-    p = m.late_result
-    return events.LateResult(
-        step_id=m.step_id, attempt_id=p.attempt_id, state=STEP.name(p.state), usage=wire.usage_from_proto(p.usage)
-    )
-
-
-def _from_logged(m: ev.Event) -> events.RunEvent:
-    p = m.attempt_logged
-    return events.AttemptLogged(step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, lines=log_lines(p.lines))
-
-
-def _from_waiting(m: ev.Event) -> events.RunEvent:
-    p = m.step_waiting
-    until = wire.micros(p.until) if p.HasField("until") else None
-    return events.StepWaiting(step_id=m.step_id, reason=p.reason, until=until)
-
-
-def _from_emitted(m: ev.Event) -> events.RunEvent:
-    p = m.event_emitted
-    return events.EventEmitted(step_id=m.step_id, name=p.name, payload=_payload(p, "payload") or "{}")
-
-
-def _from_signal(m: ev.Event) -> events.RunEvent:
-    p = m.signal_received
-    payload = str(_payload(p, "payload") or "null")
-    return events.SignalReceived(signal_id=p.signal_id, name=p.name, payload=payload, actor=p.actor)
-
-
-def log_lines(lines: Iterable[step_pb2.LogLine]) -> tuple[LogLine, ...]:
-    """Log lines of an attempt."""
-    return tuple(LogLine(time=wire.micros(line.time), stream=line.stream, text=line.text) for line in lines)
-
-
-_DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
-    "run_created": _from_created,
-    "run_state_changed": _from_changed,
-    "run_ended": _from_ended,
-    "command_received": _from_command,
-    "items_expanded": lambda m: events.ItemsExpanded(step_id=m.step_id, count=m.items_expanded.count),
-    "step_scheduled": _from_scheduled,
-    "step_started": _from_started,
-    "step_completed": _from_completed,
-    "step_retrying": _from_retrying,
-    "step_failed": _from_failed,
-    "step_skipped": lambda m: events.StepSkipped(step_id=m.step_id, reason=m.step_skipped.reason),
-    "step_cancelled": _from_cancelled,
-    "late_result": _from_late,
-    "attempt_logged": _from_logged,
-    "step_waiting": _from_waiting,
-    "event_emitted": _from_emitted,
-    "signal_received": _from_signal,
-}
-
-
-def decode_events(data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
-    """The events in a serialised EventBatch, with sequence number and time. Raises KeyError for a type that this build does not know."""
-    for message in ev.EventBatch.FromString(data).events:
-        yield message.seq, wire.micros(message.time), _DECODERS[message.WhichOneof("payload") or ""](message)
 
 
 # --- results of attempts ---
