@@ -468,6 +468,7 @@ class ExecutionOptions(_message.Message):
     HEARTBEAT_TIMEOUT_FIELD_NUMBER: _builtins.int
     ON_LOST_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    BREAKPOINTS_FIELD_NUMBER: _builtins.int
     priority: _builtins.int
     """Higher is sooner; 0 is normal, -100 to 100."""
     failure_policy: Global___FailurePolicy.ValueType
@@ -498,6 +499,10 @@ class ExecutionOptions(_message.Message):
     def heartbeat_timeout(self) -> _duration_pb2.Duration:
         """The attempt is stopped when it sends no heartbeat for this long."""
 
+    @_builtins.property
+    def breakpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps before which the run pauses, with the reason `BREAKPOINT: <step>`; `*` is every step."""
+
     def __init__(
         self,
         *,
@@ -512,11 +517,40 @@ class ExecutionOptions(_message.Message):
         heartbeat_timeout: _duration_pb2.Duration | None = ...,
         on_lost: Global___OnLost.ValueType = ...,
         validate_only: _builtins.bool = ...,
+        breakpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_timeout", b"heartbeat_timeout", "not_before", b"not_before", "retry", b"retry", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emergent", b"emergent", "failure_policy", b"failure_policy", "heartbeat_timeout", b"heartbeat_timeout", "not_before", b"not_before", "on_lost", b"on_lost", "priority", b"priority", "retry", b"retry", "strategy", b"strategy", "test_mode", b"test_mode", "timeout", b"timeout", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakpoints", b"breakpoints", "emergent", b"emergent", "failure_policy", b"failure_policy", "heartbeat_timeout", b"heartbeat_timeout", "not_before", b"not_before", "on_lost", b"on_lost", "priority", b"priority", "retry", b"retry", "strategy", b"strategy", "test_mode", b"test_mode", "timeout", b"timeout", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutionOptions: _TypeAlias = ExecutionOptions  # noqa: Y015
+
+@_typing.final
+class ReusedSteps(_message.Message):
+    """ReusedSteps names finished steps of another run, whose results a run starts with instead of executing them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The other run."""
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its steps; each must have COMPLETED there, and be a step of this run's flow."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReusedSteps: _TypeAlias = ReusedSteps  # noqa: Y015

@@ -53,6 +53,46 @@ STOP_MODE_FORCE: StopMode.ValueType  # 2
 """End at once; the tiers below are told to stop but not waited for."""
 Global___StopMode: _TypeAlias = StopMode  # noqa: Y015
 
+class _SwarmVerb:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SwarmVerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SwarmVerb.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SWARM_VERB_UNSPECIFIED: _SwarmVerb.ValueType  # 0
+    """Not stated."""
+    SWARM_VERB_CANCEL: _SwarmVerb.ValueType  # 1
+    """As CancelSwarm."""
+    SWARM_VERB_RETRY: _SwarmVerb.ValueType  # 2
+    """As RetrySwarm."""
+    SWARM_VERB_SIGNAL: _SwarmVerb.ValueType  # 3
+    """As SignalSwarm."""
+    SWARM_VERB_PAUSE: _SwarmVerb.ValueType  # 4
+    """As PauseSwarm."""
+    SWARM_VERB_RESUME: _SwarmVerb.ValueType  # 5
+    """As ResumeSwarm."""
+    SWARM_VERB_STOP: _SwarmVerb.ValueType  # 6
+    """As StopSwarm, GRACEFUL."""
+
+class SwarmVerb(_SwarmVerb, metaclass=_SwarmVerbEnumTypeWrapper):
+    """SwarmVerb is what to do to many swarms."""
+
+SWARM_VERB_UNSPECIFIED: SwarmVerb.ValueType  # 0
+"""Not stated."""
+SWARM_VERB_CANCEL: SwarmVerb.ValueType  # 1
+"""As CancelSwarm."""
+SWARM_VERB_RETRY: SwarmVerb.ValueType  # 2
+"""As RetrySwarm."""
+SWARM_VERB_SIGNAL: SwarmVerb.ValueType  # 3
+"""As SignalSwarm."""
+SWARM_VERB_PAUSE: SwarmVerb.ValueType  # 4
+"""As PauseSwarm."""
+SWARM_VERB_RESUME: SwarmVerb.ValueType  # 5
+"""As ResumeSwarm."""
+SWARM_VERB_STOP: SwarmVerb.ValueType  # 6
+"""As StopSwarm, GRACEFUL."""
+Global___SwarmVerb: _TypeAlias = SwarmVerb  # noqa: Y015
+
 @_typing.final
 class SubmitSwarmResponse(_message.Message):
     """SubmitSwarmResponse says that a swarm is stored."""
@@ -682,22 +722,26 @@ class PauseSwarmRequest(_message.Message):
     SWARM_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     swarm_id: _builtins.str
     """The swarm."""
     reason: _builtins.str
     """Why; kept in the history."""
     command_id: _builtins.str
     """Id of the command, to make the call safe to repeat."""
+    mode: _orchestrator_service_pb2.PauseMode.ValueType
+    """What happens to attempts in flight."""
     def __init__(
         self,
         *,
         swarm_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         command_id: _builtins.str = ...,
+        mode: _orchestrator_service_pb2.PauseMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "mode", b"mode", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,22 +838,28 @@ class CancelSwarmRequest(_message.Message):
     SWARM_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     swarm_id: _builtins.str
     """The swarm."""
     reason: _builtins.str
     """Why; kept in the history."""
     command_id: _builtins.str
     """Id of the command, to make the call safe to repeat."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the receipt: until nothing is known alive. At most 10 minutes; unset does not wait."""
+
     def __init__(
         self,
         *,
         swarm_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         command_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -823,19 +873,25 @@ class CancelSwarmResponse(_message.Message):
 
     APPLIED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     applied: _builtins.bool
     """Whether it changed anything."""
     state: _state_pb2.SwarmState.ValueType
     """The swarm's state after it."""
+    @_builtins.property
+    def receipt(self) -> _run_pb2.StopReceipt:
+        """Where it was waited for: what became of each attempt in flight, and what was spent since."""
+
     def __init__(
         self,
         *,
         applied: _builtins.bool = ...,
         state: _state_pb2.SwarmState.ValueType = ...,
+        receipt: _run_pb2.StopReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "receipt", b"receipt", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1554,3 +1610,871 @@ class ReadBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadBlobResponse: _TypeAlias = ReadBlobResponse  # noqa: Y015
+
+@_typing.final
+class AskSwarmRequest(_message.Message):
+    """AskSwarmRequest sends a signal that is to be answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    name: _builtins.str
+    """The signal's name, as a step of the flow has it."""
+    signal_id: _builtins.str
+    """Id of the signal, to make the call safe to repeat; empty lets the server choose one."""
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """What it says, at most 64 KiB and inline; null where absent."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest wait, at most 10 minutes; unset is 30 s."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+        signal_id: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "payload", b"payload", "signal_id", b"signal_id", "swarm_id", b"swarm_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskSwarmRequest: _TypeAlias = AskSwarmRequest  # noqa: Y015
+
+@_typing.final
+class AskSwarmResponse(_message.Message):
+    """AskSwarmResponse is the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    signal_id: _builtins.str
+    """The signal's id."""
+    step_id: _builtins.str
+    """The step that answered."""
+    @_builtins.property
+    def answer(self) -> _payload_pb2.Payload:
+        """What was answered."""
+
+    def __init__(
+        self,
+        *,
+        answer: _payload_pb2.Payload | None = ...,
+        signal_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "signal_id", b"signal_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskSwarmResponse: _TypeAlias = AskSwarmResponse  # noqa: Y015
+
+@_typing.final
+class QuerySwarmRequest(_message.Message):
+    """QuerySwarmRequest asks for the state of a swarm's run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExpressionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    @_builtins.property
+    def expressions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Expressions of the flow language to evaluate, by any name: `steps.fetch.output.title`. At most 32."""
+
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only outputs of these steps; empty gives those of all ended steps that are not items."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        expressions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expressions", b"expressions", "step_ids", b"step_ids", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuerySwarmRequest: _TypeAlias = QuerySwarmRequest  # noqa: Y015
+
+@_typing.final
+class QuerySwarmResponse(_message.Message):
+    """QuerySwarmResponse shows the state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    @_builtins.property
+    def run(self) -> _orchestrator_service_pb2.QueryRunResponse:
+        """The state of the run."""
+
+    def __init__(
+        self,
+        *,
+        run: _orchestrator_service_pb2.QueryRunResponse | None = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuerySwarmResponse: _TypeAlias = QuerySwarmResponse  # noqa: Y015
+
+@_typing.final
+class RetrySwarmRequest(_message.Message):
+    """RetrySwarmRequest names a swarm that has FAILED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Say what would be executed again and what it may cost; start nothing."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrySwarmRequest: _TypeAlias = RetrySwarmRequest  # noqa: Y015
+
+@_typing.final
+class RetrySwarmResponse(_message.Message):
+    """RetrySwarmResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.SwarmState.ValueType
+    """The swarm's state after it."""
+    generation: _builtins.int
+    """The generation that is open now."""
+    @_builtins.property
+    def plan(self) -> _orchestrator_service_pb2.RerunPlan:
+        """With validate_only: what would be executed and what reused."""
+
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.SwarmState.ValueType = ...,
+        generation: _builtins.int = ...,
+        plan: _orchestrator_service_pb2.RerunPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "generation", b"generation", "plan", b"plan", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrySwarmResponse: _TypeAlias = RetrySwarmResponse  # noqa: Y015
+
+@_typing.final
+class RerunSwarmRequest(_message.Message):
+    """RerunSwarmRequest names a swarm and the steps to begin with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat: the same id is the same new swarm. Empty lets the server choose one."""
+    validate_only: _builtins.bool
+    """Say what would be executed and reused, and what it may cost; start nothing."""
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """From these steps on."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunSwarmRequest: _TypeAlias = RerunSwarmRequest  # noqa: Y015
+
+@_typing.final
+class RerunSwarmResponse(_message.Message):
+    """RerunSwarmResponse says what is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___SubmitSwarmResponse:
+        """The new swarm; unset with validate_only."""
+
+    @_builtins.property
+    def plan(self) -> _orchestrator_service_pb2.RerunPlan:
+        """What is executed and what is reused."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___SubmitSwarmResponse | None = ...,
+        plan: _orchestrator_service_pb2.RerunPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunSwarmResponse: _TypeAlias = RerunSwarmResponse  # noqa: Y015
+
+@_typing.final
+class ForkSwarmRequest(_message.Message):
+    """ForkSwarmRequest names a swarm and the steps to keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat: the same id is the same new swarm. Empty lets the server choose one."""
+    validate_only: _builtins.bool
+    """Say what would be executed and reused, and what it may cost; start nothing."""
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps whose results are kept; each must have COMPLETED."""
+
+    @_builtins.property
+    def input(self) -> _payload_pb2.Payload:
+        """Another input; unset is the same."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+        input: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkSwarmRequest: _TypeAlias = ForkSwarmRequest  # noqa: Y015
+
+@_typing.final
+class ForkSwarmResponse(_message.Message):
+    """ForkSwarmResponse says what is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___SubmitSwarmResponse:
+        """The new swarm; unset with validate_only."""
+
+    @_builtins.property
+    def plan(self) -> _orchestrator_service_pb2.RerunPlan:
+        """What is executed and what is reused."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___SubmitSwarmResponse | None = ...,
+        plan: _orchestrator_service_pb2.RerunPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkSwarmResponse: _TypeAlias = ForkSwarmResponse  # noqa: Y015
+
+@_typing.final
+class ReplaySwarmRequest(_message.Message):
+    """ReplaySwarmRequest names a swarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat: the same id is the same new swarm. Empty lets the server choose one."""
+    validate_only: _builtins.bool
+    """Say what would be executed and reused, and what it may cost; start nothing."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaySwarmRequest: _TypeAlias = ReplaySwarmRequest  # noqa: Y015
+
+@_typing.final
+class ReplaySwarmResponse(_message.Message):
+    """ReplaySwarmResponse says what is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___SubmitSwarmResponse:
+        """The new swarm; unset with validate_only."""
+
+    @_builtins.property
+    def plan(self) -> _orchestrator_service_pb2.RerunPlan:
+        """What is executed and what is reused."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___SubmitSwarmResponse | None = ...,
+        plan: _orchestrator_service_pb2.RerunPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaySwarmResponse: _TypeAlias = ReplaySwarmResponse  # noqa: Y015
+
+@_typing.final
+class SkipStepRequest(_message.Message):
+    """SkipStepRequest names a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    step_id: _builtins.str
+    """The step."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """What stands for its output; null where absent. Inline, at most 64 KiB."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        output: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "output", b"output", "reason", b"reason", "step_id", b"step_id", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipStepRequest: _TypeAlias = SkipStepRequest  # noqa: Y015
+
+@_typing.final
+class SkipStepResponse(_message.Message):
+    """SkipStepResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipStepResponse: _TypeAlias = SkipStepResponse  # noqa: Y015
+
+@_typing.final
+class StepSwarmRequest(_message.Message):
+    """StepSwarmRequest names a swarm whose run is PAUSED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    step_id: _builtins.str
+    """Only this step; empty is all that are ready."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "reason", b"reason", "step_id", b"step_id", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepSwarmRequest: _TypeAlias = StepSwarmRequest  # noqa: Y015
+
+@_typing.final
+class StepSwarmResponse(_message.Message):
+    """StepSwarmResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepSwarmResponse: _TypeAlias = StepSwarmResponse  # noqa: Y015
+
+@_typing.final
+class SetBreakpointsRequest(_message.Message):
+    """SetBreakpointsRequest says where to pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    BREAKPOINTS_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    @_builtins.property
+    def breakpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of steps, or `*` for every step; none clears them."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        breakpoints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakpoints", b"breakpoints", "command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBreakpointsRequest: _TypeAlias = SetBreakpointsRequest  # noqa: Y015
+
+@_typing.final
+class SetBreakpointsResponse(_message.Message):
+    """SetBreakpointsResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBreakpointsResponse: _TypeAlias = SetBreakpointsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSwarmRequest(_message.Message):
+    """UpdateSwarmRequest says what to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    @_builtins.property
+    def changes(self) -> _orchestrator_service_pb2.RunChanges:
+        """The changes."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        changes: _orchestrator_service_pb2.RunChanges | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "command_id", b"command_id", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSwarmRequest: _TypeAlias = UpdateSwarmRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSwarmResponse(_message.Message):
+    """UpdateSwarmResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    version: _builtins.int
+    """Version of the limits and policies after it."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSwarmResponse: _TypeAlias = UpdateSwarmResponse  # noqa: Y015
+
+@_typing.final
+class MigrateSwarmRequest(_message.Message):
+    """MigrateSwarmRequest names another version of the flow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """Id of the command, to make the call safe to repeat."""
+    validate_only: _builtins.bool
+    """Check, and show the difference; change nothing."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The other version: registered, or brought along."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        flow: _flow_pb2.FlowRef | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "flow", b"flow", "reason", b"reason", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateSwarmRequest: _TypeAlias = MigrateSwarmRequest  # noqa: Y015
+
+@_typing.final
+class MigrateSwarmResponse(_message.Message):
+    """MigrateSwarmResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.RunState.ValueType
+    """The run's state after it."""
+    @_builtins.property
+    def difference(self) -> _orchestrator_service_pb2.FlowDifference:
+        """What differs."""
+
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.RunState.ValueType = ...,
+        difference: _orchestrator_service_pb2.FlowDifference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "difference", b"difference", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateSwarmResponse: _TypeAlias = MigrateSwarmResponse  # noqa: Y015
+
+@_typing.final
+class SteerSwarmsRequest(_message.Message):
+    """SteerSwarmsRequest says what to do to which swarms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    verb: Global___SwarmVerb.ValueType
+    """What."""
+    reason: _builtins.str
+    """Why; kept in the history of each."""
+    command_id: _builtins.str
+    """Id of the whole; each swarm's command has an id that follows from it."""
+    signal: _builtins.str
+    """SIGNAL: the signal's name."""
+    validate_only: _builtins.bool
+    """Only say which swarms match."""
+    @_builtins.property
+    def filter(self) -> Global___ListSwarmsRequest:
+        """Which; its page size (at most 1000, 0 is 100) bounds how many at once, its page token goes on."""
+
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """SIGNAL: what it says."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___ListSwarmsRequest | None = ...,
+        verb: Global___SwarmVerb.ValueType = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+        signal: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "filter", b"filter", "payload", b"payload", "reason", b"reason", "signal", b"signal", "validate_only", b"validate_only", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerSwarmsRequest: _TypeAlias = SteerSwarmsRequest  # noqa: Y015
+
+@_typing.final
+class SteerSwarmsResponse(_message.Message):
+    """SteerSwarmsResponse says what became of one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as the filter's page token for the next page; empty on the last."""
+    applied: _builtins.int
+    """How many of them were changed."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SteerOutcome]:
+        """Each swarm that matched."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___SteerOutcome] | None = ...,
+        next_page_token: _builtins.str = ...,
+        applied: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "next_page_token", b"next_page_token", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerSwarmsResponse: _TypeAlias = SteerSwarmsResponse  # noqa: Y015
+
+@_typing.final
+class SteerOutcome(_message.Message):
+    """SteerOutcome is what became of one swarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    applied: _builtins.bool
+    """Whether it changed anything."""
+    state: _state_pb2.SwarmState.ValueType
+    """Its state after it; with validate_only and for signals, before it."""
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure:
+        """Why it was refused, where it was."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.SwarmState.ValueType = ...,
+        failure: _failure_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "failure", b"failure", "state", b"state", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerOutcome: _TypeAlias = SteerOutcome  # noqa: Y015

@@ -102,6 +102,66 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.FromString,
                 _registered_method=True)
+        self.AskSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/AskSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmResponse.FromString,
+                _registered_method=True)
+        self.QuerySwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/QuerySwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmResponse.FromString,
+                _registered_method=True)
+        self.RetrySwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/RetrySwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmResponse.FromString,
+                _registered_method=True)
+        self.RerunSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/RerunSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmResponse.FromString,
+                _registered_method=True)
+        self.ForkSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ForkSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmResponse.FromString,
+                _registered_method=True)
+        self.ReplaySwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ReplaySwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.FromString,
+                _registered_method=True)
+        self.SkipStep = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/SkipStep',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepResponse.FromString,
+                _registered_method=True)
+        self.StepSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/StepSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmResponse.FromString,
+                _registered_method=True)
+        self.SetBreakpoints = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/SetBreakpoints',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsResponse.FromString,
+                _registered_method=True)
+        self.UpdateSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/UpdateSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmResponse.FromString,
+                _registered_method=True)
+        self.MigrateSwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/MigrateSwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmResponse.FromString,
+                _registered_method=True)
+        self.SteerSwarms = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/SteerSwarms',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/GetQueue',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetQueueRequest.SerializeToString,
@@ -226,7 +286,7 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseSwarm(self, request, context):
-        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """Starts nothing new; running steps may finish, or are stopped (mode). Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,6 +317,98 @@ class CoordinatorServiceServicer(object):
         """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
         Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
         UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskSwarm(self, request, context):
+        """Sends a signal and waits for the answer that a step of the flow gives to it. Safe to repeat with the same signal_id, also after DEADLINE_EXCEEDED.
+        Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+        DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuerySwarm(self, request, context):
+        """Reads variables, outputs, counts and expressions of the swarm's run, as of one committed moment.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetrySwarm(self, request, context):
+        """From FAILED: opens the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RerunSwarm(self, request, context):
+        """Starts a new swarm that keeps what completed in this one, save the named steps and all that depends on them.
+        Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSwarm(self, request, context):
+        """Starts a new swarm with the results of the named steps of this one, and nothing else of it.
+        Status: OK, INVALID_ARGUMENT (a step that has not completed), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaySwarm(self, request, context):
+        """Starts a new swarm with the same flow and the same input.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SkipStep(self, request, context):
+        """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepSwarm(self, request, context):
+        """Runs what is ready in a paused run, or one named step, and pauses again. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBreakpoints(self, request, context):
+        """Replaces the breakpoints of the swarm's run; none clears them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSwarm(self, request, context):
+        """Changes limits and policies of the swarm's run; its next decision honours them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MigrateSwarm(self, request, context):
+        """Lets a paused run go on with another version of its flow, or shows whether it could. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SteerSwarms(self, request, context):
+        """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
+        Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -407,6 +559,66 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.SignalSwarm,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.SerializeToString,
+            ),
+            'AskSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmResponse.SerializeToString,
+            ),
+            'QuerySwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuerySwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmResponse.SerializeToString,
+            ),
+            'RetrySwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetrySwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmResponse.SerializeToString,
+            ),
+            'RerunSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmResponse.SerializeToString,
+            ),
+            'ForkSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmResponse.SerializeToString,
+            ),
+            'ReplaySwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaySwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.SerializeToString,
+            ),
+            'SkipStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipStep,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepResponse.SerializeToString,
+            ),
+            'StepSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmResponse.SerializeToString,
+            ),
+            'SetBreakpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBreakpoints,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsResponse.SerializeToString,
+            ),
+            'UpdateSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmResponse.SerializeToString,
+            ),
+            'MigrateSwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateSwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmResponse.SerializeToString,
+            ),
+            'SteerSwarms': grpc.unary_unary_rpc_method_handler(
+                    servicer.SteerSwarms,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -817,6 +1029,330 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/SignalSwarm',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SignalSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/AskSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.AskSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuerySwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/QuerySwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.QuerySwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetrySwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/RetrySwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RetrySwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerunSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/RerunSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RerunSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ForkSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ForkSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaySwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ReplaySwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SkipStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/SkipStep',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SkipStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/StepSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.StepSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBreakpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/SetBreakpoints',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SetBreakpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/UpdateSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateSwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/MigrateSwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.MigrateSwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerSwarms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/SteerSwarms',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.FromString,
             options,
             channel_credentials,
             insecure,

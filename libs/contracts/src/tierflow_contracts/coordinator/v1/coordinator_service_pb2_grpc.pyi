@@ -61,7 +61,7 @@ class CoordinatorServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListEventsRequest, _coordinator_service_pb2.ListEventsResponse]
     """Events of a swarm or one of its runs from the journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     PauseSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.PauseSwarmRequest, _coordinator_service_pb2.PauseSwarmResponse]
-    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Starts nothing new; running steps may finish, or are stopped (mode). Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ResumeSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ResumeSwarmRequest, _coordinator_service_pb2.ResumeSwarmResponse]
     """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CancelSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CancelSwarmRequest, _coordinator_service_pb2.CancelSwarmResponse]
@@ -72,6 +72,45 @@ class CoordinatorServiceStub:
     """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
     Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
     UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    AskSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.AskSwarmRequest, _coordinator_service_pb2.AskSwarmResponse]
+    """Sends a signal and waits for the answer that a step of the flow gives to it. Safe to repeat with the same signal_id, also after DEADLINE_EXCEEDED.
+    Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+    DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    QuerySwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.QuerySwarmRequest, _coordinator_service_pb2.QuerySwarmResponse]
+    """Reads variables, outputs, counts and expressions of the swarm's run, as of one committed moment.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    RetrySwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RetrySwarmRequest, _coordinator_service_pb2.RetrySwarmResponse]
+    """From FAILED: opens the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    RerunSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RerunSwarmRequest, _coordinator_service_pb2.RerunSwarmResponse]
+    """Starts a new swarm that keeps what completed in this one, save the named steps and all that depends on them.
+    Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ForkSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ForkSwarmRequest, _coordinator_service_pb2.ForkSwarmResponse]
+    """Starts a new swarm with the results of the named steps of this one, and nothing else of it.
+    Status: OK, INVALID_ARGUMENT (a step that has not completed), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ReplaySwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReplaySwarmRequest, _coordinator_service_pb2.ReplaySwarmResponse]
+    """Starts a new swarm with the same flow and the same input.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    SkipStep: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]
+    """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    StepSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.StepSwarmRequest, _coordinator_service_pb2.StepSwarmResponse]
+    """Runs what is ready in a paused run, or one named step, and pauses again. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SetBreakpoints: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SetBreakpointsRequest, _coordinator_service_pb2.SetBreakpointsResponse]
+    """Replaces the breakpoints of the swarm's run; none clears them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    UpdateSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateSwarmRequest, _coordinator_service_pb2.UpdateSwarmResponse]
+    """Changes limits and policies of the swarm's run; its next decision honours them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    MigrateSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.MigrateSwarmRequest, _coordinator_service_pb2.MigrateSwarmResponse]
+    """Lets a paused run go on with another version of its flow, or shows whether it could. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SteerSwarms: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SteerSwarmsRequest, _coordinator_service_pb2.SteerSwarmsResponse]
+    """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
+    Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
@@ -130,7 +169,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListEventsRequest, _coordinator_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events of a swarm or one of its runs from the journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     PauseSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.PauseSwarmRequest, _coordinator_service_pb2.PauseSwarmResponse]  # type: ignore[assignment]
-    """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    """Starts nothing new; running steps may finish, or are stopped (mode). Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ResumeSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ResumeSwarmRequest, _coordinator_service_pb2.ResumeSwarmResponse]  # type: ignore[assignment]
     """Goes on after a pause. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     CancelSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CancelSwarmRequest, _coordinator_service_pb2.CancelSwarmResponse]  # type: ignore[assignment]
@@ -141,6 +180,45 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
     Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
     UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    AskSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.AskSwarmRequest, _coordinator_service_pb2.AskSwarmResponse]  # type: ignore[assignment]
+    """Sends a signal and waits for the answer that a step of the flow gives to it. Safe to repeat with the same signal_id, also after DEADLINE_EXCEEDED.
+    Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+    DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    QuerySwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.QuerySwarmRequest, _coordinator_service_pb2.QuerySwarmResponse]  # type: ignore[assignment]
+    """Reads variables, outputs, counts and expressions of the swarm's run, as of one committed moment.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    RetrySwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RetrySwarmRequest, _coordinator_service_pb2.RetrySwarmResponse]  # type: ignore[assignment]
+    """From FAILED: opens the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    RerunSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RerunSwarmRequest, _coordinator_service_pb2.RerunSwarmResponse]  # type: ignore[assignment]
+    """Starts a new swarm that keeps what completed in this one, save the named steps and all that depends on them.
+    Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ForkSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ForkSwarmRequest, _coordinator_service_pb2.ForkSwarmResponse]  # type: ignore[assignment]
+    """Starts a new swarm with the results of the named steps of this one, and nothing else of it.
+    Status: OK, INVALID_ARGUMENT (a step that has not completed), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ReplaySwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReplaySwarmRequest, _coordinator_service_pb2.ReplaySwarmResponse]  # type: ignore[assignment]
+    """Starts a new swarm with the same flow and the same input.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    SkipStep: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]  # type: ignore[assignment]
+    """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    StepSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.StepSwarmRequest, _coordinator_service_pb2.StepSwarmResponse]  # type: ignore[assignment]
+    """Runs what is ready in a paused run, or one named step, and pauses again. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SetBreakpoints: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SetBreakpointsRequest, _coordinator_service_pb2.SetBreakpointsResponse]  # type: ignore[assignment]
+    """Replaces the breakpoints of the swarm's run; none clears them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    UpdateSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateSwarmRequest, _coordinator_service_pb2.UpdateSwarmResponse]  # type: ignore[assignment]
+    """Changes limits and policies of the swarm's run; its next decision honours them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    MigrateSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.MigrateSwarmRequest, _coordinator_service_pb2.MigrateSwarmResponse]  # type: ignore[assignment]
+    """Lets a paused run go on with another version of its flow, or shows whether it could. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    SteerSwarms: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SteerSwarmsRequest, _coordinator_service_pb2.SteerSwarmsResponse]  # type: ignore[assignment]
+    """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
+    Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
@@ -250,7 +328,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.PauseSwarmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.PauseSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.PauseSwarmResponse]]:
-        """Starts nothing new and lets running steps finish. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+        """Starts nothing new; running steps may finish, or are stopped (mode). Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def ResumeSwarm(
@@ -285,6 +363,117 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends a message to the swarm's run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
         Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED,
         UNAVAILABLE (the run is not taken yet, or nobody can be reached), UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def AskSwarm(
+        self,
+        request: _coordinator_service_pb2.AskSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.AskSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.AskSwarmResponse]]:
+        """Sends a signal and waits for the answer that a step of the flow gives to it. Safe to repeat with the same signal_id, also after DEADLINE_EXCEEDED.
+        Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+        DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def QuerySwarm(
+        self,
+        request: _coordinator_service_pb2.QuerySwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.QuerySwarmResponse, _abc.Awaitable[_coordinator_service_pb2.QuerySwarmResponse]]:
+        """Reads variables, outputs, counts and expressions of the swarm's run, as of one committed moment.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def RetrySwarm(
+        self,
+        request: _coordinator_service_pb2.RetrySwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.RetrySwarmResponse, _abc.Awaitable[_coordinator_service_pb2.RetrySwarmResponse]]:
+        """From FAILED: opens the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def RerunSwarm(
+        self,
+        request: _coordinator_service_pb2.RerunSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.RerunSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.RerunSwarmResponse]]:
+        """Starts a new swarm that keeps what completed in this one, save the named steps and all that depends on them.
+        Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkSwarm(
+        self,
+        request: _coordinator_service_pb2.ForkSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ForkSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.ForkSwarmResponse]]:
+        """Starts a new swarm with the results of the named steps of this one, and nothing else of it.
+        Status: OK, INVALID_ARGUMENT (a step that has not completed), NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplaySwarm(
+        self,
+        request: _coordinator_service_pb2.ReplaySwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ReplaySwarmResponse, _abc.Awaitable[_coordinator_service_pb2.ReplaySwarmResponse]]:
+        """Starts a new swarm with the same flow and the same input.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def SkipStep(
+        self,
+        request: _coordinator_service_pb2.SkipStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.SkipStepResponse, _abc.Awaitable[_coordinator_service_pb2.SkipStepResponse]]:
+        """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def StepSwarm(
+        self,
+        request: _coordinator_service_pb2.StepSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.StepSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.StepSwarmResponse]]:
+        """Runs what is ready in a paused run, or one named step, and pauses again. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def SetBreakpoints(
+        self,
+        request: _coordinator_service_pb2.SetBreakpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.SetBreakpointsResponse, _abc.Awaitable[_coordinator_service_pb2.SetBreakpointsResponse]]:
+        """Replaces the breakpoints of the swarm's run; none clears them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def UpdateSwarm(
+        self,
+        request: _coordinator_service_pb2.UpdateSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.UpdateSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.UpdateSwarmResponse]]:
+        """Changes limits and policies of the swarm's run; its next decision honours them. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def MigrateSwarm(
+        self,
+        request: _coordinator_service_pb2.MigrateSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.MigrateSwarmResponse, _abc.Awaitable[_coordinator_service_pb2.MigrateSwarmResponse]]:
+        """Lets a paused run go on with another version of its flow, or shows whether it could. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def SteerSwarms(
+        self,
+        request: _coordinator_service_pb2.SteerSwarmsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.SteerSwarmsResponse, _abc.Awaitable[_coordinator_service_pb2.SteerSwarmsResponse]]:
+        """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
+        Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

@@ -125,6 +125,7 @@ class FlowPlan(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef:
         """The flow: registered (name and version, or hash) or brought along (source)."""
@@ -133,15 +134,20 @@ class FlowPlan(_message.Message):
     def input(self) -> _payload_pb2.Payload:
         """The flow's input, a JSON object."""
 
+    @_builtins.property
+    def reuse(self) -> _execution_pb2.ReusedSteps:
+        """Results of another run to start with."""
+
     def __init__(
         self,
         *,
         flow: _flow_pb2.FlowRef | None = ...,
         input: _payload_pb2.Payload | None = ...,
+        reuse: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input", "reuse", b"reuse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,6 +180,15 @@ class Event(_message.Message):
     EVENT_EMITTED_FIELD_NUMBER: _builtins.int
     SIGNAL_RECEIVED_FIELD_NUMBER: _builtins.int
     PROGRESS_REPORTED_FIELD_NUMBER: _builtins.int
+    STEP_REUSED_FIELD_NUMBER: _builtins.int
+    STEP_STOPPING_FIELD_NUMBER: _builtins.int
+    STEP_INTERRUPTED_FIELD_NUMBER: _builtins.int
+    STEP_HELD_FIELD_NUMBER: _builtins.int
+    STEP_RELEASED_FIELD_NUMBER: _builtins.int
+    BREAKPOINTS_SET_FIELD_NUMBER: _builtins.int
+    RUN_UPDATED_FIELD_NUMBER: _builtins.int
+    RUN_MIGRATED_FIELD_NUMBER: _builtins.int
+    SIGNAL_ANSWERED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
     step_id: _builtins.str
@@ -286,6 +295,42 @@ class Event(_message.Message):
     def progress_reported(self) -> Global___ProgressReported:
         """A handler reported progress. Never in a journal."""
 
+    @_builtins.property
+    def step_reused(self) -> Global___StepReused:
+        """A step's result was taken over from another run."""
+
+    @_builtins.property
+    def step_stopping(self) -> Global___StepStopping:
+        """An attempt in flight was told to stop, while its run goes on."""
+
+    @_builtins.property
+    def step_interrupted(self) -> Global___StepInterrupted:
+        """An attempt was stopped, and its step may start again."""
+
+    @_builtins.property
+    def step_held(self) -> Global___StepHeld:
+        """A step waits at a breakpoint."""
+
+    @_builtins.property
+    def step_released(self) -> Global___StepReleased:
+        """A step may pass its breakpoint."""
+
+    @_builtins.property
+    def breakpoints_set(self) -> Global___BreakpointsSet:
+        """A run's breakpoints were replaced."""
+
+    @_builtins.property
+    def run_updated(self) -> Global___RunUpdated:
+        """A run's limits or policies were changed."""
+
+    @_builtins.property
+    def run_migrated(self) -> Global___RunMigrated:
+        """A run goes on with another version of its flow."""
+
+    @_builtins.property
+    def signal_answered(self) -> Global___SignalAnswered:
+        """A signal was answered."""
+
     def __init__(
         self,
         *,
@@ -317,12 +362,21 @@ class Event(_message.Message):
         event_emitted: Global___EventEmitted | None = ...,
         signal_received: Global___SignalReceived | None = ...,
         progress_reported: Global___ProgressReported | None = ...,
+        step_reused: Global___StepReused | None = ...,
+        step_stopping: Global___StepStopping | None = ...,
+        step_interrupted: Global___StepInterrupted | None = ...,
+        step_held: Global___StepHeld | None = ...,
+        step_released: Global___StepReleased | None = ...,
+        breakpoints_set: Global___BreakpointsSet | None = ...,
+        run_updated: Global___RunUpdated | None = ...,
+        run_migrated: Global___RunMigrated | None = ...,
+        signal_answered: Global___SignalAnswered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_logged", b"attempt_logged", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "seq", b"seq", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_id", b"step_id", "step_retrying", b"step_retrying", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -340,6 +394,7 @@ class SwarmCreated(_message.Message):
     ALLOCATION_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     GOAL_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     goal: _builtins.str
     """Its goal in words, where it has one."""
     @_builtins.property
@@ -362,6 +417,10 @@ class SwarmCreated(_message.Message):
     def options(self) -> _execution_pb2.ExecutionOptions:
         """Its options."""
 
+    @_builtins.property
+    def reuse(self) -> _execution_pb2.ReusedSteps:
+        """Results of another run that it starts with."""
+
     def __init__(
         self,
         *,
@@ -371,10 +430,11 @@ class SwarmCreated(_message.Message):
         allocation: _execution_pb2.ResourceAllocation | None = ...,
         options: _execution_pb2.ExecutionOptions | None = ...,
         goal: _builtins.str = ...,
+        reuse: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "goal", b"goal", "input", b"input", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "goal", b"goal", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -575,6 +635,7 @@ class RunCreated(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     ALLOCATION_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def context(self) -> _execution_pb2.ExecutionContext:
         """Its context."""
@@ -595,6 +656,10 @@ class RunCreated(_message.Message):
     def options(self) -> _execution_pb2.ExecutionOptions:
         """Its options."""
 
+    @_builtins.property
+    def reuse(self) -> _execution_pb2.ReusedSteps:
+        """Results of another run that it starts with."""
+
     def __init__(
         self,
         *,
@@ -603,10 +668,11 @@ class RunCreated(_message.Message):
         input: _payload_pb2.Payload | None = ...,
         allocation: _execution_pb2.ResourceAllocation | None = ...,
         options: _execution_pb2.ExecutionOptions | None = ...,
+        reuse: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -622,22 +688,32 @@ class RunStateChanged(_message.Message):
     TO_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    RESET_STEPS_FIELD_NUMBER: _builtins.int
     to: _state_pb2.RunState.ValueType
     """To."""
     reason: _builtins.str
     """Why."""
     actor: _builtins.str
     """Who wanted it; empty where the engine did."""
+    generation: _builtins.int
+    """The generation that begins with it; 0 where none does."""
+    @_builtins.property
+    def reset_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps that run again in the new generation. Of a map that is not among them only the items that did not complete."""
+
     def __init__(
         self,
         *,
         to: _state_pb2.RunState.ValueType = ...,
         reason: _builtins.str = ...,
         actor: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        reset_steps: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from", b"from", "reason", b"reason", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from", b"from", "generation", b"generation", "reason", b"reason", "reset_steps", b"reset_steps", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,14 +784,17 @@ class CommandReceived(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     """The command's id."""
     command: _builtins.str
-    """What: `pause`, `resume`, `cancel`, `stop`, …"""
+    """What: `pause`, `interrupt` (a pause that stops attempts), `resume`, `cancel`, `stop`, `terminate`, `retry`, `skip`, `step`, `breakpoints`, `update`, `migrate`."""
     actor: _builtins.str
     """Who."""
     reason: _builtins.str
     """Why."""
+    detail: _builtins.str
+    """What else it said, as text: a step, breakpoints, the generation that it asks for."""
     def __init__(
         self,
         *,
@@ -723,10 +802,11 @@ class CommandReceived(_message.Message):
         command: _builtins.str = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "detail", b"detail", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,16 +1031,40 @@ class StepSkipped(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    BY_HAND_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
+    by_hand: _builtins.bool
+    """Whether somebody said so: what needs the step goes on."""
+    attempt_id: _builtins.str
+    """Id of the attempt that was stopped for it; empty where none was under way."""
+    confirmed: _builtins.bool
+    """Whether nothing of the attempt is known alive."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """What stands for its output."""
+
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """What the attempt used, where that is known."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        by_hand: _builtins.bool = ...,
+        output: _payload_pb2.Payload | None = ...,
+        attempt_id: _builtins.str = ...,
+        usage: _execution_pb2.Usage | None = ...,
+        confirmed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "by_hand", b"by_hand", "confirmed", b"confirmed", "output", b"output", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1213,3 +1317,269 @@ class ProgressReported(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProgressReported: _TypeAlias = ProgressReported  # noqa: Y015
+
+@_typing.final
+class StepReused(_message.Message):
+    """StepReused says that a step's result was taken over from another run: it is COMPLETED before the run's first step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The other run."""
+    outcome: _state_pb2.Outcome.ValueType
+    """How well it did there."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """The result."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        output: _payload_pb2.Payload | None = ...,
+        outcome: _state_pb2.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "output", b"output", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepReused: _TypeAlias = StepReused  # noqa: Y015
+
+@_typing.final
+class StepStopping(_message.Message):
+    """StepStopping says that an attempt was told to stop although its run goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    THEN_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt."""
+    reason: _builtins.str
+    """Why, in a word: `PAUSE`, `SKIP`."""
+    then: _state_pb2.StepState.ValueType
+    """What the step is once the attempt has stopped."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """SKIP: what will stand for its output."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        then: _state_pb2.StepState.ValueType = ...,
+        output: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "output", b"output", "reason", b"reason", "then", b"then"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepStopping: _TypeAlias = StepStopping  # noqa: Y015
+
+@_typing.final
+class StepInterrupted(_message.Message):
+    """StepInterrupted says that an attempt was stopped and its step is READY again. The attempt does not count against the retry policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt."""
+    reason: _builtins.str
+    """Why, in a word."""
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """What the attempt used."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        usage: _execution_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepInterrupted: _TypeAlias = StepInterrupted  # noqa: Y015
+
+@_typing.final
+class StepHeld(_message.Message):
+    """StepHeld says that a step could start and waits at a breakpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepHeld: _TypeAlias = StepHeld  # noqa: Y015
+
+@_typing.final
+class StepReleased(_message.Message):
+    """StepReleased says that a step may pass its breakpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepReleased: _TypeAlias = StepReleased  # noqa: Y015
+
+@_typing.final
+class BreakpointsSet(_message.Message):
+    """BreakpointsSet says before which steps a run pauses from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKPOINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of steps, or `*`."""
+
+    def __init__(
+        self,
+        *,
+        breakpoints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakpoints", b"breakpoints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakpointsSet: _TypeAlias = BreakpointsSet  # noqa: Y015
+
+@_typing.final
+class RunUpdated(_message.Message):
+    """RunUpdated says which limits and policies a run has from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version, from 1."""
+    concurrency: _builtins.int
+    """Steps at once, in place of what the flow says; unset where the flow is to say it, 0 is not limited."""
+    @_builtins.property
+    def allocation(self) -> _execution_pb2.ResourceAllocation:
+        """Its limits."""
+
+    @_builtins.property
+    def options(self) -> _execution_pb2.ExecutionOptions:
+        """Its options."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it must be over, where there is such a moment."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what was changed."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        allocation: _execution_pb2.ResourceAllocation | None = ...,
+        options: _execution_pb2.ExecutionOptions | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        concurrency: _builtins.int | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "allocation", b"allocation", "concurrency", b"concurrency", "deadline", b"deadline", "options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "allocation", b"allocation", "changed", b"changed", "concurrency", b"concurrency", "deadline", b"deadline", "options", b"options", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
+
+Global___RunUpdated: _TypeAlias = RunUpdated  # noqa: Y015
+
+@_typing.final
+class RunMigrated(_message.Message):
+    """RunMigrated says that a run goes on with another version of its flow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOW_FIELD_NUMBER: _builtins.int
+    DEFINITION_JSON_FIELD_NUMBER: _builtins.int
+    definition_json: _builtins.str
+    """Its definition, so that the history can be read by itself."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow, by hash."""
+
+    def __init__(
+        self,
+        *,
+        flow: _flow_pb2.FlowRef | None = ...,
+        definition_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_json", b"definition_json", "flow", b"flow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunMigrated: _TypeAlias = RunMigrated  # noqa: Y015
+
+@_typing.final
+class SignalAnswered(_message.Message):
+    """SignalAnswered is the answer that a step gave to a signal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    signal_id: _builtins.str
+    """The signal."""
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        signal_id: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "signal_id", b"signal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalAnswered: _TypeAlias = SignalAnswered  # noqa: Y015

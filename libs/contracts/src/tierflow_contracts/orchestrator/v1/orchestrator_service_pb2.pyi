@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
@@ -43,6 +44,18 @@ class _RunCommandEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunCommand
     """Go on."""
     RUN_COMMAND_CANCEL: _RunCommand.ValueType  # 3
     """Stop everything now."""
+    RUN_COMMAND_RETRY: _RunCommand.ValueType  # 4
+    """From FAILED: open the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again."""
+    RUN_COMMAND_SKIP: _RunCommand.ValueType  # 5
+    """End a step that has not ended as SKIPPED, with `output` or none; what needs it goes on. An attempt in flight is stopped first."""
+    RUN_COMMAND_STEP: _RunCommand.ValueType  # 6
+    """From PAUSED: run what is ready now, or only `step_id`, and pause again."""
+    RUN_COMMAND_SET_BREAKPOINTS: _RunCommand.ValueType  # 7
+    """Replace the breakpoints by `breakpoints`; none clears them."""
+    RUN_COMMAND_UPDATE: _RunCommand.ValueType  # 8
+    """Change limits and policies as `changes` says."""
+    RUN_COMMAND_MIGRATE: _RunCommand.ValueType  # 9
+    """From PAUSED: go on with `flow`, another version of the run's flow."""
 
 class RunCommand(_RunCommand, metaclass=_RunCommandEnumTypeWrapper):
     """RunCommand is what to do to a run."""
@@ -55,7 +68,75 @@ RUN_COMMAND_RESUME: RunCommand.ValueType  # 2
 """Go on."""
 RUN_COMMAND_CANCEL: RunCommand.ValueType  # 3
 """Stop everything now."""
+RUN_COMMAND_RETRY: RunCommand.ValueType  # 4
+"""From FAILED: open the next generation. What completed is kept; what failed or was cancelled, and what depends on it, runs again."""
+RUN_COMMAND_SKIP: RunCommand.ValueType  # 5
+"""End a step that has not ended as SKIPPED, with `output` or none; what needs it goes on. An attempt in flight is stopped first."""
+RUN_COMMAND_STEP: RunCommand.ValueType  # 6
+"""From PAUSED: run what is ready now, or only `step_id`, and pause again."""
+RUN_COMMAND_SET_BREAKPOINTS: RunCommand.ValueType  # 7
+"""Replace the breakpoints by `breakpoints`; none clears them."""
+RUN_COMMAND_UPDATE: RunCommand.ValueType  # 8
+"""Change limits and policies as `changes` says."""
+RUN_COMMAND_MIGRATE: RunCommand.ValueType  # 9
+"""From PAUSED: go on with `flow`, another version of the run's flow."""
 Global___RunCommand: _TypeAlias = RunCommand  # noqa: Y015
+
+class _PauseMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PauseModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAUSE_MODE_UNSPECIFIED: _PauseMode.ValueType  # 0
+    """Inherited; FINISH."""
+    PAUSE_MODE_FINISH: _PauseMode.ValueType  # 1
+    """They may finish."""
+    PAUSE_MODE_INTERRUPT: _PauseMode.ValueType  # 2
+    """They are stopped; their steps are READY again, and the attempts do not count against the retry policy."""
+
+class PauseMode(_PauseMode, metaclass=_PauseModeEnumTypeWrapper):
+    """PauseMode says what a pause does to attempts in flight."""
+
+PAUSE_MODE_UNSPECIFIED: PauseMode.ValueType  # 0
+"""Inherited; FINISH."""
+PAUSE_MODE_FINISH: PauseMode.ValueType  # 1
+"""They may finish."""
+PAUSE_MODE_INTERRUPT: PauseMode.ValueType  # 2
+"""They are stopped; their steps are READY again, and the attempts do not count against the retry policy."""
+Global___PauseMode: _TypeAlias = PauseMode  # noqa: Y015
+
+class _RerunKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RerunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RerunKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RERUN_KIND_UNSPECIFIED: _RerunKind.ValueType  # 0
+    """Not stated."""
+    RERUN_KIND_RETRY: _RerunKind.ValueType  # 1
+    """The next generation of a run that has FAILED."""
+    RERUN_KIND_FROM_STEPS: _RerunKind.ValueType  # 2
+    """A new run that keeps what completed, save `step_ids` and all that depends on them."""
+    RERUN_KIND_FORK: _RerunKind.ValueType  # 3
+    """A new run that keeps `step_ids` and nothing else."""
+    RERUN_KIND_REPLAY: _RerunKind.ValueType  # 4
+    """A new run that keeps nothing."""
+
+class RerunKind(_RerunKind, metaclass=_RerunKindEnumTypeWrapper):
+    """RerunKind says how a run is to be executed again."""
+
+RERUN_KIND_UNSPECIFIED: RerunKind.ValueType  # 0
+"""Not stated."""
+RERUN_KIND_RETRY: RerunKind.ValueType  # 1
+"""The next generation of a run that has FAILED."""
+RERUN_KIND_FROM_STEPS: RerunKind.ValueType  # 2
+"""A new run that keeps what completed, save `step_ids` and all that depends on them."""
+RERUN_KIND_FORK: RerunKind.ValueType  # 3
+"""A new run that keeps `step_ids` and nothing else."""
+RERUN_KIND_REPLAY: RerunKind.ValueType  # 4
+"""A new run that keeps nothing."""
+Global___RerunKind: _TypeAlias = RerunKind  # noqa: Y015
 
 @_typing.final
 class ExecuteRunsRequest(_message.Message):
@@ -692,6 +773,71 @@ class AttemptLog(_message.Message):
 Global___AttemptLog: _TypeAlias = AttemptLog  # noqa: Y015
 
 @_typing.final
+class RunChanges(_message.Message):
+    """RunChanges changes limits and policies. Unset fields stay as they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    CONCURRENT_STEPS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    FAILURE_POLICY_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    concurrency: _builtins.int
+    """Steps at once; takes the place of what the flow says. 0 is not limited."""
+    concurrent_steps: _builtins.int
+    """The allocation's steps at once; 0 is not limited."""
+    steps: _builtins.int
+    """The allocation's attempts in all; 0 is not limited."""
+    failure_policy: _execution_pb2.FailurePolicy.ValueType
+    """What a failed step does to the run, from now on."""
+    expected_version: _builtins.int
+    """If set: refused where the version is another by now."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it must be over."""
+
+    @_builtins.property
+    def retry(self) -> _execution_pb2.RetryPolicy:
+        """When failed attempts are tried again, where a step does not say so itself. Unset fields come from the policy as it is."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: _builtins.int | None = ...,
+        concurrent_steps: _builtins.int | None = ...,
+        steps: _builtins.int | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        failure_policy: _execution_pb2.FailurePolicy.ValueType = ...,
+        retry: _execution_pb2.RetryPolicy | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_expected_version", b"_expected_version", "_steps", b"_steps", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "deadline", b"deadline", "expected_version", b"expected_version", "retry", b"retry", "steps", b"steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_expected_version", b"_expected_version", "_steps", b"_steps", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "deadline", b"deadline", "expected_version", b"expected_version", "failure_policy", b"failure_policy", "retry", b"retry", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
+    _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
+    _WhichOneofReturnType__concurrent_steps: _TypeAlias = _typing.Literal["concurrent_steps"]  # noqa: Y015
+    _WhichOneofArgType__concurrent_steps: _TypeAlias = _typing.Literal["_concurrent_steps", b"_concurrent_steps"]  # noqa: Y015
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_steps) -> _WhichOneofReturnType__concurrent_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+
+Global___RunChanges: _TypeAlias = RunChanges  # noqa: Y015
+
+@_typing.final
 class CommandRunRequest(_message.Message):
     """CommandRunRequest tells a run what to do."""
 
@@ -702,6 +848,14 @@ class CommandRunRequest(_message.Message):
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    PAUSE_MODE_FIELD_NUMBER: _builtins.int
+    BREAKPOINTS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     command: Global___RunCommand.ValueType
@@ -712,6 +866,30 @@ class CommandRunRequest(_message.Message):
     """Why; kept in the history."""
     actor: _builtins.str
     """Who wants it; set by Tier 1 from the credential."""
+    step_id: _builtins.str
+    """SKIP: the step. STEP: only this step."""
+    pause_mode: Global___PauseMode.ValueType
+    """PAUSE: what happens to attempts in flight."""
+    generation: _builtins.int
+    """RETRY: the generation to open, where the caller counts them: asked for again it is opened once. 0 is the next one."""
+    validate_only: _builtins.bool
+    """MIGRATE: check, and show the difference; change nothing."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """SKIP: what stands for the step's output; inline, at most 64 KiB."""
+
+    @_builtins.property
+    def breakpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SET_BREAKPOINTS: ids of steps, or `*`."""
+
+    @_builtins.property
+    def changes(self) -> Global___RunChanges:
+        """UPDATE: what to change."""
+
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """MIGRATE: the other version."""
+
     def __init__(
         self,
         *,
@@ -720,10 +898,18 @@ class CommandRunRequest(_message.Message):
         command_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         actor: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        output: _payload_pb2.Payload | None = ...,
+        pause_mode: Global___PauseMode.ValueType = ...,
+        breakpoints: _abc.Iterable[_builtins.str] | None = ...,
+        changes: Global___RunChanges | None = ...,
+        flow: _flow_pb2.FlowRef | None = ...,
+        generation: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "flow", b"flow", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "breakpoints", b"breakpoints", "changes", b"changes", "command", b"command", "command_id", b"command_id", "flow", b"flow", "generation", b"generation", "output", b"output", "pause_mode", b"pause_mode", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -740,6 +926,9 @@ class CommandRunResponse(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     command_id: _builtins.str
@@ -748,9 +937,17 @@ class CommandRunResponse(_message.Message):
     """Whether it changed anything. False on an ended run, or where the run is already in that state."""
     state: _state_pb2.RunState.ValueType
     """The run's state after it."""
+    version: _builtins.int
+    """Version of the run's limits and policies after it."""
+    generation: _builtins.int
+    """The run's generation after it."""
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why it was not applied, where that is an error."""
+
+    @_builtins.property
+    def difference(self) -> Global___FlowDifference:
+        """MIGRATE: what differs."""
 
     def __init__(
         self,
@@ -760,14 +957,485 @@ class CommandRunResponse(_message.Message):
         applied: _builtins.bool = ...,
         state: _state_pb2.RunState.ValueType = ...,
         failure: _failure_pb2.Failure | None = ...,
+        version: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        difference: Global___FlowDifference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "command_id", b"command_id", "failure", b"failure", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "command_id", b"command_id", "difference", b"difference", "failure", b"failure", "generation", b"generation", "run_id", b"run_id", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommandRunResponse: _TypeAlias = CommandRunResponse  # noqa: Y015
+
+@_typing.final
+class FlowDifference(_message.Message):
+    """FlowDifference says how another version of a flow differs from the one that a run has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_HASH_FIELD_NUMBER: _builtins.int
+    TO_HASH_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    from_hash: _builtins.str
+    """Hash of the flow before."""
+    to_hash: _builtins.str
+    """Hash of the flow after."""
+    from_version: _builtins.str
+    """Version before."""
+    to_version: _builtins.str
+    """Version after."""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps that are new."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps that are gone."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps that are defined otherwise."""
+
+    def __init__(
+        self,
+        *,
+        from_hash: _builtins.str = ...,
+        to_hash: _builtins.str = ...,
+        from_version: _builtins.str = ...,
+        to_version: _builtins.str = ...,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "from_hash", b"from_hash", "from_version", b"from_version", "removed", b"removed", "to_hash", b"to_hash", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowDifference: _TypeAlias = FlowDifference  # noqa: Y015
+
+@_typing.final
+class PlanRerunRequest(_message.Message):
+    """PlanRerunRequest asks what executing a run again would mean."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    kind: Global___RerunKind.ValueType
+    """How."""
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """FROM_STEPS: from which steps. FORK: which steps to keep."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        kind: Global___RerunKind.ValueType = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRerunRequest: _TypeAlias = PlanRerunRequest  # noqa: Y015
+
+@_typing.final
+class PlanRerunResponse(_message.Message):
+    """PlanRerunResponse is the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___RerunPlan:
+        """The plan."""
+
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """The flow that the run has now, by hash."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___RerunPlan | None = ...,
+        flow: _flow_pb2.FlowRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRerunResponse: _TypeAlias = PlanRerunResponse  # noqa: Y015
+
+@_typing.final
+class RerunPlan(_message.Message):
+    """RerunPlan says what is executed again, what is reused, and what that used the last time: an estimate from what was recorded, not a promise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTED_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """Attempts of the executed steps, the last time."""
+    @_builtins.property
+    def executed(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStep]:
+        """Every step that is executed again, in the flow's order."""
+
+    @_builtins.property
+    def reused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps whose results are kept."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """The longest way through the executed steps, as long as they took the last time."""
+
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """What the executed steps used, the last time."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Executed steps of which nothing is recorded: they never ran, and are not part of the estimate."""
+
+    def __init__(
+        self,
+        *,
+        executed: _abc.Iterable[Global___PlannedStep] | None = ...,
+        reused: _abc.Iterable[_builtins.str] | None = ...,
+        attempts: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        usage: _execution_pb2.Usage | None = ...,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "executed", b"executed", "reused", b"reused", "unknown", b"unknown", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunPlan: _TypeAlias = RerunPlan  # noqa: Y015
+
+@_typing.final
+class PlannedStep(_message.Message):
+    """PlannedStep is a step that is executed again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    reason: _builtins.str
+    """Why: `FAILED`, `CANCELLED`, `SKIPPED`, `CHOSEN`, `NOT KEPT`, `NOT EXECUTED`, or `needs <step>`."""
+    attempts: _builtins.int
+    """Attempts the last time, items of maps included; 0 where it never ran."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took the last time."""
+
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """What it used the last time."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        usage: _execution_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "reason", b"reason", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedStep: _TypeAlias = PlannedStep  # noqa: Y015
+
+@_typing.final
+class QueryRunRequest(_message.Message):
+    """QueryRunRequest asks for a run's state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExpressionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    STEP_IDS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    @_builtins.property
+    def expressions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Expressions of the flow language to evaluate, by any name: `steps.fetch.output.title`. At most 32."""
+
+    @_builtins.property
+    def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only outputs of these steps; empty gives those of all ended steps that are not items."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        expressions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        step_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expressions", b"expressions", "run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRunRequest: _TypeAlias = QueryRunRequest  # noqa: Y015
+
+@_typing.final
+class QueryRunResponse(_message.Message):
+    """QueryRunResponse shows a run's state. Everything in it is of one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _payload_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _payload_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _payload_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _payload_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ErrorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    VARS_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    state: _state_pb2.RunState.ValueType
+    """The run's state."""
+    seq: _builtins.int
+    """Sequence number of its latest event."""
+    generation: _builtins.int
+    """Its generation."""
+    @_builtins.property
+    def vars(self) -> _payload_pb2.Payload:
+        """The flow's variables, a JSON object."""
+
+    @_builtins.property
+    def input(self) -> _payload_pb2.Payload:
+        """The run's input."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
+        """Outputs by step."""
+
+    @_builtins.property
+    def counts(self) -> _run_pb2.StepCounts:
+        """Steps by state."""
+
+    @_builtins.property
+    def values(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
+        """Values of the expressions, by name."""
+
+    @_builtins.property
+    def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Why an expression has no value, by name."""
+
+    def __init__(
+        self,
+        *,
+        state: _state_pb2.RunState.ValueType = ...,
+        seq: _builtins.int = ...,
+        vars: _payload_pb2.Payload | None = ...,
+        input: _payload_pb2.Payload | None = ...,
+        outputs: _abc.Mapping[_builtins.str, _payload_pb2.Payload] | None = ...,
+        counts: _run_pb2.StepCounts | None = ...,
+        values: _abc.Mapping[_builtins.str, _payload_pb2.Payload] | None = ...,
+        errors: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "input", b"input", "vars", b"vars"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "errors", b"errors", "generation", b"generation", "input", b"input", "outputs", b"outputs", "seq", b"seq", "state", b"state", "values", b"values", "vars", b"vars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRunResponse: _TypeAlias = QueryRunResponse  # noqa: Y015
+
+@_typing.final
+class AskRunRequest(_message.Message):
+    """AskRunRequest sends a signal that is to be answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    name: _builtins.str
+    """The signal's name."""
+    signal_id: _builtins.str
+    """Id of the signal; empty lets the server choose one."""
+    actor: _builtins.str
+    """Who asks; set by Tier 1 from the credential."""
+    @_builtins.property
+    def payload(self) -> _payload_pb2.Payload:
+        """What it says, at most 64 KiB and inline; null where absent."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest wait, at most 10 minutes; unset is 30 s."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload: _payload_pb2.Payload | None = ...,
+        signal_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "name", b"name", "payload", b"payload", "run_id", b"run_id", "signal_id", b"signal_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskRunRequest: _TypeAlias = AskRunRequest  # noqa: Y015
+
+@_typing.final
+class AskRunResponse(_message.Message):
+    """AskRunResponse is the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    signal_id: _builtins.str
+    """The signal's id."""
+    step_id: _builtins.str
+    """The step that answered."""
+    @_builtins.property
+    def answer(self) -> _payload_pb2.Payload:
+        """What was answered."""
+
+    def __init__(
+        self,
+        *,
+        answer: _payload_pb2.Payload | None = ...,
+        signal_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "signal_id", b"signal_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskRunResponse: _TypeAlias = AskRunResponse  # noqa: Y015
 
 @_typing.final
 class SignalRunRequest(_message.Message):

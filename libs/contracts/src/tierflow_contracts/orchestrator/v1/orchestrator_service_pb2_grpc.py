@@ -81,6 +81,21 @@ class OrchestratorServiceStub(object):
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.FromString,
                 _registered_method=True)
+        self.PlanRerun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/PlanRerun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunResponse.FromString,
+                _registered_method=True)
+        self.QueryRun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/QueryRun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunResponse.FromString,
+                _registered_method=True)
+        self.AskRun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/AskRun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.FromString,
+                _registered_method=True)
         self.ListRunEvents = channel.unary_unary(
                 '/tierflow.orchestrator.v1.OrchestratorService/ListRunEvents',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
@@ -159,7 +174,9 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CommandRun(self, request, context):
-        """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """Steers a run: see RunCommand. Idempotent by command_id.
+        Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the run or step is in a state in which that cannot be), UNAVAILABLE,
+        UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +185,30 @@ class OrchestratorServiceServicer(object):
     def SignalRun(self, request, context):
         """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
         Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRerun(self, request, context):
+        """Says what executing a run again would execute and reuse, and what it may cost; changes nothing.
+        Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION (a retry of a run that has not failed), UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryRun(self, request, context):
+        """Reads a run's state as its expressions see it, as committed. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskRun(self, request, context):
+        """Sends a signal and waits for the answer that a step of the flow gives to it. The same signal_id asks once, however often it is called; over restarts too.
+        Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+        DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +290,21 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.SignalRun,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.SerializeToString,
+            ),
+            'PlanRerun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRerun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunResponse.SerializeToString,
+            ),
+            'QueryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryRun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunResponse.SerializeToString,
+            ),
+            'AskRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskRun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.SerializeToString,
             ),
             'ListRunEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunEvents,
@@ -515,6 +571,87 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/SignalRun',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SignalRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRerun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/PlanRerun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PlanRerunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/QueryRun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.QueryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/AskRun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,10 +53,24 @@ class OrchestratorServiceStub:
     ListLogs: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListLogsRequest, _orchestrator_service_pb2.ListLogsResponse]
     """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]
-    """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Steers a run: see RunCommand. Idempotent by command_id.
+    Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the run or step is in a state in which that cannot be), UNAVAILABLE,
+    UNAUTHENTICATED.
+    """
     SignalRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SignalRunRequest, _orchestrator_service_pb2.SignalRunResponse]
     """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
     Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    PlanRerun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PlanRerunRequest, _orchestrator_service_pb2.PlanRerunResponse]
+    """Says what executing a run again would execute and reuse, and what it may cost; changes nothing.
+    Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION (a retry of a run that has not failed), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    QueryRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.QueryRunRequest, _orchestrator_service_pb2.QueryRunResponse]
+    """Reads a run's state as its expressions see it, as committed. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    AskRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.AskRunRequest, _orchestrator_service_pb2.AskRunResponse]
+    """Sends a signal and waits for the answer that a step of the flow gives to it. The same signal_id asks once, however often it is called; over restarts too.
+    Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+    DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
@@ -93,10 +107,24 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     ListLogs: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListLogsRequest, _orchestrator_service_pb2.ListLogsResponse]  # type: ignore[assignment]
     """Log lines of a run's attempts. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CommandRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CommandRunRequest, _orchestrator_service_pb2.CommandRunResponse]  # type: ignore[assignment]
-    """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    """Steers a run: see RunCommand. Idempotent by command_id.
+    Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the run or step is in a state in which that cannot be), UNAVAILABLE,
+    UNAUTHENTICATED.
+    """
     SignalRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SignalRunRequest, _orchestrator_service_pb2.SignalRunResponse]  # type: ignore[assignment]
     """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
     Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    PlanRerun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PlanRerunRequest, _orchestrator_service_pb2.PlanRerunResponse]  # type: ignore[assignment]
+    """Says what executing a run again would execute and reuse, and what it may cost; changes nothing.
+    Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION (a retry of a run that has not failed), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    QueryRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.QueryRunRequest, _orchestrator_service_pb2.QueryRunResponse]  # type: ignore[assignment]
+    """Reads a run's state as its expressions see it, as committed. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    AskRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.AskRunRequest, _orchestrator_service_pb2.AskRunResponse]  # type: ignore[assignment]
+    """Sends a signal and waits for the answer that a step of the flow gives to it. The same signal_id asks once, however often it is called; over restarts too.
+    Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+    DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
@@ -178,7 +206,10 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.CommandRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.CommandRunResponse, _abc.Awaitable[_orchestrator_service_pb2.CommandRunResponse]]:
-        """Pauses, resumes or cancels a run. Idempotent by command_id. Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+        """Steers a run: see RunCommand. Idempotent by command_id.
+        Status: OK (applied or not: see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the run or step is in a state in which that cannot be), UNAVAILABLE,
+        UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def SignalRun(
@@ -188,6 +219,35 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orchestrator_service_pb2.SignalRunResponse, _abc.Awaitable[_orchestrator_service_pb2.SignalRunResponse]]:
         """Sends a message to a run, for a step that waits for it or is going to. Idempotent by signal_id; kept until a step takes it.
         Status: OK (see applied and state), INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanRerun(
+        self,
+        request: _orchestrator_service_pb2.PlanRerunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.PlanRerunResponse, _abc.Awaitable[_orchestrator_service_pb2.PlanRerunResponse]]:
+        """Says what executing a run again would execute and reuse, and what it may cost; changes nothing.
+        Status: OK, INVALID_ARGUMENT (no such step), NOT_FOUND, FAILED_PRECONDITION (a retry of a run that has not failed), UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryRun(
+        self,
+        request: _orchestrator_service_pb2.QueryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.QueryRunResponse, _abc.Awaitable[_orchestrator_service_pb2.QueryRunResponse]]:
+        """Reads a run's state as its expressions see it, as committed. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def AskRun(
+        self,
+        request: _orchestrator_service_pb2.AskRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.AskRunResponse, _abc.Awaitable[_orchestrator_service_pb2.AskRunResponse]]:
+        """Sends a signal and waits for the answer that a step of the flow gives to it. The same signal_id asks once, however often it is called; over restarts too.
+        Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
+        DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
@@ -24,6 +25,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AttemptReceiptState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptReceiptStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptReceiptState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_RECEIPT_STATE_UNSPECIFIED: _AttemptReceiptState.ValueType  # 0
+    """Not stated."""
+    ATTEMPT_RECEIPT_STATE_OPEN: _AttemptReceiptState.ValueType  # 1
+    """It was told; nothing has come back."""
+    ATTEMPT_RECEIPT_STATE_CONFIRMED: _AttemptReceiptState.ValueType  # 2
+    """Its executor has confirmed that nothing of it is alive."""
+    ATTEMPT_RECEIPT_STATE_UNCONFIRMED: _AttemptReceiptState.ValueType  # 3
+    """It may still be alive."""
+    ATTEMPT_RECEIPT_STATE_ENDED: _AttemptReceiptState.ValueType  # 4
+    """It came to its own end, well or not, before it could be stopped."""
+
+class AttemptReceiptState(_AttemptReceiptState, metaclass=_AttemptReceiptStateEnumTypeWrapper):
+    """AttemptReceiptState says what is known of an attempt that was told to stop."""
+
+ATTEMPT_RECEIPT_STATE_UNSPECIFIED: AttemptReceiptState.ValueType  # 0
+"""Not stated."""
+ATTEMPT_RECEIPT_STATE_OPEN: AttemptReceiptState.ValueType  # 1
+"""It was told; nothing has come back."""
+ATTEMPT_RECEIPT_STATE_CONFIRMED: AttemptReceiptState.ValueType  # 2
+"""Its executor has confirmed that nothing of it is alive."""
+ATTEMPT_RECEIPT_STATE_UNCONFIRMED: AttemptReceiptState.ValueType  # 3
+"""It may still be alive."""
+ATTEMPT_RECEIPT_STATE_ENDED: AttemptReceiptState.ValueType  # 4
+"""It came to its own end, well or not, before it could be stopped."""
+Global___AttemptReceiptState: _TypeAlias = AttemptReceiptState  # noqa: Y015
 
 @_typing.final
 class RunExecutionRequest(_message.Message):
@@ -75,6 +108,7 @@ class RunInput(_message.Message):
 
     FLOW_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef:
         """The flow."""
@@ -83,15 +117,20 @@ class RunInput(_message.Message):
     def input(self) -> _payload_pb2.Payload:
         """The flow's input, a JSON object."""
 
+    @_builtins.property
+    def reuse(self) -> _execution_pb2.ReusedSteps:
+        """Results of another run to start with."""
+
     def __init__(
         self,
         *,
         flow: _flow_pb2.FlowRef | None = ...,
         input: _payload_pb2.Payload | None = ...,
+        reuse: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input", "reuse", b"reuse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +224,13 @@ class Run(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    BREAKPOINTS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
     state: _state_pb2.RunState.ValueType
     """The stored state."""
     reason: _builtins.str
@@ -203,6 +249,8 @@ class Run(_message.Message):
     """Sequence number of its latest event."""
     owner: _builtins.str
     """The instance that owns it; empty where it is parked or ended."""
+    version: _builtins.int
+    """Version of its limits and policies, from 0; each update raises it by one."""
     @_builtins.property
     def context(self) -> _execution_pb2.ExecutionContext:
         """Who, where, which trace."""
@@ -247,6 +295,30 @@ class Run(_message.Message):
     def counts(self) -> Global___StepCounts:
         """Steps by state."""
 
+    @_builtins.property
+    def allocation(self) -> _execution_pb2.ResourceAllocation:
+        """Its limits as they are now."""
+
+    @_builtins.property
+    def options(self) -> _execution_pb2.ExecutionOptions:
+        """Its options as they are now."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it must be over, where there is such a moment."""
+
+    @_builtins.property
+    def breakpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps before which it pauses; `*` is every step."""
+
+    @_builtins.property
+    def stop(self) -> Global___StopReceipt:
+        """What became of the attempts that were in flight when it was last told to stop."""
+
+    @_builtins.property
+    def reuse(self) -> _execution_pb2.ReusedSteps:
+        """The run whose results it started with, where there was one."""
+
     def __init__(
         self,
         *,
@@ -270,14 +342,105 @@ class Run(_message.Message):
         counts: Global___StepCounts | None = ...,
         seq: _builtins.int = ...,
         owner: _builtins.str = ...,
+        version: _builtins.int = ...,
+        allocation: _execution_pb2.ResourceAllocation | None = ...,
+        options: _execution_pb2.ExecutionOptions | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        breakpoints: _abc.Iterable[_builtins.str] | None = ...,
+        stop: Global___StopReceipt | None = ...,
+        reuse: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "counts", b"counts", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "output", b"output", "started_at", b"started_at", "usage", b"usage", "wake_at", b"wake_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "options", b"options", "output", b"output", "reuse", b"reuse", "started_at", b"started_at", "stop", b"stop", "usage", b"usage", "wake_at", b"wake_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "counts", b"counts", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_hash", b"flow_hash", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "outcome", b"outcome", "output", b"output", "owner", b"owner", "percent", b"percent", "reason", b"reason", "seq", b"seq", "started_at", b"started_at", "state", b"state", "usage", b"usage", "wake_at", b"wake_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "breakpoints", b"breakpoints", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_hash", b"flow_hash", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "options", b"options", "outcome", b"outcome", "output", b"output", "owner", b"owner", "percent", b"percent", "reason", b"reason", "reuse", b"reuse", "seq", b"seq", "started_at", b"started_at", "state", b"state", "stop", b"stop", "usage", b"usage", "version", b"version", "wake_at", b"wake_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class StopReceipt(_message.Message):
+    """StopReceipt says what became of what was in flight when a run was told to stop, and what was spent since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SPENT_SINCE_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why."""
+    actor: _builtins.str
+    """Who wanted it; empty where the engine did."""
+    open: _builtins.int
+    """Attempts of which neither a receipt nor a result has come."""
+    @_builtins.property
+    def asked_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was told."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptReceipt]:
+        """Each attempt that was in flight then."""
+
+    @_builtins.property
+    def spent_since(self) -> _execution_pb2.Usage:
+        """What was booked since then: also what those attempts had used before it, as far as it was not known by then."""
+
+    def __init__(
+        self,
+        *,
+        asked_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___AttemptReceipt] | None = ...,
+        spent_since: _execution_pb2.Usage | None = ...,
+        open: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "spent_since", b"spent_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "asked_at", b"asked_at", "attempts", b"attempts", "open", b"open", "reason", b"reason", "spent_since", b"spent_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopReceipt: _TypeAlias = StopReceipt  # noqa: Y015
+
+@_typing.final
+class AttemptReceipt(_message.Message):
+    """AttemptReceipt is the receipt of one attempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    attempt_id: _builtins.str
+    """The attempt."""
+    state: Global___AttemptReceiptState.ValueType
+    """What is known of it."""
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """What it used, as far as that is known."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        state: Global___AttemptReceiptState.ValueType = ...,
+        usage: _execution_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptReceipt: _TypeAlias = AttemptReceipt  # noqa: Y015
 
 @_typing.final
 class StepCounts(_message.Message):
@@ -349,6 +512,8 @@ class Step(_message.Message):
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
     NEEDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    REUSED_FROM_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its run."""
     step_id: _builtins.str
@@ -365,6 +530,10 @@ class Step(_message.Message):
     """The number of attempts started."""
     executor_id: _builtins.str
     """The executor of its last attempt."""
+    held: _builtins.bool
+    """Whether it waits at a breakpoint."""
+    reused_from: _builtins.str
+    """The run from which its result was taken over, where it was not executed here."""
     @_builtins.property
     def input(self) -> _payload_pb2.Payload:
         """Its resolved input."""
@@ -426,10 +595,12 @@ class Step(_message.Message):
         executor_id: _builtins.str = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         needs: _abc.Iterable[_builtins.str] | None = ...,
+        held: _builtins.bool = ...,
+        reused_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "reason", b"reason", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "held", b"held", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "reason", b"reason", "reused_from", b"reused_from", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
