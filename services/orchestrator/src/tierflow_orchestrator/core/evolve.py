@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappush
 from typing import Any
 
-from tierflow_runtime.values import NO_USAGE, BlobRef, Micros, Usage
+from tierflow_runtime.values import BlobRef, Micros
 
 from tierflow_orchestrator.core import branches, events
 from tierflow_orchestrator.core.failures import is_loss
+from tierflow_orchestrator.core.moves import book, end_step, make_ready, move
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import RUN, STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -66,7 +66,7 @@ def _open(run: Run) -> None:
     run.open_steps = len(flow.steps)
     run.counts_by_state[STEP.initial] += run.open_steps
     for step_id in flow.roots:
-        _ready(run, run.steps[step_id])
+        make_ready(run, run.steps[step_id])
 
 
 def _release_asked(run: Run) -> None:
@@ -131,75 +131,16 @@ def _signalled(run: Run, event: events.SignalReceived, time: Micros) -> None:
 # Steps.
 
 
-def _move(run: Run, step: Step, to: str) -> None:
-    from_ = step.state
-    if to not in STEP.table[from_]:
-        raise IllegalTransition(STEP.name, step.id, from_, to)
-    run.counts_by_state[from_] -= 1
-    run.counts_by_state[to] += 1
-    step.state = to
-
-
-def _ready(run: Run, step: Step) -> None:
-    """Everything the step needs has ended. Whether it is needed itself is looked at before the decision is over."""
-    _move(run, step, "READY")
-    spec = run.spec(step)
-    if step.handler:
-        run.ready.setdefault(step.handler, deque()).append(step.id)
-    if step.blocked_by or spec.condition is not None or spec.chosen_by or not step.handler:
-        run.undecided.append(step.id)
-
-
-def _end(run: Run, step: Step, state: str, time: Micros) -> None:
-    """A step ends: whatever waits for it counts it in."""
-    _move(run, step, state)
-    step.ended_at = time
-    step.next_attempt_at = None
-    run.live.pop(step.id, None)
-    run.waits.pop(step.id, None)
-    if step.asked:
-        step.asked = False
-        del run.asked[step.id]
-    run.due.discard(step.id)
-    if step.index >= 0:
-        branches.count_in(run, step)
-        return
-    run.open_steps -= 1
-    run.top_ended += 1
-    good = state == "COMPLETED" or step.tolerated
-    failing = not good and (state == "FAILED" or (state == "SKIPPED" and step.failing))
-    _count_in(run, step, good, failing)
-
-
-def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
-    """What needs an ended step has one need less; where none is left, it is READY."""
-    for other_id in run.definition().dependants.get(step.id, ()):
-        other = run.steps[other_id]
-        other.waiting -= 1
-        if not good and not other.blocked_by:
-            other.blocked_by = step.id
-        other.failing = other.failing or failing
-        if not other.waiting and other.state == "PENDING":
-            _ready(run, other)
-
-
-def _book(run: Run, step: Step, usage: Usage) -> None:
-    if usage is NO_USAGE or usage == NO_USAGE:
-        return
-    run.usage = run.usage.plus(usage)
-    step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
-
-
 def _expanded(run: Run, event: events.ItemsExpanded, time: Micros) -> None:
     step = run.steps[event.step_id]
-    _move(run, step, "RUNNING")
+    move(run, step, "RUNNING")
     step.scheduled_at = step.started_at = time
     branches.expand(run, step, event.count)
 
 
 def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
     step = run.steps[event.step_id]
-    _move(run, step, "SCHEDULED")
+    move(run, step, "SCHEDULED")
     step.attempt, step.epoch, step.attempt_id = event.attempt, event.epoch, event.attempt_id
     step.executor_id, step.input = event.executor_id, event.input
     step.next_attempt_at = None
@@ -218,13 +159,13 @@ def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
 
 def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
     step = run.steps[event.step_id]
-    _move(run, step, "RUNNING")
+    move(run, step, "RUNNING")
     step.started_at = event.started_at
 
 
 def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
     step = run.steps[event.step_id]
-    _move(run, step, "RUNNING")
+    move(run, step, "RUNNING")
     step.scheduled_at = step.started_at = time
     step.reason, step.wakes_at = event.reason, event.until
     if run.started_at is None:
@@ -237,7 +178,7 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
     step.output, step.outcome = event.output, event.outcome
     if run.signals and not step.handler:
         run.take_signal(run.spec(step).settings.get("signal", ""))
-    _book(run, step, event.usage)
+    book(run, step, event.usage)
     if isinstance(event.output, BlobRef):
         run.note_large(step.of, event.output)
         if run.unloaded is not None and run.looks_into(step.of):
@@ -246,14 +187,14 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
         run.degraded = True
     elif event.outcome == "PARTIAL":
         run.partial = True
-    _end(run, step, "COMPLETED", time)
+    end_step(run, step, "COMPLETED", time)
 
 
 def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
     step = run.steps[event.step_id]
-    _move(run, step, "BACKOFF")
+    move(run, step, "BACKOFF")
     step.failure, step.next_attempt_at = event.failure, event.next_attempt_at
-    _book(run, step, event.usage)
+    book(run, step, event.usage)
     run.live.pop(step.id, None)
     if is_loss(event.failure):
         step.unbooked = (*step.unbooked, step.epoch)
@@ -273,37 +214,37 @@ def on_lost(run: Run, step: Step) -> str:
 def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.failure, step.tolerated, step.outcome = event.failure, event.tolerated, "FAILURE"
-    _book(run, step, event.usage)
+    book(run, step, event.usage)
     if event.attempt_id and is_loss(event.failure):
         step.unbooked = (*step.unbooked, step.epoch)
     if event.tolerated:
         run.partial = True
     elif not step.is_item and not run.failed_step:
         run.failed_step = step.id
-    _end(run, step, "FAILED", time)
+    end_step(run, step, "FAILED", time)
 
 
 def _skipped(run: Run, event: events.StepSkipped, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.reason = event.reason
-    _end(run, step, "SKIPPED", time)
+    end_step(run, step, "SKIPPED", time)
 
 
 def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.reason, step.outcome = event.reason, "CANCELLED"
-    _book(run, step, event.usage)
+    book(run, step, event.usage)
     if not event.confirmed:
         step.unbooked = (*step.unbooked, step.epoch)
         run.unconfirmed[event.attempt_id] = None
-    _end(run, step, "CANCELLED", time)
+    end_step(run, step, "CANCELLED", time)
 
 
 def _late(run: Run, event: events.LateResult, time: Micros) -> None:
     step = run.steps[event.step_id]
     epoch = int(event.attempt_id.rpartition("/")[2])
     step.unbooked = tuple(other for other in step.unbooked if other != epoch)
-    _book(run, step, event.usage)
+    book(run, step, event.usage)
 
 
 def _emitted(run: Run, event: events.EventEmitted, time: Micros) -> None:

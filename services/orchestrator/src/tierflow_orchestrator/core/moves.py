@@ -1,0 +1,73 @@
+"""The moves of steps: what every event that moves one has in common. Only `evolve` and what belongs to it uses them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tierflow_runtime.values import NO_USAGE, Micros, Usage
+
+from tierflow_orchestrator.core import branches
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.states import STEP, IllegalTransition
+from tierflow_orchestrator.core.step import Step
+
+
+def move(run: Run, step: Step, to: str) -> None:
+    """A step goes to another state. Raises `IllegalTransition` where the table does not have the move."""
+    from_ = step.state
+    if to not in STEP.table[from_]:
+        raise IllegalTransition(STEP.name, step.id, from_, to)
+    run.counts_by_state[from_] -= 1
+    run.counts_by_state[to] += 1
+    step.state = to
+
+
+def make_ready(run: Run, step: Step) -> None:
+    """Everything the step needs has ended. Whether it is needed itself is looked at before the decision is over."""
+    move(run, step, "READY")
+    spec = run.spec(step)
+    if step.handler:
+        run.ready.setdefault(step.handler, deque()).append(step.id)
+    if step.blocked_by or spec.condition is not None or spec.chosen_by or not step.handler:
+        run.undecided.append(step.id)
+
+
+def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
+    """A step ends: whatever waits for it counts it in."""
+    move(run, step, state)
+    step.ended_at = time
+    step.next_attempt_at = None
+    run.live.pop(step.id, None)
+    run.waits.pop(step.id, None)
+    if step.asked:
+        step.asked = False
+        del run.asked[step.id]
+    run.due.discard(step.id)
+    if step.index >= 0:
+        branches.count_in(run, step)
+        return
+    run.open_steps -= 1
+    run.top_ended += 1
+    good = state == "COMPLETED" or step.tolerated
+    failing = not good and (state == "FAILED" or (state == "SKIPPED" and step.failing))
+    _count_in(run, step, good, failing)
+
+
+def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
+    """What needs an ended step has one need less; where none is left, it is READY."""
+    for other_id in run.definition().dependants.get(step.id, ()):
+        other = run.steps[other_id]
+        other.waiting -= 1
+        if not good and not other.blocked_by:
+            other.blocked_by = step.id
+        other.failing = other.failing or failing
+        if not other.waiting and other.state == "PENDING":
+            make_ready(run, other)
+
+
+def book(run: Run, step: Step, usage: Usage) -> None:
+    """What an attempt used goes onto the bill of its step and its run."""
+    if usage is NO_USAGE or usage == NO_USAGE:
+        return
+    run.usage = run.usage.plus(usage)
+    step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
