@@ -147,6 +147,7 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "step_failed": lambda m: f"{text.state('FAILED')}: {m.failure.message}" + (" (tolerated)" if m.tolerated else ""),
     "step_skipped": lambda m: f"SKIPPED: {m.reason}",
     "step_cancelled": lambda m: f"{text.state('CANCELLED')}: {m.reason}",
+    "step_stopping": lambda m: f"is being stopped: {m.reason}",
     "late_result": lambda _: "a result came too late; its cost is booked",
     "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
     "progress_reported": _progress,

@@ -46,6 +46,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_failed": EventClass.EVENT_CLASS_STEPS,
     "step_skipped": EventClass.EVENT_CLASS_STEPS,
     "step_cancelled": EventClass.EVENT_CLASS_STEPS,
+    "step_stopping": EventClass.EVENT_CLASS_STEPS,
     "late_result": EventClass.EVENT_CLASS_STEPS,
     "attempt_logged": EventClass.EVENT_CLASS_STEPS,
     "step_waiting": EventClass.EVENT_CLASS_STEPS,

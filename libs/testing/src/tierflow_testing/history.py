@@ -49,6 +49,8 @@ class _Step:
     attempt: int = 0
     due: int | None = None
     """Set in BACKOFF and by timers."""
+    stopping: bool = False
+    """Whether it is being stopped although its run goes on."""
     waits: bool = False
     """Whether it has begun to wait for something other than an executor."""
 
@@ -275,6 +277,12 @@ class _Checker:
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         step.ended = True
+
+    def on_StepStopping(self, event: Any, time: int) -> None:  # noqa: N802
+        step = self._touch(event.step_id)
+        self.expect(bool(step.live) or step.expanded >= 0, "V5", f"{event.step_id} is stopped with nothing in flight")
+        self.expect(not step.stopping, "V2", f"{event.step_id} is stopped twice")
+        step.stopping = True
 
     def on_LateResult(self, event: Any, time: int) -> None:  # noqa: N802
         expected = self.closed.get(event.attempt_id)

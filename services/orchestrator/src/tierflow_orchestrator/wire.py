@@ -147,9 +147,17 @@ def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
         "step_id": e.step_id,
         "attempt": e.attempt,
         "step_cancelled": ev.StepCancelled(
-            attempt_id=e.attempt_id, reason=e.reason, usage=wire.usage_to_proto(e.usage), confirmed=e.confirmed
+            attempt_id=e.attempt_id,
+            reason=e.reason,
+            usage=wire.usage_to_proto(e.usage),
+            confirmed=e.confirmed,
+            ended_as=STEP.number(e.ended_as),
         ),
     }
+
+
+def _step_stopping(e: events.StepStopping) -> dict[str, Any]:
+    return {"step_id": e.step_id, "step_stopping": ev.StepStopping(reason=e.reason, to=STEP.number(e.to))}
 
 
 def _late_result(e: events.LateResult) -> dict[str, Any]:
@@ -202,6 +210,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.StepFailed: _step_failed,
     events.StepSkipped: _step_skipped,
     events.StepCancelled: _step_cancelled,
+    events.StepStopping: _step_stopping,
     events.LateResult: _late_result,
     events.AttemptLogged: _attempt_logged,
     events.StepWaiting: _step_waiting,

@@ -95,7 +95,13 @@ def _from_cancelled(m: ev.Event) -> events.RunEvent:
         reason=p.reason,
         usage=wire.usage_from_proto(p.usage),
         confirmed=p.confirmed,
+        ended_as=STEP.name(p.ended_as),
     )
+
+
+def _from_stopping(m: ev.Event) -> events.RunEvent:
+    p = m.step_stopping
+    return events.StepStopping(step_id=m.step_id, reason=p.reason, to=STEP.name(p.to))
 
 
 def _from_late(m: ev.Event) -> events.RunEvent:
@@ -145,6 +151,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_failed": _from_failed,
     "step_skipped": lambda m: events.StepSkipped(step_id=m.step_id, reason=m.step_skipped.reason),
     "step_cancelled": _from_cancelled,
+    "step_stopping": _from_stopping,
     "late_result": _from_late,
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,

@@ -18,6 +18,7 @@ from tierflow_orchestrator.core.commands import (
     StopAttempt,
 )
 from tierflow_orchestrator.core.events import RunEvent
+from tierflow_orchestrator.core.turn import Turn
 from tierflow_runtime.values import Allocation, Context, Failure, Options, Payload, RetryPolicy, Usage
 
 SECOND = 1_000_000
@@ -236,7 +237,19 @@ class Shell:
         self.now += 1
         decision = decide(self.run, command, self.now)
         self.blobs.update(decision.blobs)
-        for event in decision.events:
+        self.note(decision.events)
+        return decision
+
+    def act(self, what: Callable[[Turn], None]) -> None:
+        """Does something within a decision that no command asks for."""
+        self.now += 1
+        turn = Turn(self.run, self.now)
+        what(turn)
+        self.note(turn.events)
+
+    def note(self, events: Iterable[RunEvent]) -> None:
+        """Journals events, and keeps the effects that follow from them."""
+        for event in events:
             self.journal.append((event, self.now))
             for effect in react(self.run, event):
                 if isinstance(effect, DispatchAttempt):
@@ -245,7 +258,6 @@ class Shell:
                     self.stops.append(effect)
                 elif isinstance(effect, ReportEnd):
                     self.ends += 1
-        return decision
 
     def assign(self) -> None:
         """Gives a slot to every step that may start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -25,7 +26,10 @@ from tierflow_orchestrator.core.commands import (
     StopAttempt,
     WakeUp,
 )
-from tierflow_orchestrator.core.events import LateResult, SignalReceived
+from tierflow_orchestrator.core.events import LateResult, RunEvent, SignalReceived
+from tierflow_orchestrator.core.navigator import settle
+from tierflow_orchestrator.core.stopping import stop_step
+from tierflow_orchestrator.core.turn import Turn
 from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, Usage
 from tierflow_testing.history import check_history
 
@@ -99,7 +103,11 @@ class Lives(RuleBasedStateMachine):
     def tell(self, command: RunCommand) -> Decision:
         self.now += 1
         decision = decide(self.run, command, self.now)
-        for event in decision.events:
+        self.note(decision.events)
+        return decision
+
+    def note(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
             self.journal.append((event, self.now))
             for effect in react(self.run, event):
                 if isinstance(effect, DispatchAttempt):
@@ -108,7 +116,6 @@ class Lives(RuleBasedStateMachine):
                     self.told.add(effect.attempt_id)
                 elif isinstance(effect, ReportEnd):
                     self.ends += 1
-        return decision
 
     def settle(self) -> None:
         """As the real shell does after each decision: slots for whatever may start."""
@@ -232,6 +239,19 @@ class Lives(RuleBasedStateMachine):
         else:
             self.command_ids[command_id] = answer
             assert answer[1] == self.run.state, "the answer is what happened"
+        self.settle()
+
+    @precondition(lambda self: self.run.state in ("RUNNING", "PAUSING"))
+    @rule(data=st.data())
+    def stop_one(self, data: st.DataObject) -> None:
+        """E7: a step is stopped alone, as by a join that does not need it any more."""
+        self.now += 1
+        turn = Turn(self.run, self.now)
+        step = self.run.steps[data.draw(st.sampled_from([s.id for s in self.run.steps.values() if not s.is_item]))]
+        stop_step(turn, step, "not needed")
+        settle(turn)
+        assert step.ended or step.stop_to == "CANCELLED"
+        self.note(turn.events)
         self.settle()
 
     @rule(name=st.sampled_from(("one", "two", "nobody")), number=st.integers(0, 9), payload=st.sampled_from(("1", "{")))

@@ -10,7 +10,7 @@ from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload, Usage
 
 from tierflow_orchestrator.core import commands, events, failures
-from tierflow_orchestrator.core.branches import being_stopped
+from tierflow_orchestrator.core.branches import being_stopped, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.payloads import violations
@@ -51,7 +51,9 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
             step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, lines=command.logs
         )
         turn.emit(logged)
-    if command.state == "COMPLETED":
+    if (by := stopped_by(turn.run, step)) is not None:
+        _stopped(turn, step, by, command)
+    elif command.state == "COMPLETED":
         _completed(turn, step, command)
     elif command.state == "CANCELLED":
         _cancelled(turn, step, command)
@@ -118,7 +120,15 @@ def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     _failed(turn, step, failures.reported(step, failure), command.usage)
 
 
-def _emit_cancelled(turn: Turn, step: Step, reason: str, *, usage: Usage, confirmed: bool = True) -> None:
+def _stopped(turn: Turn, step: Step, by: Step, command: commands.ReportResult) -> None:
+    """The attempt of a step that is being stopped is over: whatever it brings is booked, and refused."""
+    ended_as = "" if command.state == "CANCELLED" else command.state
+    _emit_cancelled(turn, step, by.stopping, usage=_booked(command.usage, 1), ended_as=ended_as)
+
+
+def _emit_cancelled(
+    turn: Turn, step: Step, reason: str, *, usage: Usage, confirmed: bool = True, ended_as: str = ""
+) -> None:
     turn.emit(
         events.StepCancelled(
             step_id=step.id,
@@ -127,6 +137,7 @@ def _emit_cancelled(turn: Turn, step: Step, reason: str, *, usage: Usage, confir
             attempt_id=step.attempt_id,
             usage=usage,
             confirmed=confirmed,
+            ended_as=ended_as,
         )
     )
 
@@ -170,7 +181,7 @@ def lost(turn: Turn, command: commands.ReportLost) -> Reply:
     if step is None:
         return turn.refused(_not_in_flight(command.attempt_id))
     if being_stopped(run, step):
-        give_up(turn, step, run.reason)
+        give_up(turn, step, _reason(run, step))
     else:
         message = f"The executor of {step.id} is gone: {command.reason}"
         _lost(turn, step, failures.of_step(step, "EXECUTOR_LOST", message, "lost", retryable=True))
@@ -201,9 +212,14 @@ def unconfirmed(turn: Turn, command: commands.ReportUnconfirmed) -> Reply:
     step = current(turn.run, command.attempt_id)
     if step is None or not being_stopped(turn.run, step):
         return turn.refused(failures.stale(f"{command.attempt_id} is not being stopped."))
-    give_up(turn, step, turn.run.reason)
+    give_up(turn, step, _reason(turn.run, step))
     settle(turn)
     return turn.applied()
+
+
+def _reason(run: Run, step: Step) -> str:
+    by = stopped_by(run, step)
+    return run.reason if by is None else by.stopping
 
 
 def give_up(turn: Turn, step: Step, reason: str) -> None:

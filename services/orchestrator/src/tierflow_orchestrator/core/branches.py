@@ -72,20 +72,29 @@ def count_in(run: Run, item: Step) -> None:
 
 
 def stopped(run: Run, step: Step) -> bool:
-    """Whether nothing of this map may start any more: its run is being stopped, or more failed than is tolerated.
+    """Whether nothing of this map may start any more: its run or it is being stopped, or more failed than is tolerated.
 
     Under CONTINUE the other items of a map that has failed go on: they do not depend on each other.
     """
-    if run.state == "CANCELLING":
+    if run.state == "CANCELLING" or step.stop_to:
         return True
     return step.branches is not None and bool(step.branches.sealed_by) and run.failure_policy != "CONTINUE"
 
 
 def being_stopped(run: Run, step: Step) -> bool:
     """Whether attempts of this step are being stopped: a result CANCELLED is then what was wanted."""
-    if run.state == "CANCELLING":
+    if run.state == "CANCELLING" or step.stop_to:
         return True
     return step.is_item and stopped(run, run.steps[step.of])
+
+
+def stopped_by(run: Run, step: Step) -> Step | None:
+    """The step that is being stopped and takes this one along: itself or its map; None where none is."""
+    if step.stop_to:
+        return step
+    if step.is_item and run.steps[step.of].stop_to:
+        return run.steps[step.of]
+    return None
 
 
 def live_items(run: Run, step: Step) -> Iterator[Step]:

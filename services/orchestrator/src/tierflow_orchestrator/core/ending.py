@@ -22,13 +22,13 @@ def stop(turn: Turn, reason: str, actor: str = "") -> None:
             turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
 
 
-def cancel_items(turn: Turn, parent: Step) -> None:
+def cancel_items(turn: Turn, parent: Step, reason: str) -> None:
     """Cancels the items of one map that have not started."""
     count = parent.branches.count if parent.branches is not None else 0
     for index in range(count):
         item = turn.run.steps[item_id(parent.id, index)]
         if not item.ended and not item.in_flight:
-            turn.emit(events.StepCancelled(step_id=item.id, reason=f"{parent.id} has failed"))
+            turn.emit(events.StepCancelled(step_id=item.id, reason=reason))
 
 
 def finish(turn: Turn) -> None:

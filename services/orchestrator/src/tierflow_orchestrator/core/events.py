@@ -133,6 +133,16 @@ class StepCancelled(Event):
     attempt_id: str = ""
     usage: Usage = NO_USAGE
     confirmed: bool = True
+    ended_as: str = ""
+    """How the attempt ended nevertheless, where it did not stop: its content is refused."""
+
+
+class StepStopping(Event):
+    """A step is to be stopped although its run goes on: its attempts in flight are told. `to` is the state in which it ends then."""
+
+    step_id: str
+    reason: str
+    to: str = "CANCELLED"
 
 
 class LateResult(Event):
@@ -191,6 +201,7 @@ RunEvent: TypeAlias = (
     | StepFailed
     | StepSkipped
     | StepCancelled
+    | StepStopping
     | LateResult
     | AttemptLogged
     | StepWaiting

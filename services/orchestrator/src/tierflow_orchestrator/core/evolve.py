@@ -240,6 +240,11 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     end_step(run, step, "CANCELLED", time)
 
 
+def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.stopping, step.stop_to = event.reason, event.to
+
+
 def _late(run: Run, event: events.LateResult, time: Micros) -> None:
     step = run.steps[event.step_id]
     epoch = int(event.attempt_id.rpartition("/")[2])
@@ -268,6 +273,7 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.StepFailed: _failed,
     events.StepSkipped: _skipped,
     events.StepCancelled: _cancelled,
+    events.StepStopping: _stopping,
     events.LateResult: _late,
     events.AttemptLogged: _logged,
     events.StepWaiting: _waiting,

@@ -102,7 +102,9 @@ def _close_map(turn: Turn, step: Step) -> None:
     branches = step.branches
     if branches is None:
         return
-    if branches.sealed_by:
+    if step.stop_to:
+        turn.emit(events.StepCancelled(step_id=step.id, reason=step.stopping))
+    elif branches.sealed_by:
         item = turn.run.steps[branches.sealed_by]
         tolerated = turn.run.spec(step).tolerate
         failure = failures.of_step(
@@ -159,7 +161,7 @@ def _sealed(turn: Turn, parent: Step) -> None:
     if run.failure_policy == "FAIL_FAST" and run.spec(parent).on_error != "continue":
         ending.stop(turn, "STEP_FAILED")
     else:
-        ending.cancel_items(turn, parent)
+        ending.cancel_items(turn, parent, f"{parent.id} has failed")
 
 
 def _untolerated(turn: Turn) -> None:

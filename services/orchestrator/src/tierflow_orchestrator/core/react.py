@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tierflow_orchestrator.core import commands, events
-from tierflow_orchestrator.core.branches import being_stopped, live_items, stopped
+from tierflow_orchestrator.core.branches import being_stopped, live_items, stopped, stopped_by
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
 
@@ -28,6 +28,8 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
         return [_stop(run, run.steps[step_id]) for step_id in run.live]
     if isinstance(event, events.StepFailed) and not event.tolerated:
         return list(_stop_siblings(run, run.steps[event.step_id]))
+    if isinstance(event, events.StepStopping):
+        return list(_stop_one(run, run.steps[event.step_id]))
     if isinstance(event, events.RunEnded):
         return (commands.ReportEnd(),)
     return ()
@@ -53,6 +55,13 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
         yield commands.ReportEnd()
 
 
+def _stop_one(run: Run, step: Step) -> Iterator[commands.StopAttempt]:
+    """What is in flight of a step that is being stopped."""
+    for other in live_items(run, step) if step.is_map else (step,):
+        if other.id in run.live:
+            yield _stop(run, other)
+
+
 def _stop_siblings(run: Run, step: Step) -> Iterator[commands.Effect]:
     """Where an item's failure was the one too many: its siblings in flight."""
     if not step.is_item or run.state == "CANCELLING":
@@ -64,5 +73,6 @@ def _stop_siblings(run: Run, step: Step) -> Iterator[commands.Effect]:
 
 
 def _stop(run: Run, step: Step) -> commands.StopAttempt:
-    reason = run.stopping or "STEP_FAILED"
+    by = stopped_by(run, step)
+    reason = run.stopping or ("STEP_FAILED" if by is None else by.stopping)
     return commands.StopAttempt(attempt_id=step.attempt_id, executor_id=step.executor_id, reason=reason)

@@ -94,35 +94,37 @@ RUN: Final = Machine(
     reserved=("COMPENSATING",),
 )
 
+_STOPPED = "the run is stopped, or the step alone"
+
 STEP: Final = Machine(
     name="step",
     initial="PENDING",
     table={
-        "PENDING": {"READY": "everything it needs has ended", "CANCELLED": "the run is stopped"},
+        "PENDING": {"READY": "everything it needs has ended", "CANCELLED": _STOPPED},
         "READY": {
             "SCHEDULED": "an executor's slot is assigned",
             "RUNNING": "a map's items are known, or it waits for what is no attempt",
             "COMPLETED": "it is decided at once",
             "SKIPPED": "its condition is false, or a need did not complete",
             "FAILED": "an expression fails, or the budget is used up",
-            "CANCELLED": "the run is stopped",
+            "CANCELLED": _STOPPED,
         },
         "SCHEDULED": {
             "RUNNING": "the executor has started it",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
-            "CANCELLED": "the run is stopped",
+            "CANCELLED": _STOPPED,
         },
         "RUNNING": {
             "COMPLETED": "a result, or the wait is over",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
-            "CANCELLED": "the run is stopped",
+            "CANCELLED": _STOPPED,
         },
         "BACKOFF": {
             "SCHEDULED": "the delay is over and a slot is assigned",
             "FAILED": "an expression fails, or the budget is used up",
-            "CANCELLED": "the run is stopped",
+            "CANCELLED": _STOPPED,
         },
         "COMPLETED": {},
         "FAILED": {},

@@ -62,6 +62,10 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
     branches: Branches | None = None
+    stopping: str = ""
+    """Why its attempts are being stopped, apart from its run; empty where they are not."""
+    stop_to: str = ""
+    """The state in which it ends once they are."""
     wakes_at: Micros | None = None
     """Of a step that waits: until when at the latest."""
 
