@@ -25,6 +25,7 @@ from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import Facade
 from tierflow_coordinator.queue import Queue
 from tierflow_coordinator.sessions import Session, check_id
+from tierflow_coordinator.steering import Steering
 from tierflow_coordinator.submission import Submission, answer_message
 from tierflow_coordinator.views import row_message, swarm_message
 from tierflow_coordinator.watch import Watches
@@ -33,7 +34,7 @@ MOST_AT_ONCE: Final = 1000
 QUARANTINED: Final = "QUARANTINED"
 
 
-class CoordinatorServicer(Facade, servicers.CoordinatorServiceServicer):
+class CoordinatorServicer(Steering, Facade, servicers.CoordinatorServiceServicer):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 
     def __init__(

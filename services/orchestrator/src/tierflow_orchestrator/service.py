@@ -21,6 +21,7 @@ from tierflow_runtime.security import caller_of
 from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator import views
+from tierflow_orchestrator.asking import Asking
 from tierflow_orchestrator.checks import (
     chain,
     list_filter,
@@ -51,7 +52,7 @@ _COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
 }
 
 
-class OrchestratorService(Messages, rpc.OrchestratorServiceServicer):
+class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
     def __init__(self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions) -> None:
