@@ -157,7 +157,10 @@ def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
 
 
 def _step_stopping(e: events.StepStopping) -> dict[str, Any]:
-    return {"step_id": e.step_id, "step_stopping": ev.StepStopping(reason=e.reason, to=STEP.number(e.to))}
+    return {
+        "step_id": e.step_id,
+        "step_stopping": ev.StepStopping(attempt_id=e.attempt_id, reason=e.reason, then=STEP.number(e.then)),
+    }
 
 
 def _late_result(e: events.LateResult) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _from_cancelled(m: ev.Event) -> events.RunEvent:
 
 def _from_stopping(m: ev.Event) -> events.RunEvent:
     p = m.step_stopping
-    return events.StepStopping(step_id=m.step_id, reason=p.reason, to=STEP.name(p.to))
+    return events.StepStopping(step_id=m.step_id, reason=p.reason, then=STEP.name(p.then), attempt_id=p.attempt_id)
 
 
 def _from_late(m: ev.Event) -> events.RunEvent:

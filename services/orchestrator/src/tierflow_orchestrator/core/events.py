@@ -138,11 +138,12 @@ class StepCancelled(Event):
 
 
 class StepStopping(Event):
-    """A step is to be stopped although its run goes on: its attempts in flight are told. `to` is the state in which it ends then."""
+    """A step is to be stopped although its run goes on: its attempts in flight are told. `then` is its state once they have stopped."""
 
     step_id: str
     reason: str
-    to: str = "CANCELLED"
+    then: str = "CANCELLED"
+    attempt_id: str = ""
 
 
 class LateResult(Event):

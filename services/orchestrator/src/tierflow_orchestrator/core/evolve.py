@@ -242,7 +242,7 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
 
 def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
     step = run.steps[event.step_id]
-    step.stopping, step.stop_to = event.reason, event.to
+    step.stopping, step.stop_to = event.reason, event.then
 
 
 def _late(run: Run, event: events.LateResult, time: Micros) -> None:

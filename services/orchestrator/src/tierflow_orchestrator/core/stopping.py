@@ -15,6 +15,6 @@ def stop_step(turn: Turn, step: Step, reason: str) -> None:
     if step.branches is None and not step.in_flight:
         turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
         return
-    turn.emit(events.StepStopping(step_id=step.id, reason=reason))
+    turn.emit(events.StepStopping(step_id=step.id, reason=reason, attempt_id=step.attempt_id))
     if step.branches is not None:
         cancel_items(turn, step, reason)

@@ -1080,12 +1080,15 @@ class StepCancelled(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     CONFIRMED_FIELD_NUMBER: _builtins.int
+    ENDED_AS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Id of the attempt that was stopped; empty where none was under way."""
     reason: _builtins.str
     """Why."""
     confirmed: _builtins.bool
     """Whether the executor confirmed that nothing is alive."""
+    ended_as: _state_pb2.StepState.ValueType
+    """How the attempt ended nevertheless, where it did not stop: what it brought is refused, what it used is booked."""
     @_builtins.property
     def usage(self) -> _execution_pb2.Usage:
         """What the attempt used, where that is known."""
@@ -1097,10 +1100,11 @@ class StepCancelled(_message.Message):
         reason: _builtins.str = ...,
         usage: _execution_pb2.Usage | None = ...,
         confirmed: _builtins.bool = ...,
+        ended_as: _state_pb2.StepState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "confirmed", b"confirmed", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "confirmed", b"confirmed", "ended_as", b"ended_as", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1352,7 +1356,7 @@ Global___StepReused: _TypeAlias = StepReused  # noqa: Y015
 
 @_typing.final
 class StepStopping(_message.Message):
-    """StepStopping says that an attempt was told to stop although its run goes on."""
+    """StepStopping says that an attempt, or what is in flight of a map, was told to stop although the run goes on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1361,9 +1365,9 @@ class StepStopping(_message.Message):
     THEN_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
-    """The attempt."""
+    """The attempt; empty for a map."""
     reason: _builtins.str
-    """Why, in a word: `PAUSE`, `SKIP`."""
+    """Why: `PAUSE`, `SKIP`, or in words."""
     then: _state_pb2.StepState.ValueType
     """What the step is once the attempt has stopped."""
     @_builtins.property
