@@ -40,7 +40,7 @@ updated AS (
     FROM unnest(:u_id::uuid[], :u_state::text[], :u_reason::text[], :u_outcome::text[], :u_generation::int[], :u_ended_at::bigint[],
                 :u_seq::bigint[], :u_release::bool[], :u_wake_at::bigint[], :u_unacknowledged::bool[])
         AS u(id, state, reason, outcome, generation, ended_at, seq, release, wake_at, unacknowledged), held
-    WHERE entity.id = u.id AND entity.owner = held.id
+    WHERE entity.id = u.id AND entity.owner IS NOT DISTINCT FROM held.id
     RETURNING entity.id
 )
 
