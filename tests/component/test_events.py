@@ -74,7 +74,7 @@ async def test_few_hops(start: Start, nats_url: str) -> None:
         taken: list[str] = []
         enqueue = node.durable.relay.enqueue
 
-        def noting(*row: Any) -> None:
+        def noting(*row: Any, last: bool) -> None:
             frame, way = sys._getframe(1), []
             while frame is not None:
                 module = frame.f_globals.get("__name__", "")
@@ -82,7 +82,7 @@ async def test_few_hops(start: Start, nats_url: str) -> None:
                     way.append(module)
                 frame = frame.f_back  # type: ignore[assignment]
             taken.append(" ".join(way))
-            enqueue(*row)
+            enqueue(*row, last=last)
 
         node.durable.relay.enqueue = noting  # type: ignore[method-assign]
         entity_id = uuid7()

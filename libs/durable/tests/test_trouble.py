@@ -82,9 +82,9 @@ async def test_positions_follow_the_order_of_relaying(start: Start, database: st
     seen: list[int] = []
     enqueue = node.durable.relay.enqueue
 
-    def note(position: int, *rest: object) -> None:
+    def note(position: int, *rest: object, last: bool) -> None:
         seen.append(position)
-        enqueue(position, *rest)
+        enqueue(position, *rest, last=last)
 
     node.durable.relay.enqueue = note
     await asyncio.gather(

@@ -244,7 +244,8 @@ class Host(Generic[S, C, E]):
             entity.committed_seq = write.rows[-1].seq
             entity.adopted = False
             for row in write.rows:
-                self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity)
+                last = write.release and row is write.rows[-1]
+                self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity, last=last)
         if write.update or write.create:
             entity.header = write.header
         if birth is not None:

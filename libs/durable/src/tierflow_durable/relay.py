@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.subjects import RELIABLE
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.database import Database
@@ -29,7 +30,13 @@ MOST_IN_MEMORY = 20_000
 """Rows kept in memory while JetStream is slow or away; beyond, they are read from the journal again."""
 
 LINGER = 0.02
-"""Seconds for which events gather under load."""
+"""Seconds between looks at what has gathered."""
+
+LINGER_MOST = 0.2
+"""Seconds for which events gather while many entities have some, so that an entity's events travel together; those of an entity that is let go do not wait."""
+
+FEW = 16
+"""So many gathered messages are sent at once: there is little to do."""
 
 BOX_BYTES = 256 * 1024
 """A message that has gathered as much is sent at once."""
@@ -51,14 +58,16 @@ class Waybill:
 class Box:
     """Events of one entity and class that will share a message."""
 
-    __slots__ = ("bodies", "entity_id", "first_seq", "head", "name", "size", "source", "waybills")
+    __slots__ = ("bodies", "entity_id", "first_seq", "head", "name", "since", "size", "source", "waybills")
 
-    def __init__(self, entity: Any, name: str, first_seq: int) -> None:
+    def __init__(self, entity: Any, name: str, first_seq: int, since: float) -> None:
         self.entity_id: str = entity.id
         self.source: Source = entity.source
         self.head: bytes = entity.source_bytes
         self.name = name
         self.first_seq = first_seq
+        self.since = since
+        """Loop seconds at which it was begun."""
         self.bodies: list[bytes] = []
         self.size = 0
         self.waybills: list[Waybill] = []
@@ -76,6 +85,9 @@ class Relay:
         self._me = instance_id
         self._departed = Departed(database, publisher, kind=kind, instance_id=instance_id)
         self._boxes: dict[tuple[str, str], Box] = {}
+        """By entity and class, the oldest first."""
+        self._full: deque[Box] = deque()
+        """Boxes to which nothing is added any more; they are sent before the others."""
         self._waybills: deque[Waybill] = deque()
         """Rows in the order of their positions, the oldest that is not acknowledged first."""
         self._flush_at: asyncio.TimerHandle | None = None
@@ -100,9 +112,16 @@ class Relay:
     # --- rows of this instance ---
 
     def enqueue(
-        self, position: int, first_seq: int, parts: Sequence[bytes], classes: Sequence[str], entity: Any
+        self,
+        position: int,
+        first_seq: int,
+        parts: Sequence[bytes],
+        classes: Sequence[str],
+        entity: Any,
+        *,
+        last: bool = False,
     ) -> None:
-        """Takes a committed row."""
+        """Takes a committed row; `last`: nothing follows soon, because the entity is let go."""
         self._last = position
         if self._publisher is None:
             self.watermark = position
@@ -116,20 +135,28 @@ class Relay:
         self._waybills.append(waybill)
         for name, seq, body in by_class(first_seq, parts, classes):
             self._pack(entity, name, seq, body, waybill)
+        if last:
+            self._close(entity.id)
         if self._flush_at is None:
             self._plan_flush()
 
     def _pack(self, entity: Any, name: str, first_seq: int, body: bytes, waybill: Waybill) -> None:
         box = self._boxes.get((entity.id, name))
         if box is None:
-            box = self._boxes[entity.id, name] = Box(entity, name, first_seq)
+            now = asyncio.get_running_loop().time()
+            box = self._boxes[entity.id, name] = Box(entity, name, first_seq, now)
         box.bodies.append(body)
         box.size += len(body)
         box.waybills.append(waybill)
         waybill.open += 1
-        if box.size > BOX_BYTES and self._can_send:
-            del self._boxes[entity.id, name]
-            self._send(box)
+        if box.size > BOX_BYTES:
+            self._full.append(self._boxes.pop((entity.id, name)))
+
+    def _close(self, entity_id: str) -> None:
+        for name in RELIABLE.values():
+            box = self._boxes.pop((entity_id, name), None)
+            if box is not None:
+                self._full.append(box)
 
     @property
     def _can_send(self) -> bool:
@@ -141,12 +168,20 @@ class Relay:
         quiet = loop.time() - self._flushed_at > 2 * LINGER
         self._flush_at = loop.call_later(0 if quiet else LINGER, self._flush_boxes)
 
-    def _flush_boxes(self) -> None:
+    def _flush_boxes(self, *, everything: bool = False) -> None:
         self._flush_at = None
-        self._flushed_at = asyncio.get_running_loop().time()
+        self._flushed_at = now = asyncio.get_running_loop().time()
+        while self._full and self._can_send:
+            self._send(self._full.popleft())
+        everything = everything or len(self._boxes) <= FEW
         while self._boxes and self._can_send:
-            key = next(iter(self._boxes))
-            self._send(self._boxes.pop(key))
+            key, box = next(iter(self._boxes.items()))
+            if not everything and now - box.since < LINGER_MOST:
+                break
+            del self._boxes[key]
+            self._send(box)
+        if self._boxes and self._can_send:
+            self._plan_flush()
 
     def _send(self, box: Box) -> None:
         body = box.bodies[0] if len(box.bodies) == 1 else b"".join(box.bodies)
@@ -183,7 +218,7 @@ class Relay:
             waybill.open -= 1
         while self._waybills and self._waybills[0].open == 0:
             self.watermark = self._waybills.popleft().position
-        if self._boxes or self._behind:
+        if self._full or (self._boxes and self._flush_at is None) or self._behind:
             self._wake.set()
 
     def _again(self, message: Message, waybills: list[Waybill]) -> None:
@@ -246,7 +281,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         while self.lag > 0 and loop.time() < until and self._publisher is not None and self._publisher.connected:
-            self._flush_boxes()
+            self._flush_boxes(everything=True)
             self._wake.set()
             await asyncio.sleep(0.01)
         await self.save()
