@@ -23,6 +23,7 @@ PACKAGES = {
     "durable": "tierflow_durable",
     "flow": "tierflow_flow",
     "sdk": "tierflow",
+    "kit": "tierflow_kit",
     "testing": "tierflow_testing",
     "cli": "tierflow_cli",
     **{service: f"tierflow_{service}" for service in SERVICES},
@@ -70,7 +71,8 @@ def dependencies(directory: pathlib.Path) -> set[str]:
 
 def needed(directory: pathlib.Path) -> set[pathlib.Path]:
     """The package and all packages of ours that it depends on."""
-    ours = {project(path)["name"]: path for path in sources.ROOT.glob("libs/*") if (path / "pyproject.toml").exists()}
+    places = [*sources.ROOT.glob("libs/*"), *sources.ROOT.glob("services/*")]
+    ours = {project(path)["name"]: path for path in places if (path / "pyproject.toml").exists()}
     return {directory, *(path for name in dependencies(directory) & ours.keys() for path in needed(ours[name]))}
 
 
@@ -133,6 +135,7 @@ def test_packages_declare_what_they_import(package: str) -> None:
     declared |= (
         {"googleapis-common-protos"} if "grpcio-status" in declared else set()
     )  # grpcio-status stands on it and shows it in its own interface
+    declared |= {name for names in project(directory).get("optional-dependencies", {}).values() for name in names}
     undeclared = {name for name in imported(directory / "src") if not distributions(name) & declared}
     assert undeclared == set()
 

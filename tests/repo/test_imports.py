@@ -41,3 +41,15 @@ def test_the_command_has_no_engine(graph: grimp.ImportGraph) -> None:
     modules = {"tierflow_cli", *graph.find_descendants("tierflow_cli")}
     imported = {name.split(".")[0] for module in modules for name in graph.find_modules_directly_imported_by(module)}
     assert not imported & engines
+
+
+def test_the_kit_knows_the_core_alone() -> None:
+    """A7, B2, Q24: rehearsals are decided by the core of tier 2, and by nothing else of it; no service and no module of the SDK knows the kit."""
+    graph = grimp.build_graph("tierflow_kit", "tierflow_orchestrator", "tierflow", "tierflow_executor", cache_dir=None)
+    kit = {"tierflow_kit", *graph.find_descendants("tierflow_kit")}
+    imported = {name for module in kit for name in graph.find_modules_directly_imported_by(module)}
+    of_tier_2 = {name for name in imported if name.startswith("tierflow_orchestrator")}
+    assert of_tier_2
+    assert {name for name in of_tier_2 if not name.startswith("tierflow_orchestrator.core")} == set()
+    importers = {name for module in kit for name in graph.find_modules_that_directly_import(module)} - kit
+    assert importers == {"tierflow.testing"}

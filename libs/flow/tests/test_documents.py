@@ -22,7 +22,9 @@ from tierflow_flow.source import read_document
 ROOT = pathlib.Path(__file__).parents[3]
 PAGE = (ROOT / "docs/flows.md").read_text()
 EXAMPLES = sorted(
-    path for path in (ROOT / "examples").rglob("*") if path.suffix == ".yaml" or path.name == "clean-up.json"
+    path
+    for path in (ROOT / "examples").rglob("*")
+    if (path.suffix == ".yaml" and not path.stem.endswith(".test")) or path.name == "clean-up.json"
 )
 SCHEMA = jsonschema_rs.validator_for(flow_schema())
 

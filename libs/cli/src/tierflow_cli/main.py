@@ -21,6 +21,7 @@ _COMMANDS = {
     "stop": ("steering", "stop", "Let running steps finish, then end the swarm."),
     "signal": ("steering", "signal", "Send a message to a run that waits for it."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
+    "flow": ("flow_files", "flow", "Check, draw, compare and test flows in files; needs no server."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),
     "demo": ("demo", "demo", "Start everything, run a real flow on real files, show what happens."),
     "executor": ("local", "executor", "Perform steps with the handlers of a Python package."),
@@ -52,7 +53,7 @@ class _Lazy(click.Group):
 def main() -> None:
     """Durable, budgeted execution of agents: submit flows, follow them, steer them.
 
-    Every command but dev, demo and executor speaks to a running coordinator: --address, else TIERFLOW_ADDRESS, else 127.0.0.1:7701.
+    Every command but flow, dev, demo and executor speaks to a running coordinator: --address, else TIERFLOW_ADDRESS, else 127.0.0.1:7701.
 
     Exit codes: 0 done, 1 the execution failed, 2 wrong usage, 64 invalid request, 65 conflict, 66 not found, 69 nobody reachable, 70 defect,
     75 try again later, 77 not allowed, 130 interrupted.

@@ -1,0 +1,107 @@
+"""Runs the cases of a test file, each on a virtual clock of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tierflow_flow import Flow
+from tierflow_flow.values import dumps
+from tierflow_orchestrator.core import Reply, commands
+
+from tierflow_kit import spoken
+from tierflow_kit.cases import Case, CaseFile
+from tierflow_kit.expecting import differences, shown
+from tierflow_kit.fakes import FakeError
+from tierflow_kit.rehearsal import Rehearsal
+from tierflow_kit.report import Report, report
+
+
+@dataclass(frozen=True, slots=True)
+class FileResults:
+    """A test file with how its cases went."""
+
+    read: CaseFile
+    results: tuple[CaseResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How a case went: it passed where there are no differences."""
+
+    case: Case
+    differences: tuple[str, ...]
+    report: Report | None
+    """None where it could not be run to its end."""
+    seconds: float
+    """Of the real clock."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as expected."""
+        return not self.differences
+
+
+def run_case(flow: Flow, case: Case) -> CaseResult:
+    """Rehearses one case and compares."""
+    started = time.perf_counter()
+    found: list[str] = []
+    outcome = None
+    try:
+        rehearsal = Rehearsal(flow, case.input, case.fakes(), case.setting)
+        for number, action in enumerate(case.actions):
+            rehearsal.at(action["at"], _action(rehearsal, action, f"do[{number}]", found))
+        if case.until is None:
+            rehearsal.finish()
+        else:
+            rehearsal.advance(case.until)
+        outcome = report(rehearsal)
+        found += differences(case.expect, outcome)
+    except FakeError as error:
+        found.append(str(error))
+    return CaseResult(case, tuple(found), outcome, time.perf_counter() - started)
+
+
+def run_file(read: CaseFile, words: str = "") -> FileResults:
+    """Rehearses the cases whose name holds these words."""
+    wanted = [case for case in read.cases if words.lower() in case.name.lower()]
+    return FileResults(read, tuple(run_case(read.flow, case) for case in wanted))
+
+
+def _action(rehearsal: Rehearsal, action: Mapping[str, Any], name: str, found: list[str]) -> Callable[[], None]:
+    def perform() -> None:
+        reply = rehearsal.tell(command_of(action, name))
+        kind = next(kind for kind in COMMANDS if kind in action)
+        if reply.applied == action.get("refused", False):
+            found.append(f"{name} ({kind} at {spoken.duration(action['at'])}): {_told(reply)}")
+
+    return perform
+
+
+def _told(reply: Reply) -> str:
+    if reply.applied:
+        return "expected to be refused, but it was taken"
+    why = f": {shown(reply.failure)}" if reply.failure is not None else ""
+    return f"refused, the run was {reply.state}{why}"
+
+
+def command_of(action: Mapping[str, Any], command_id: str) -> commands.RunCommand:
+    """The command of an action."""
+    kind = next(kind for kind in COMMANDS if kind in action)
+    return COMMANDS[kind](action, command_id)
+
+
+def _signal(action: Mapping[str, Any], command_id: str) -> commands.RunCommand:
+    return commands.Signal(
+        command_id=command_id, name=action["signal"], payload=dumps(action.get("with")), actor="test"
+    )
+
+
+COMMANDS: Mapping[str, Callable[[Mapping[str, Any], str], commands.RunCommand]] = {
+    "signal": _signal,
+    "cancel": lambda action, id_: commands.Cancel(command_id=id_, actor="test", reason=action["cancel"]),
+    "pause": lambda action, id_: commands.Pause(command_id=id_, actor="test", reason=action["pause"]),
+    "resume": lambda action, id_: commands.Resume(command_id=id_, actor="test", reason=action["resume"]),
+}
