@@ -131,7 +131,7 @@ def _navigation(run: Run) -> None:
         if step.state == "SKIPPED":
             optional = spec.condition is not None or spec.chosen_by
             assert optional or not all(_good(need) for need in needs), "V4"
-        if step.branches is not None and step.ended:
+        if step.branches is not None and step.ended and not step.stop_to:
             assert (step.state == "FAILED") == (step.branches.failed > spec.tolerate), "V19"
             assert step.state != "COMPLETED" or not step.branches.cancelled, "V19"
         if not step.is_item and step.state == "FAILED":
