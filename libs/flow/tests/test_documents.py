@@ -101,8 +101,7 @@ def test_the_reference_names_the_scopes_and_their_fields() -> None:
     assert set(", ".join(rows).replace("`", "").split(", ")) == set(NAMES)
     assert set(re.findall(r"`([a-z_]+)`", rows["`run`"])) == set(RUN_FIELDS)
     assert set(STEP_FIELDS) <= set(re.findall(r"`([a-z]+)`", rows["`steps`"]))
-    assert "loop, sub-flow, approval" in PAGE
-    assert {"loop", "flow", "approval"} <= set(PLANNED)
+    assert not {"approval"} & set(PLANNED)
 
 
 @pytest.mark.parametrize("row", table("### Functions"), ids=lambda row: row[0])

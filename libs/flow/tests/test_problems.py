@@ -144,7 +144,7 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{call: x, output_schema: {type: 3}}", ".output_schema", "no JSON Schema"),
         ("{call: x, labels: {a: 1}}", ".labels.a", "expected text, found an integer; put it in quotes"),
         ("{call: x, labels: {'a b': c}}", ".labels.a b", "'a b' is not allowed"),
-        ("{loop: {}}", ".loop", "steps of kind loop are not known; known kinds: call, emit, fail, map, signal, switch, wait"),
+        ("{loop: {}}", ".loop", "steps of kind loop are not known; known kinds: "),
         ("{switch: {}}", ".switch", "expected a list of cases, found an object"),
         ("{switch: []}", ".switch", "must have from 1 to 100 cases"),
         ("{switch: [{if: true}]}", ".switch[0]", "then is missing"),
@@ -169,8 +169,10 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{wait: '${{ steps.frist.output }}'}", ".wait.for", "unknown step 'frist'"),
         ("{wait: 1s, call: x}", ".wait", "belongs to steps of kind wait"),
         ("{wait: 1s, timeout: 1s}", ".timeout", "belongs to steps of kind"),
-        ("{flow: other}", ".flow", "steps of kind flow are not known; known kinds: call, emit, fail, map, signal, switch, wait"),
-        ("{call: x, approval: {}}", ".approval", "steps of kind approval are not known"),
+        ("{flow: other}", ".flow", "steps of kind flow are not known; known kinds: "),
+        ("{call: x, approval: {}}", ".approval", "belongs to steps of kind approval"),
+        ("{approval: {}}", ".approval", "names nobody: give users or roles"),
+        ("{approval: {users: [a], escalate: {users: [b]}}}", ".approval", "escalate needs timeout"),
     ],
 )  # fmt: skip
 def test_problem_of_a_step(step: str, path: str, description: str) -> None:

@@ -311,6 +311,26 @@ steps:
     assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
 
 
+def test_builder_of_approvals() -> None:
+    """E2, Q17: the same document as written by hand."""
+    f = flow("asks", input={"n": "number", "who": "string"})
+    more = {"roles": ["boss"], "timeout": "1d"}
+    f.approval("ok", f"Pay {f.input.n}?", users=["ada", f.input.who], needed=2, timeout="4h", escalate=more)
+    yaml = """
+name: asks
+input: {n: number, who: string}
+steps:
+  ok:
+    approval:
+      message: Pay ${{ input.n }}?
+      users: [ada, "${{ input.who }}"]
+      needed: 2
+      timeout: 4h
+      escalate: {roles: [boss], timeout: 1d}
+"""
+    assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
+
+
 def test_builder_of_signals() -> None:
     """E2, Q5: the same document as written by hand."""
     f = flow("asks")

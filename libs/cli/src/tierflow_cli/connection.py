@@ -44,6 +44,7 @@ _OPTIONS = (
     ),
     click.option("--tenant", envvar="TIERFLOW_TENANT", help="Whom you belong to, in development mode."),
     click.option("--user", envvar="TIERFLOW_USER", help="Who you are, in development mode."),
+    click.option("--roles", envvar="TIERFLOW_ROLES", help="What you are, separated by commas, in development mode."),
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -52,9 +53,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 class Connection:
     """What a command gets: a client that gives up at once, and one that waits over restarts."""
 
-    def __init__(self, address: str, tenant: str | None, user: str | None) -> None:
+    def __init__(self, address: str, tenant: str | None, user: str | None, roles: str | None = None) -> None:
         self.address = address
         self._tenant, self._user = tenant, user
+        self._roles = roles.split(",") if roles else []
         self._clients: list[Client] = []
 
     @property
@@ -70,7 +72,7 @@ class Connection:
     def _new(self, *, patience: float) -> Client:
         from tierflow import Client
 
-        client = Client(self.address, tenant=self._tenant, user=self._user, patience=patience)
+        client = Client(self.address, tenant=self._tenant, user=self._user, roles=self._roles, patience=patience)
         self._clients.append(client)
         return client
 
@@ -84,9 +86,9 @@ def connected(command: Callable[..., Awaitable[int | None]]) -> Callable[..., No
     """Makes an async function `command(connection, **options)` the body of a click command. It returns an exit code or None."""
 
     @functools.wraps(command)
-    def run(address: str, tenant: str | None, user: str | None, **options: Any) -> None:
+    def run(address: str, tenant: str | None, user: str | None, roles: str | None, **options: Any) -> None:
         async def session() -> int | None:
-            connection = Connection(address, tenant, user)
+            connection = Connection(address, tenant, user, roles)
             try:
                 return await command(connection, **options)
             finally:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "resume": ("steering", "resume", "Go on after a pause."),
     "stop": ("steering", "stop", "Let running steps finish, then end the swarm."),
     "signal": ("steering", "signal", "Send a message to a run that waits for it."),
+    "approvals": ("approvals", "approvals", "List what waits for people; approve, reject, delegate."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
     "flow": ("flow_files", "flow", "Check, draw, compare and test flows in files; needs no server."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),

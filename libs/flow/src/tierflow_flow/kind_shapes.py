@@ -65,6 +65,24 @@ class WaitFor:
         return value
 
 
+@dataclass(frozen=True)
+class DurationText:
+    """A duration within a template: its normal form is canonical text."""
+
+    least: int
+    most: int
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"type": "string", "pattern": PATTERN}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """Canonical text."""
+        micros = Duration(self.least, self.most).read(value, place, problems)
+        return micros if micros is INVALID else canonical_duration(micros)
+
+
 class Cases:
     """The cases of a switch: a list of mappings with `if` and `then`."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tierflow_flow.keys import (
+    APPROVAL_KEYS,
     CALL_KEYS,
     EMIT_KEYS,
     FAIL_KEYS,
@@ -67,6 +68,7 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         _kind("map", MAP_KEYS, _values("map", as_=ItemsTemplate, whole=True)),
         _kind("call", CALL_KEYS, _values()),
+        _kind("approval", APPROVAL_KEYS, _values("approval")),
         _kind("emit", EMIT_KEYS, _values()),
         _kind("fail", FAIL_KEYS, _values("fail")),
         _kind("signal", SIGNAL_KEYS, _values()),
@@ -76,7 +78,7 @@ KINDS: Mapping[str, Kind] = {
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("loop", "flow", "approval", "group", "agent", "join", "parallel")
+PLANNED = ("loop", "flow", "group", "agent", "join", "parallel")
 """Words that people will try; none of them is known yet."""
 
 

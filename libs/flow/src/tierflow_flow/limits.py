@@ -30,6 +30,8 @@ MAX_TIMEOUT = 30 * 24 * 3_600 * 1_000_000
 """Longest timeout of an attempt, microseconds."""
 MAX_RUN_TIMEOUT = 366 * 24 * 3_600 * 1_000_000
 MAX_CONCURRENCY = 100_000
+MAX_APPROVERS = 100
+"""People who must approve."""
 MAX_CASES = 100
 """Cases of a switch."""
 

@@ -18,6 +18,8 @@ from tierflow_runtime.values import FailureError
 
 TENANT_KEY: Final = "tierflow-tenant"
 USER_KEY: Final = "tierflow-user"
+ROLES_KEY: Final = "tierflow-roles"
+"""Names of roles, separated by commas."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -25,6 +27,8 @@ class Caller(msgspec.Struct, frozen=True):
 
     tenant: str
     user_id: str
+    roles: tuple[str, ...] = ()
+    """What the credential says that the user is: approvals and norms ask for it."""
 
 
 _caller: ContextVar[Caller | None] = ContextVar("tierflow_caller", default=None)
@@ -39,11 +43,19 @@ class Authenticator(Protocol):
 
 
 class DevelopmentAuthenticator:
-    """Believes whoever calls: `tierflow-tenant` and `tierflow-user`, by default `default` and `dev`. For loopback only."""
+    """Believes whoever calls: `tierflow-tenant` and `tierflow-user`, by default `default` and `dev`; `tierflow-roles`, by default none.
+
+    For loopback only.
+    """
 
     async def authenticate(self, metadata: Mapping[str, str | bytes]) -> Caller:
         """The caller that the metadata names."""
-        return Caller(_identity(metadata, TENANT_KEY, "default"), _identity(metadata, USER_KEY, "dev"))
+        roles = _identity(metadata, ROLES_KEY, "none").split(",") if ROLES_KEY in metadata else []
+        return Caller(
+            _identity(metadata, TENANT_KEY, "default"),
+            _identity(metadata, USER_KEY, "dev"),
+            tuple(dict.fromkeys(role.strip() for role in roles if role.strip())),
+        )
 
 
 class RefusingAuthenticator:

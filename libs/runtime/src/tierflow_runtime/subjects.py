@@ -52,6 +52,10 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_waiting": EventClass.EVENT_CLASS_STEPS,
     "event_emitted": EventClass.EVENT_CLASS_STEPS,
     "signal_received": EventClass.EVENT_CLASS_AUDIT,
+    "approval_requested": EventClass.EVENT_CLASS_APPROVALS,
+    "approval_decided": EventClass.EVENT_CLASS_APPROVALS,
+    "approval_escalated": EventClass.EVENT_CLASS_APPROVALS,
+    "approval_resolved": EventClass.EVENT_CLASS_APPROVALS,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

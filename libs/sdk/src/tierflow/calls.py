@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -36,14 +36,24 @@ class Calls:
     """One channel to Tier 1. Opened by the first call, within the running event loop."""
 
     def __init__(
-        self, address: str | None, *, tenant: str | None, user: str | None, timeout: float, patience: float
+        self,
+        address: str | None,
+        *,
+        tenant: str | None,
+        user: str | None,
+        timeout: float,
+        patience: float,
+        roles: Sequence[str] = (),
     ) -> None:
         self.address = address or os.environ.get("TIERFLOW_ADDRESS") or DEFAULT_ADDRESS
         self.timeout = timeout
         self.patience = patience
         tenant, user = tenant or os.environ.get("TIERFLOW_TENANT"), user or os.environ.get("TIERFLOW_USER")
+        held = ",".join(roles) or os.environ.get("TIERFLOW_ROLES")
         self._identity = tuple(
-            (f"tierflow-{name}", value) for name, value in (("tenant", tenant), ("user", user)) if value
+            (f"tierflow-{name}", value)
+            for name, value in (("tenant", tenant), ("user", user), ("roles", held))
+            if value
         )
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None

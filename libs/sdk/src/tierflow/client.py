@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ from tierflow_contracts.common.v1.flow_pb2 import FlowRef
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 
+from tierflow.approvals import Approvals
 from tierflow.budget import Budget
 from tierflow.calls import Calls
 from tierflow.errors import Unavailable
@@ -26,7 +27,7 @@ _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
 
 
-class Client(Queries):
+class Client(Queries, Approvals):
     """A client of Tierflow, for one event loop.
 
     ```python
@@ -43,6 +44,7 @@ class Client(Queries):
         *,
         tenant: str | None = None,
         user: str | None = None,
+        roles: Sequence[str] = (),
         timeout: float = 30.0,
         patience: float = 30.0,
     ) -> None:
@@ -53,10 +55,11 @@ class Client(Queries):
                 else TIERFLOW_ADDRESS, else 127.0.0.1:7701.
             tenant: Whom the caller belongs to, in development mode; else TIERFLOW_TENANT.
             user: Who the caller is, in development mode; else TIERFLOW_USER.
+            roles: What the caller is, in development mode; else TIERFLOW_ROLES, separated by commas.
             timeout: Seconds for which an answer is waited for. Results are waited for as long as `Handle.result` says.
             patience: Seconds for which a coordinator that cannot be reached is tried again; 0 is not at all.
         """
-        self._calls = Calls(address, tenant=tenant, user=user, timeout=timeout, patience=patience)
+        self._calls = Calls(address, tenant=tenant, user=user, roles=roles, timeout=timeout, patience=patience)
         self._exchange: Exchange | None = None
         self._by_name: dict[str, FlowRef] = {}
 

@@ -16,7 +16,7 @@ The flow is checked where it is submitted or registered, with every problem at o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tierflow.documents import (
@@ -216,6 +216,40 @@ class FlowBuilder:
         """
         keys = {"signal": signal, "schema": schema_of(schema), "timeout": duration_of("timeout", timeout)}
         return self._add(id, {**keys, **common_keys(**common)})
+
+    def approval(
+        self,
+        id: str,  # noqa: A002 - the word of the language
+        message: str | Expression | None = None,
+        *,
+        users: Sequence[str | Expression] | Expression = (),
+        roles: Sequence[str | Expression] | Expression = (),
+        needed: int | None = None,
+        timeout: Duration | None = None,
+        escalate: Mapping[str, Any] | None = None,
+        **common: Any,
+    ) -> Step:
+        """Add a step that asks people and waits until they have decided.
+
+        Args:
+            id: The step's id.
+            message: What is asked.
+            users: Users who may decide.
+            roles: Roles whose holders may decide.
+            needed: So many different people must approve; one rejection is enough.
+            timeout: Longest wait; then it is escalated, else rejected.
+            escalate: `users`, `roles`, `timeout` of those who may decide as well then.
+            **common: `needs`, `if_`, `name`, `on_error`, as in `call`.
+        """
+        keys = {
+            "message": None if message is None else str(message),
+            "users": plain(users) or None,
+            "roles": plain(roles) or None,
+            "needed": needed,
+            "timeout": duration_of("timeout", timeout),
+            "escalate": None if escalate is None else plain(escalate),
+        }
+        return self._add(id, {"approval": given(keys), **common_keys(**common)})
 
     def emit(
         self,

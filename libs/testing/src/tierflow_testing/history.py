@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tierflow_testing.history_approvals import ApprovalRules, Asked
+
 _RUN_MOVES: Mapping[str, frozenset[str]] = {
     "QUEUED": frozenset(("PREPARING", "CANCELLING", "FAILED")),
     "PREPARING": frozenset(("RUNNING", "CANCELLING", "FAILED")),
@@ -56,7 +58,7 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Checker:
+class _Checker(ApprovalRules):
     needs: Mapping[str, Sequence[str]] | None
     state: str = ""
     opened: bool = False
@@ -66,6 +68,7 @@ class _Checker:
     closed: dict[str, bool] = field(default_factory=dict)
     """By attempt id: whether its usage may still come late."""
     signals: set[str] = field(default_factory=set)
+    asked: dict[str, Asked] = field(default_factory=dict)
     untolerated: bool = False
     tolerated: bool = False
     cancel: bool = False
@@ -179,6 +182,7 @@ class _Checker:
     def on_StepScheduled(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
+        self.allowed(event.step_id)
         self.expect(self.state == "RUNNING", "V9", f"{event.step_id} scheduled while the run was {self.state}")
         self.expect(not step.live and step.expanded < 0, "V5", f"{event.step_id} scheduled while {step.live} was live")
         self.expect(step.epoch == 0 or step.due is not None, "V5", f"{event.step_id} scheduled without waiting")
@@ -222,6 +226,7 @@ class _Checker:
 
     def on_StepCompleted(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._close(event)
+        self.allowed(event.step_id)
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         elif event.attempt_id or step.epoch:

@@ -14,6 +14,7 @@ from tierflow_runtime.security import TENANT_KEY, USER_KEY, Caller, caller_of
 from tierflow_runtime.values import BlobRef, FailureError
 
 from tierflow_coordinator.access import Access
+from tierflow_coordinator.approvals import Approvals
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.flows import Flows
 from tierflow_coordinator.orchestrators import Orchestrators
@@ -24,7 +25,7 @@ LARGEST_INPUT: Final = 16 * 1024 * 1024
 """Bytes of the largest stored value that may be a swarm's input: it is read to be checked."""
 
 
-class Facade:
+class Facade(Approvals):
     """The reads of the public API that any connected orchestrator answers. With none connected they fail UNAVAILABLE."""
 
     def __init__(self, *, access: Access, orchestrators: Orchestrators, flows: Flows) -> None:
@@ -174,6 +175,9 @@ class Facade:
         stub = stubs.BlobServiceStub(await self._orchestrators.channel())
         async for part in stub.GetBlob(orchestrator.GetBlobRequest(sha256=request.sha256), metadata=_metadata(caller)):
             yield api.ReadBlobResponse(chunk=part.chunk)
+
+    def _call(self, caller: Caller) -> dict[str, Any]:
+        return _call(caller)
 
     async def _runs_stub(self) -> Any:
         return stubs.OrchestratorServiceStub(await self._orchestrators.channel())

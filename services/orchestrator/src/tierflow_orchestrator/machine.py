@@ -17,6 +17,12 @@ from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.turn import Decision, Reply
 
 _LIFECYCLE = (events.RunCreated, events.RunStateChanged, events.RunEnded)
+_APPROVALS = (
+    events.ApprovalRequested,
+    events.ApprovalDecided,
+    events.ApprovalEscalated,
+    events.ApprovalResolved,
+)
 _AUDIT = (events.CommandReceived, events.SignalReceived)
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[commands.RunCommand] = msgspec.msgpack.Decoder(commands.RunCommand)
@@ -81,7 +87,9 @@ class RunMachine:
         """The event's class."""
         if isinstance(event, _LIFECYCLE):
             return "lifecycle"
-        return "audit" if isinstance(event, _AUDIT) else "steps"
+        if isinstance(event, _AUDIT):
+            return "audit"
+        return "approvals" if isinstance(event, _APPROVALS) else "steps"
 
     def decode(self, data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
         """Stored events."""

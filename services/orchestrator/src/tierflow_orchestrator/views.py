@@ -16,6 +16,7 @@ from tierflow_runtime.values import Allocation, Micros, Payload
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import MissingContent, output_text
 from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.wire_approvals import approval_shown
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 PENDING = ("PENDING", "READY", "AWAITING_APPROVAL")
@@ -132,6 +133,7 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
         failure=None if step.failure is None else wire.failure_to_proto(public(step.failure)),
         usage=wire.usage_to_proto(step.usage),
         executor_id=step.executor_id,
+        approval=approval_shown(run, step),
     )
     if run.flow is not None:
         _show_definition(message, run, step)

@@ -13,6 +13,7 @@ from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import Micros
 
+from tierflow_orchestrator import wire_approvals
 from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.wire_reading import decode_events, log_lines
 
@@ -219,6 +220,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.StepWaiting: _step_waiting,
     events.EventEmitted: _event_emitted,
     events.SignalReceived: _signal_received,
+    **wire_approvals.ENCODERS,
 }
 
 

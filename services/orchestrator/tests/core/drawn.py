@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tierflow_flow.definition import Flow, StepSpec
 from tierflow_runtime.values import RetryPolicy
 
-from .fakes import SECOND, Computed, Ref, Value, call, emit, fail, flow, map_, raising, signal, switch, wait
+from .fakes import SECOND, Computed, Ref, Value, approval, call, emit, fail, flow, map_, raising, signal, switch, wait
 
 PLAIN: list[dict[str, Any]] = [{}]
 CONDITIONS = PLAIN * 20 + [
@@ -27,13 +27,21 @@ CONDITIONS = PLAIN * 20 + [
 @st.composite
 def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
     needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
-    kind = draw(st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal"]))
+    kind = draw(
+        st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal", "approval", "approval"])
+    )
     if kind in ("emit", "fail"):
         more = {
             "on_error": draw(st.sampled_from(("stop", "continue", "continue"))),
             **draw(st.sampled_from(CONDITIONS)),
         }
         return {"emit": emit, "fail": fail}[kind](step_id, *needs, **more)
+    if kind == "approval":
+        said: dict[str, Any] = {"users": ["ada", "bob"], "needed": draw(st.sampled_from((1, 2)))}
+        said |= draw(st.sampled_from(({}, {"roles": ["boss"]}, {"timeout": "5s"})))
+        if "timeout" in said and draw(st.booleans()):
+            said["escalate"] = {"users": ["eve"], "timeout": "5s"}
+        return approval(step_id, *needs, **said, on_error=draw(st.sampled_from(("stop", "continue"))))
     if kind == "signal":
         timeout = draw(st.sampled_from(({}, {"timeout": 5 * SECOND})))
         on_error = draw(st.sampled_from(("stop", "continue")))

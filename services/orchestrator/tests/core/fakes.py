@@ -126,6 +126,14 @@ def signal(step_id: str, name: str, *needs: str, **more: Any) -> StepSpec:
     return StepSpec(id=step_id, kind="signal", handler="", needs=needs, with_=Value({}), settings=settings, **more)
 
 
+def approval(step_id: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that asks people; `users`, `roles`, `needed`, `timeout`, `escalate` as in the language."""
+    names = ("users", "roles", "needed", "timeout", "escalate", "message")
+    said = {name: more.pop(name) for name in names if name in more} or {"users": ["ada"]}
+    templates = {"approval": Value(said)}
+    return StepSpec(id=step_id, kind="approval", handler="", needs=needs, with_=Value({}), templates=templates, **more)
+
+
 def switch(step_id: str, cases: list[tuple[Any, list[str]]], *needs: str, **more: Any) -> StepSpec:
     """A step that chooses among steps; each case is a template or a truth."""
     templates = {f"case{i}": when if hasattr(when, "resolve") else Value(when) for i, (when, _) in enumerate(cases)}

@@ -13,6 +13,7 @@ from tierflow_orchestrator.core import Decision, Run, decide, dump, load, open_e
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
     Cancel,
+    DecideApproval,
     DispatchAttempt,
     Pause,
     ReportEnd,
@@ -270,6 +271,29 @@ class Lives(RuleBasedStateMachine):
             self.signals.add(signal_id)
         self.settle()
 
+    @rule(
+        data=st.data(),
+        actor=st.sampled_from(("ada", "bob", "eve", "mallory", "")),
+        verdict=st.sampled_from(("APPROVED", "APPROVED", "REJECTED", "DELEGATED")),
+        number=st.integers(0, 9),
+    )
+    def decide(self, data: st.DataObject, actor: str, verdict: str, number: int) -> None:
+        """Q17, L14, V16, V44: people and strangers decide about anything."""
+        waiting = sorted(s for s in self.run.waits if self.run.steps[s].state == "AWAITING_APPROVAL")
+        step_id = data.draw(st.sampled_from([*waiting * 5, *self.run.steps, "nothing"]))
+        roles = data.draw(st.sampled_from(((), ("boss",), ("clerk",))))
+        known = f"d{number}" in self.run.commands
+        decision = self.tell(
+            DecideApproval(
+                command_id=f"d{number}", step_id=step_id, verdict=verdict, actor=actor, roles=roles, delegate_to="eve"
+            )
+        )
+        assert not known or not decision.events, "V16"
+        assert decision.reply.applied or not decision.events, "V16"
+        if actor in ("mallory", "") and roles != ("boss",) and not known:
+            assert not decision.reply.applied, "V44"
+        self.settle()
+
     @rule(seconds=st.sampled_from((0, 1, 5, 40)))
     def wake(self, seconds: int) -> None:
         self.now += seconds * SECOND
@@ -328,7 +352,13 @@ class Lives(RuleBasedStateMachine):
             if step_id is not None:
                 self.tell(AssignSlot(step_id=step_id, executor_id="e"))
         for step_id in sorted(self.run.waits):
-            name = self.flow.by_id[step_id].settings.get("signal")
+            if self.run.steps[step_id].state == "AWAITING_APPROVAL":
+                for actor in ("ada", "bob", "eve"):
+                    self.tell(
+                        DecideApproval(command_id=f"{actor}{number}", step_id=step_id, verdict="APPROVED", actor=actor)
+                    )
+                continue
+            name = self.flow.by_id[self.run.steps[step_id].of].settings.get("signal")
             if name is not None and self.run.state == "SUSPENDED":
                 self.tell(Signal(command_id=f"last{number}-{step_id}", name=name))
         moment = self.run.next_wake()

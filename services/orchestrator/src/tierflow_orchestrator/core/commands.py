@@ -108,6 +108,18 @@ class Signal(Command):
     actor: str = ""
 
 
+class DecideApproval(Command):
+    """Somebody approves, rejects or delegates: `verdict` is APPROVED, REJECTED or DELEGATED."""
+
+    command_id: str
+    step_id: str
+    verdict: str
+    actor: str
+    roles: tuple[str, ...] = ()
+    reason: str = ""
+    delegate_to: str = ""
+
+
 class Abort(Command):
     """End the run at once: a defect was met while deciding for it (F28). Attempts in flight are told to stop, but not waited for."""
 
@@ -128,6 +140,7 @@ RunCommand: TypeAlias = (
     | Cancel
     | Abort
     | Signal
+    | DecideApproval
 )
 
 

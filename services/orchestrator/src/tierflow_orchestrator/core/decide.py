@@ -8,7 +8,17 @@ from typing import Any
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import BlobRef, Failure, Micros
 
-from tierflow_orchestrator.core import attempts, commands, ending, events, failures, navigator, signals, slots
+from tierflow_orchestrator.core import (
+    approvals,
+    attempts,
+    commands,
+    ending,
+    events,
+    failures,
+    navigator,
+    signals,
+    slots,
+)
 from tierflow_orchestrator.core.navigator import look, settle
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.run import Run
@@ -168,6 +178,7 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.Cancel: _cancel,
     commands.Abort: _abort,
     commands.Signal: signals.receive,
+    commands.DecideApproval: approvals.receive,
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tierflow_runtime.values import BlobRef, Micros
 
-from tierflow_orchestrator.core import branches, events
+from tierflow_orchestrator.core import branches, events, evolve_approvals
 from tierflow_orchestrator.core.failures import is_loss
-from tierflow_orchestrator.core.moves import book, end_step, make_ready, move
-from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
+from tierflow_orchestrator.core.moves import book, end_step, make_ready, move, remember
+from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import RUN, STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
 
@@ -112,19 +112,13 @@ _APPLIES = {
 
 def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
     applied, state = predict(run, event.command)
-    _remember(run, event.command_id, applied, state)
+    remember(run, event.command_id, applied, state)
     if event.command == "cancel" and applied:
         run.cancel_asked = True
 
 
-def _remember(run: Run, command_id: str, applied: bool, state: str) -> None:
-    run.commands[command_id] = (applied, state)
-    if len(run.commands) > REMEMBERED_COMMANDS:
-        del run.commands[next(iter(run.commands))]
-
-
 def _signalled(run: Run, event: events.SignalReceived, time: Micros) -> None:
-    _remember(run, event.signal_id, True, run.state)
+    remember(run, event.signal_id, True, run.state)
     run.signals.setdefault(event.name, []).append(event.payload)
 
 
@@ -279,4 +273,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.StepWaiting: _waiting,
     events.EventEmitted: _emitted,
     events.SignalReceived: _signalled,
+    **evolve_approvals.BY_TYPE,
 }

@@ -7,7 +7,7 @@ from collections import deque
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
 from tierflow_orchestrator.core import branches
-from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
 
@@ -39,6 +39,7 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
     step.next_attempt_at = None
     run.live.pop(step.id, None)
     run.waits.pop(step.id, None)
+    run.decided.pop(step.id, None)
     if step.asked:
         step.asked = False
         del run.asked[step.id]
@@ -71,3 +72,10 @@ def book(run: Run, step: Step, usage: Usage) -> None:
         return
     run.usage = run.usage.plus(usage)
     step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
+
+
+def remember(run: Run, command_id: str, applied: bool, state: str) -> None:
+    """What was answered to a command, so that it is answered alike when it comes again (rule R14)."""
+    run.commands[command_id] = (applied, state)
+    if len(run.commands) > REMEMBERED_COMMANDS:
+        del run.commands[next(iter(run.commands))]

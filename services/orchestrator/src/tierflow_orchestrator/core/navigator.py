@@ -11,7 +11,8 @@ from tierflow_runtime.values import NO_USAGE, Failure, Usage
 from tierflow_orchestrator.core import ending, events, failures
 from tierflow_orchestrator.core.branches import stopped
 from tierflow_orchestrator.core.kinds import KINDS
-from tierflow_orchestrator.core.kinds.base import Complete, Expand, Fail, Proceed, Wait
+from tierflow_orchestrator.core.kinds.approval import expire, resolve
+from tierflow_orchestrator.core.kinds.base import Ask, Complete, Escalate, Expand, Fail, Proceed, Resolve, Wait
 from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
@@ -71,18 +72,36 @@ def proceed(turn: Turn, step: Step, how: Proceed) -> None:
         turn.emit(events.StepCompleted(step_id=step.id, output=how.output))
     elif isinstance(how, Fail):
         fail(turn, step, how.failure)
+    else:
+        _ask(turn, step, how)
+
+
+def _ask(turn: Turn, step: Step, how: Proceed) -> None:
+    """What concerns the approval of a step."""
+    if isinstance(how, Ask):
+        turn.emit(how.request)
+    elif isinstance(how, Escalate):
+        turn.emit(events.ApprovalEscalated(step_id=step.id, until=how.until))
+    elif isinstance(how, Resolve):
+        turn.emit(events.ApprovalResolved(step_id=step.id, verdict=how.verdict))
+        if how.then is not None:
+            proceed(turn, step, how.then)
 
 
 def fire(turn: Turn) -> None:
     """Ends the waits whose message is there or whose moment has come."""
     run = turn.run
     while run.state in ("RUNNING", "SUSPENDED"):
-        if (step_id := run.answered()) is not None:
+        if run.decided:
+            step = run.steps[next(iter(run.decided))]
+            how = resolve(turn, step)
+        elif (step_id := run.answered()) is not None:
             step = run.steps[step_id]
             how = KINDS[run.spec(step).kind].received(turn, step)
         elif (moment := run.next_timer()) is not None and moment <= turn.now:
             step = run.steps[run.timers[0][1]]
-            how = KINDS[run.spec(step).kind].due(turn, step)
+            due = expire if step.state == "AWAITING_APPROVAL" else KINDS[run.spec(step).kind].due
+            how = due(turn, step)
         else:
             break
         go_on(turn)

@@ -36,6 +36,7 @@ class Run:
         "counts_by_state",
         "created_at",
         "deadline",
+        "decided",
         "degraded",
         "due",
         "ended_at",
@@ -139,6 +140,8 @@ class Run:
         """Steps that wait for something other than an executor."""
         self.timers: list[tuple[Micros, str]] = []
         """A heap of (latest moment, step) of those; entries of waits that are over are dropped when they are met."""
+        self.decided: dict[str, None] = {}
+        """Steps whose approval is decided and not resolved yet."""
         self.undecided: deque[str] = deque()
         """Steps to look at within the decision under way: READY ones with a condition or items, maps whose items have all ended."""
         self.contents: dict[str, str] = {}
@@ -245,7 +248,7 @@ class Run:
             return None
         moment = self.deadline
         other: Micros | None = None
-        if self.answered() is not None:
+        if self.answered() is not None or (self.decided and self.state in ("RUNNING", "SUSPENDED")):
             return self.created_at
         if self.state == "RUNNING":
             other = earliest(self._next_due(), self.next_timer())
@@ -293,9 +296,9 @@ class Run:
         return bool(self.waits) and not (self.live or self.counts_by_state["READY"] or self.counts_by_state["BACKOFF"])
 
     def why_waiting(self) -> str:
-        """What it waits for first, in a word, and at which step."""
+        """What it waits for first, in a word, and at which step; approvals before all else: people are told by it."""
         steps = (self.steps[step_id] for step_id in self.waits)
-        first = min(steps, key=lambda step: (step.wakes_at is None, step.wakes_at or 0, step.id))
+        first = min(steps, key=lambda s: (s.state != "AWAITING_APPROVAL", s.wakes_at is None, s.wakes_at or 0, s.id))
         return f"{first.reason}: {first.id}"
 
     def _next_due(self) -> Micros | None:

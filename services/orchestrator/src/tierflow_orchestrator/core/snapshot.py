@@ -97,5 +97,7 @@ def _restore(run: Run, step: Step) -> None:
         run.backoff.append((step.next_attempt_at, step.id, step.epoch))
     if step.is_waiting:
         run.wait(step)
+        if step.approval is not None and step.approval.outcome:
+            run.decided[step.id] = None
     if isinstance(step.output, BlobRef) and step.state in STEP.final:
         run.note_large(step.of, step.output)

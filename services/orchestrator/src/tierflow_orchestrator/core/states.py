@@ -103,11 +103,18 @@ STEP: Final = Machine(
         "PENDING": {"READY": "everything it needs has ended", "CANCELLED": _STOPPED},
         "READY": {
             "SCHEDULED": "an executor's slot is assigned",
+            "AWAITING_APPROVAL": "people are asked first",
             "RUNNING": "a map's items are known, or it waits for what is no attempt",
             "COMPLETED": "it is decided at once",
             "SKIPPED": "its condition is false, or a need did not complete",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": _STOPPED,
+        },
+        "AWAITING_APPROVAL": {
+            "READY": "approved: its handler may be called",
+            "COMPLETED": "approved, and that was all",
+            "FAILED": "rejected, or nobody decided in time",
+            "CANCELLED": "the run is stopped",
         },
         "SCHEDULED": {
             "RUNNING": "the executor has started it",
@@ -131,7 +138,7 @@ STEP: Final = Machine(
         "SKIPPED": {},
         "CANCELLED": {},
     },
-    reserved=("AWAITING_APPROVAL", "COMPENSATING", "COMPENSATED"),
+    reserved=("COMPENSATING", "COMPENSATED"),
 )
 
 LIVE: Final = ("SCHEDULED", "RUNNING")

@@ -22,6 +22,60 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """The item whose failure exceeded what is tolerated; empty as long as the map can complete."""
 
 
+class Vote(msgspec.Struct, frozen=True, gc=False):
+    """What one person said about an approval."""
+
+    user: str
+    verdict: str
+    """APPROVED or REJECTED."""
+    reason: str
+    time: Micros
+
+
+class Approval(msgspec.Struct, gc=False, omit_defaults=True):
+    """What people are asked, who they are, what they have said so far."""
+
+    message: str
+    users: tuple[str, ...]
+    roles: tuple[str, ...]
+    needed: int
+    requested_at: Micros
+    norm: str = ""
+    input: Payload | None = None
+    escalate_users: tuple[str, ...] = ()
+    escalate_roles: tuple[str, ...] = ()
+    escalate_timeout: Micros | None = None
+    escalated: bool = False
+    votes: tuple[Vote, ...] = ()
+    delegations: dict[str, str] = {}
+    """Who handed on their say, and to whom."""
+    verdict: str = ""
+    """APPROVED, REJECTED or EXPIRED, once it is resolved."""
+
+    @property
+    def approved(self) -> int:
+        """How many have approved."""
+        return sum(vote.verdict == "APPROVED" for vote in self.votes)
+
+    @property
+    def outcome(self) -> str:
+        """What the votes so far amount to: APPROVED, REJECTED or empty."""
+        if any(vote.verdict == "REJECTED" for vote in self.votes):
+            return "REJECTED"
+        return "APPROVED" if self.approved >= self.needed else ""
+
+    def has_decided(self, user: str) -> bool:
+        """Whether somebody has approved or rejected already."""
+        return any(vote.user == user for vote in self.votes)
+
+    def may_decide(self, user: str, roles: tuple[str, ...]) -> bool:
+        """Whether somebody is among those who may decide. Who handed on the say may not, those to whom it was handed may."""
+        if not user or user in self.delegations:
+            return False
+        listed = user in self.users or user in self.delegations.values()
+        return listed or any(role in self.roles for role in roles)
+
+
 class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """One node of a run, or one item of a map. Changed only by `evolve`."""
 
@@ -68,6 +122,8 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """The state in which it ends once they are."""
     wakes_at: Micros | None = None
     """Of a step that waits: until when at the latest."""
+    approval: Approval | None = None
+    """What people were asked, where they were."""
 
     @property
     def is_map(self) -> bool:
@@ -77,7 +133,9 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     @property
     def is_waiting(self) -> bool:
         """Whether it has begun to wait for something other than an executor."""
-        return self.state == "RUNNING" and not self.handler and self.branches is None
+        if self.state == "RUNNING":
+            return not self.handler and self.branches is None
+        return self.state == "AWAITING_APPROVAL"
 
     @property
     def is_item(self) -> bool:

@@ -16,6 +16,7 @@ from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
 from tierflow_contracts.events.v1 import event_pb2 as _event_pb2
+from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as _orchestrator_service_pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
@@ -962,6 +963,144 @@ class SignalSwarmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignalSwarmResponse: _TypeAlias = SignalSwarmResponse  # noqa: Y015
+
+@_typing.final
+class DecideApprovalRequest(_message.Message):
+    """DecideApprovalRequest says what the caller decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DELEGATE_TO_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    step_id: _builtins.str
+    """The step."""
+    verdict: _approval_pb2.ApprovalVerdict.ValueType
+    """Approved, rejected or delegated."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    delegate_to: _builtins.str
+    """Of a delegation: the user who is to decide instead."""
+    decision_id: _builtins.str
+    """Id of the decision, to make the call safe to repeat; empty lets the server choose one."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        verdict: _approval_pb2.ApprovalVerdict.ValueType = ...,
+        reason: _builtins.str = ...,
+        delegate_to: _builtins.str = ...,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "delegate_to", b"delegate_to", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideApprovalRequest: _TypeAlias = DecideApprovalRequest  # noqa: Y015
+
+@_typing.final
+class DecideApprovalResponse(_message.Message):
+    """DecideApprovalResponse says what came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether it was counted, now or before. False where the caller had said so already, or the step no longer waits."""
+    state: _state_pb2.StepState.ValueType
+    """The step's state after it."""
+    decision_id: _builtins.str
+    """The decision's id."""
+    approved: _builtins.int
+    """How many have approved so far."""
+    needed: _builtins.int
+    """How many must."""
+    def __init__(
+        self,
+        *,
+        applied: _builtins.bool = ...,
+        state: _state_pb2.StepState.ValueType = ...,
+        decision_id: _builtins.str = ...,
+        approved: _builtins.int = ...,
+        needed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "approved", b"approved", "decision_id", b"decision_id", "needed", b"needed", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideApprovalResponse: _TypeAlias = DecideApprovalResponse  # noqa: Y015
+
+@_typing.final
+class ListApprovalsRequest(_message.Message):
+    """ListApprovalsRequest filters approvals that are not decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Only of this run."""
+    page_size: _builtins.int
+    """Runs to look at for a page, 1 to 200; 0 is 100. A page may hold fewer approvals, or more."""
+    page_token: _builtins.str
+    """From the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsRequest: _TypeAlias = ListApprovalsRequest  # noqa: Y015
+
+@_typing.final
+class ListApprovalsResponse(_message.Message):
+    """ListApprovalsResponse is one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_approval_pb2.Approval]:
+        """The approvals, of the newest runs first."""
+
+    def __init__(
+        self,
+        *,
+        approvals: _abc.Iterable[_approval_pb2.Approval] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsResponse: _TypeAlias = ListApprovalsResponse  # noqa: Y015
 
 @_typing.final
 class StopSwarmRequest(_message.Message):

@@ -162,6 +162,16 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.FromString,
                 _registered_method=True)
+        self.DecideApproval = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/DecideApproval',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListApprovals',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/GetQueue',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetQueueRequest.SerializeToString,
@@ -414,6 +424,23 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideApproval(self, request, context):
+        """Approves, rejects or delegates what a step waits for, as the caller. Idempotent by decision_id.
+        Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the step waits for no approval),
+        PERMISSION_DENIED (the caller is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
         """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -619,6 +646,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.SteerSwarms,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.SerializeToString,
+            ),
+            'DecideApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideApproval,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -1353,6 +1390,60 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/SteerSwarms',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.SteerSwarmsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/DecideApproval',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListApprovals',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

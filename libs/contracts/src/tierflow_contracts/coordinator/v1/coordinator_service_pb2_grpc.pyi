@@ -112,6 +112,15 @@ class CoordinatorServiceStub:
     """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
     Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    DecideApproval: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.DecideApprovalRequest, _coordinator_service_pb2.DecideApprovalResponse]
+    """Approves, rejects or delegates what a step waits for, as the caller. Idempotent by decision_id.
+    Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the step waits for no approval),
+    PERMISSION_DENIED (the caller is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListApprovalsRequest, _coordinator_service_pb2.ListApprovalsResponse]
+    """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]
@@ -219,6 +228,15 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     SteerSwarms: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SteerSwarmsRequest, _coordinator_service_pb2.SteerSwarmsResponse]  # type: ignore[assignment]
     """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
     Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    DecideApproval: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.DecideApprovalRequest, _coordinator_service_pb2.DecideApprovalResponse]  # type: ignore[assignment]
+    """Approves, rejects or delegates what a step waits for, as the caller. Idempotent by decision_id.
+    Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the step waits for no approval),
+    PERMISSION_DENIED (the caller is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListApprovalsRequest, _coordinator_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
@@ -474,6 +492,27 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_service_pb2.SteerSwarmsResponse, _abc.Awaitable[_coordinator_service_pb2.SteerSwarmsResponse]]:
         """Does one thing to all swarms that match a filter, page by page. Idempotent by command_id.
         Status: OK (see each outcome), INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideApproval(
+        self,
+        request: _coordinator_service_pb2.DecideApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.DecideApprovalResponse, _abc.Awaitable[_coordinator_service_pb2.DecideApprovalResponse]]:
+        """Approves, rejects or delegates what a step waits for, as the caller. Idempotent by decision_id.
+        Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the step waits for no approval),
+        PERMISSION_DENIED (the caller is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _coordinator_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ListApprovalsResponse, _abc.Awaitable[_coordinator_service_pb2.ListApprovalsResponse]]:
+        """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tierflow_contracts.orchestrator.v1 import approval_pb2 as tierflow_dot_orchestrator_dot_v1_dot_approval__pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as tierflow_dot_orchestrator_dot_v1_dot_run__pb2
 
@@ -95,6 +96,16 @@ class OrchestratorServiceStub(object):
                 '/tierflow.orchestrator.v1.OrchestratorService/AskRun',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.FromString,
+                _registered_method=True)
+        self.DecideApproval = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/DecideApproval',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/ListApprovals',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
                 _registered_method=True)
         self.ListRunEvents = channel.unary_unary(
                 '/tierflow.orchestrator.v1.OrchestratorService/ListRunEvents',
@@ -214,6 +225,22 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideApproval(self, request, context):
+        """Approves, rejects or delegates what a step waits for. Idempotent by decision_id; any replica takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND (no such run or step), FAILED_PRECONDITION (the step waits for no approval),
+        PERMISSION_DENIED (the actor is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRunEvents(self, request, context):
         """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -305,6 +332,16 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.AskRun,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.SerializeToString,
+            ),
+            'DecideApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideApproval,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsResponse.SerializeToString,
             ),
             'ListRunEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunEvents,
@@ -652,6 +689,60 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/AskRun',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.AskRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/DecideApproval',
+            tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/ListApprovals',
+            tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

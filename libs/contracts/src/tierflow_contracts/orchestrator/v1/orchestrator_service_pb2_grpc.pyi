@@ -5,6 +5,7 @@ Tier 2: runs flows."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as _orchestrator_service_pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as _run_pb2
 import abc as _abc_1
@@ -72,6 +73,13 @@ class OrchestratorServiceStub:
     Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
     DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
+    DecideApproval: _grpc.UnaryUnaryMultiCallable[_approval_pb2.DecideApprovalRequest, _approval_pb2.DecideApprovalResponse]
+    """Approves, rejects or delegates what a step waits for. Idempotent by decision_id; any replica takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND (no such run or step), FAILED_PRECONDITION (the step waits for no approval),
+    PERMISSION_DENIED (the actor is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_approval_pb2.ListApprovalsRequest, _approval_pb2.ListApprovalsResponse]
+    """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]
@@ -126,6 +134,13 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
     DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
     """
+    DecideApproval: _aio.UnaryUnaryMultiCallable[_approval_pb2.DecideApprovalRequest, _approval_pb2.DecideApprovalResponse]  # type: ignore[assignment]
+    """Approves, rejects or delegates what a step waits for. Idempotent by decision_id; any replica takes it.
+    Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND (no such run or step), FAILED_PRECONDITION (the step waits for no approval),
+    PERMISSION_DENIED (the actor is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_approval_pb2.ListApprovalsRequest, _approval_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]  # type: ignore[assignment]
@@ -249,6 +264,25 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         Status: OK, INVALID_ARGUMENT (the flow waits for no such signal, or the payload does not match), NOT_FOUND, FAILED_PRECONDITION (the run ended without an answer),
         DEADLINE_EXCEEDED (no answer yet: ask again with the same signal_id), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED.
         """
+
+    @_abc_1.abstractmethod
+    def DecideApproval(
+        self,
+        request: _approval_pb2.DecideApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_approval_pb2.DecideApprovalResponse, _abc.Awaitable[_approval_pb2.DecideApprovalResponse]]:
+        """Approves, rejects or delegates what a step waits for. Idempotent by decision_id; any replica takes it.
+        Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND (no such run or step), FAILED_PRECONDITION (the step waits for no approval),
+        PERMISSION_DENIED (the actor is not among those who may decide), UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _approval_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_approval_pb2.ListApprovalsResponse, _abc.Awaitable[_approval_pb2.ListApprovalsResponse]]:
+        """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ListRunEvents(

@@ -15,6 +15,7 @@ from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
+from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -514,6 +515,7 @@ class Step(_message.Message):
     NEEDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     REUSED_FROM_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its run."""
     step_id: _builtins.str
@@ -574,6 +576,10 @@ class Step(_message.Message):
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Steps it needs."""
 
+    @_builtins.property
+    def approval(self) -> _approval_pb2.Approval:
+        """The approval that it waits for, or waited for last."""
+
     def __init__(
         self,
         *,
@@ -597,10 +603,11 @@ class Step(_message.Message):
         needs: _abc.Iterable[_builtins.str] | None = ...,
         held: _builtins.bool = ...,
         reused_from: _builtins.str = ...,
+        approval: _approval_pb2.Approval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "held", b"held", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "reason", b"reason", "reused_from", b"reused_from", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "attempts", b"attempts", "duration", b"duration", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "held", b"held", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "reason", b"reason", "reused_from", b"reused_from", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from tierflow_orchestrator.core.kinds.approval import ApprovalKind
 from tierflow_orchestrator.core.kinds.base import Kind
 from tierflow_orchestrator.core.kinds.call import Call
 from tierflow_orchestrator.core.kinds.emit import Emit
@@ -15,6 +16,7 @@ from tierflow_orchestrator.core.kinds.switch import Switch
 from tierflow_orchestrator.core.kinds.wait import WaitKind
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "approval": ApprovalKind(),
     "call": Call(),
     "map": Map(),
     "emit": Emit(),

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 from tierflow_runtime.values import Failure, Micros, Payload
 
-from tierflow_orchestrator.core.events import RunEvent
+from tierflow_orchestrator.core.events import ApprovalRequested, RunEvent
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
@@ -42,7 +42,26 @@ class Fail(msgspec.Struct, frozen=True):
     failure: Failure
 
 
-Proceed: TypeAlias = Dispatch | Expand | Wait | Complete | Fail
+class Ask(msgspec.Struct, frozen=True):
+    """It asks people, and waits until they have decided."""
+
+    request: ApprovalRequested
+
+
+class Escalate(msgspec.Struct, frozen=True):
+    """Nobody has decided in time: further people are asked, until this moment at the latest, where there is one."""
+
+    until: Micros | None
+
+
+class Resolve(msgspec.Struct, frozen=True):
+    """What people were asked is decided; what follows for the step, where it is not its handler's turn."""
+
+    verdict: str
+    then: Complete | Fail | None = None
+
+
+Proceed: TypeAlias = Dispatch | Expand | Wait | Complete | Fail | Ask | Escalate | Resolve
 
 
 class Kind:

@@ -1,0 +1,86 @@
+"""Approvals through the whole system: any replica, over the death of whoever had the run."""
+
+import asyncio
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from tierflow import Client
+from tierflow.errors import ExecutionFailed, NotFound, PermissionDenied
+from tierflow_contracts.common.v1.state_pb2 import RunState
+from tierflow_testing.auditor import audit
+from tierflow_testing.stack import Stack
+from tierflow_testing.waiting import eventually
+
+MakeStack = Callable[..., Stack]
+FLOW = """
+name: refund
+steps:
+  ok:
+    approval: {message: "Refund ${{ input.amount }}?", users: [ada, bob], roles: [finance], needed: 2}
+  refund: {call: echo, needs: ok, with: {amount: "${{ input.amount }}"}}
+"""
+
+
+async def suspended(client: Client, run_id: str) -> bool:
+    """Whether the run does nothing but wait."""
+    return (await client.get_run(run_id)).state == RunState.RUN_STATE_SUSPENDED
+
+
+def tierflow(stack: Stack, user: str, *arguments: str) -> str:
+    """What the command prints for this user."""
+    command = [sys.executable, "-m", "tierflow_cli.main", *arguments, "--address", stack.address, "--user", user]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeStack, tmp_path: pathlib.Path) -> None:
+    """Q17, L13, L14, K7: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
+    stack = make_stack(orchestrators=2)
+    text = tmp_path / "refund.yaml"
+    text.write_text(FLOW)
+    async with (
+        Client(stack.address, user="carl", patience=60) as client,
+        Client(stack.address, user="ada", patience=60) as ada,
+        Client(stack.address, user="eve", roles=["finance"], patience=60) as eve,
+        Client(stack.address, user="mallory", patience=60) as mallory,
+        Client(stack.address, user="ada", tenant="other", patience=60) as stranger,
+    ):
+        one, two = [await client.submit(str(text), {"amount": n}) for n in (1, 2)]
+        for handle in (one, two):
+            await eventually(lambda run_id=handle.run_id: suspended(client, run_id), timeout=30)
+        assert await ada.approve(one.run_id, "ok", "first", decision_id="same")
+        for orchestrator in stack.orchestrators:
+            orchestrator.kill()
+        for orchestrator in stack.orchestrators:
+            await asyncio.to_thread(orchestrator.start)
+        assert await ada.approve(one.run_id, "ok", "first", decision_id="same")
+        assert not await ada.approve(one.run_id, "ok", "again")
+        with pytest.raises(PermissionDenied, match="mallory is not among those"):
+            await mallory.approve(one.run_id, "ok")
+        with pytest.raises(NotFound):
+            await stranger.approve(one.run_id, "ok")
+        assert [a.run_id async for a in mallory.approvals()] == []
+        assert [a.run_id async for a in stranger.approvals()] == []
+        listed = json.loads(await asyncio.to_thread(tierflow, stack, "bob", "approvals"))
+        assert [(row["run_id"], row["message"]) for row in listed] == [
+            (two.run_id, "Refund 2?"),
+            (one.run_id, "Refund 1?"),
+        ]
+        assert await eve.approve(one.run_id, "ok")
+        assert (await one.result(60))["refund"] == {"amount": 1}
+        said = await asyncio.to_thread(
+            tierflow, stack, "bob", "approvals", "reject", two.run_id, "ok", "--reason", "no"
+        )
+        assert json.loads(said)["applied"] is True
+        with pytest.raises(ExecutionFailed) as failed:
+            await two.result(60)
+        assert "APPROVAL_REJECTED" in repr(failed.value.failure)
+        history = (await client.events(one.id, one.run_id)).events
+        decided = [e.approval_decided.actor for e in history if e.HasField("approval_decided")]
+        assert decided == ["ada", "eve"]
+    report = await audit(stack.database_url, stack.nats.url, settled=True)
+    assert report.ok, report
