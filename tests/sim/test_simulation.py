@@ -34,7 +34,7 @@ def _described(found: dict[str, Any]) -> str:
 
 @pytest.mark.timeout(300)
 def test_invariants_hold() -> None:
-    """V1 to V43, R1 to R31: whatever the seeds do to processes, network, database and event stream."""
+    """V1 to V45, R1 to R31: whatever the seeds do to processes, network, database and event stream."""
     played = json.loads(_play("--seeds", "3000", "--seconds", str(SECONDS), "--json"))
     assert [_described(found) for found in played["bad"]] == []
     assert played["seeds"] >= 100, f"{played['seeds']} seeds in {played['seconds']:.0f} s show little"

@@ -37,7 +37,8 @@ class Narrow:
 
     async def _execute(self, stream: Any, request: Any) -> None:
         run_id = request.context.run_id
-        if run_id not in self._tier2.runs and self.under_way >= self.room:
+        known = run_id in self._tier2.runs or run_id in self._tier2.tombstones
+        if not known and self.under_way >= self.room:
             self.refused[run_id] += 1
             full = failure_pb2.Failure(code=failure_pb2.ERROR_CODE_QUEUE_FULL, tier=failure_pb2.TIER_2, retryable=True)
             stream.send(refused=[orchestrator.RunRefused(run_id=run_id, failure=full)])

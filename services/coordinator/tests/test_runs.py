@@ -5,8 +5,10 @@ from typing import Any
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.runs import Runs
+from tierflow_runtime.values import Context
 
 RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
+CONTEXT = Context(tenant="t", user_id="u", run_id=RUN)
 CANCEL = commands.CommandRun(run_id=RUN, command="cancel", command_id="c", actor="a", reason="r")
 
 
@@ -55,7 +57,7 @@ async def test_a_cancel_finds_the_first_orchestrator() -> None:
     """R29, Lesson 32: a swarm is ended by force while no orchestrator is connected, and let go: the cancel of its run is sent as soon as one is."""
     scene = Scene()
     scene.runs.request("s", RUN, run_pb2.RunExecutionRequest)
-    scene.runs.command("s", CANCEL)
+    scene.runs.command("s", CANCEL, CONTEXT)
     scene.runs.forget(RUN, but_command=True)
     assert scene.connect() == ["commands"]
 
@@ -64,5 +66,5 @@ async def test_a_run_and_its_cancel_are_sent_once_each() -> None:
     """R28, R29: both waited for an orchestrator, both are due at the same moment."""
     scene = Scene()
     scene.runs.request("s", RUN, run_pb2.RunExecutionRequest)
-    scene.runs.command("s", CANCEL)
+    scene.runs.command("s", CANCEL, CONTEXT)
     assert sorted(scene.connect()) == ["commands", "execute"]

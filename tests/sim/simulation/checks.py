@@ -1,4 +1,4 @@
-"""The invariants of the protocols (docs/invariants.md, V23 to V41), looked at while a world runs: at each commit, each message between tiers, each attempt."""
+"""The invariants of the protocols (docs/invariants.md, V23 to V45), looked at while a world runs: at each commit, each message between tiers, each attempt."""
 
 from __future__ import annotations
 
@@ -141,12 +141,17 @@ class Checks:
             journal.commands.add((entity_id, value.command_id))
         elif kind == "run_created":
             journal.runs.add(entity_id)
+            if not value.flow.hash:
+                journal.buried.add(entity_id)
         elif kind == "run_ended":
             key = (entity_id, 1)
             self.expect(key not in journal.run_ends, "V1", f"run {short(entity_id)} ends twice")
             journal.run_ends[key] = value.to
         elif kind == "run_requested":
             journal.requested[value.run_id] = entity_id
+        elif kind == "run_taken":
+            early = value.run_id in journal.buried
+            self.expect(not early, "V45", f"run {short(value.run_id)} is taken, and was cancelled before it came")
         elif kind == "run_finished":
             journal.finished.add(value.run_id)
         elif kind == "swarm_created":

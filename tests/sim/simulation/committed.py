@@ -20,6 +20,8 @@ class Committed:
         self.stopped: set[str] = set()
         """Attempts that were cancelled and are said to be alive nowhere."""
         self.runs: set[str] = set()
+        self.buried: set[str] = set()
+        """Runs that were cancelled before they came."""
         self.run_ends: dict[tuple[str, int], int] = {}
         """State by run and generation."""
         self.requested: dict[str, str] = {}

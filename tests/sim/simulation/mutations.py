@@ -22,6 +22,7 @@ from tierflow_durable.entity import Created
 from tierflow_durable.owning import Owning
 from tierflow_durable.relay import Relay
 from tierflow_executor.core.table import UNARY, Attempts
+from tierflow_orchestrator import starting
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
@@ -263,7 +264,7 @@ def _result_said_once(patches: Patches) -> None:
 
     def ended(self: Any, run: Any) -> None:
         said(self, run)
-        self._results.pop(run.id, None)
+        self._results.forget(run.id)
 
     said = patches.put(Sessions, "ended", ended)
     patches.put(Sessions, "_sweep", sweep)
@@ -277,6 +278,15 @@ def _word_too_soon(patches: Patches) -> None:
         await before(self, session, request)
 
     before = patches.put(Sessions, "_command", command)
+
+
+def _tombstone_taken(patches: Patches) -> None:
+    """A run that was cancelled before it came does not refuse its request."""
+
+    async def is_buried(*_: object) -> bool:
+        return False
+
+    patches.put(starting, "is_buried", is_buried)
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -298,6 +308,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("second-end", "a result that comes again ends its swarm again (R28)", _second_end, ("V28", "V38"), 400),
     Mutation("result-said-once", "a result without acknowledgement is not said again (R28)", _result_said_once, ("V38",), 200),
     Mutation("word-too-soon", "a command is said to have taken effect before it is stored (R7, R29)", _word_too_soon, ("V26", "V38"), 500),
+    Mutation("tombstone-taken", "a cancel that came before its run does not refuse it (R29)", _tombstone_taken, ("V45",), 400),
 )  # fmt: skip
 
 

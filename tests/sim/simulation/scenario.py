@@ -117,6 +117,7 @@ def draw(seed: int) -> Scenario:
         _fault(chance, everyone, _moment(chance, swarms), nats=nats, rough=rough)
         for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))
     ]
+    swarms, more = _hasty(seed, swarms, orchestrators)
     return Scenario(
         seed=seed,
         coordinators=coordinators,
@@ -126,7 +127,7 @@ def draw(seed: int) -> Scenario:
         nats=nats,
         park=chance.choice((0.5, 2.0, 60.0)),
         swarms=swarms,
-        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        faults=tuple(sorted(faults + more, key=lambda fault: fault.at)),
         temper={
             "fails": chance.choice((0.0, 0.05, 0.3)), "fatal": chance.choice((0.0, 0.0, 0.05)), "hangs": chance.choice((0.0, 0.0, 0.03)),
             "stubborn": chance.choice((0.0, 0.2)), "large": chance.choice((0.0, 0.0, 0.1)), "long": chance.choice((0.5, 2.0, 5.0)),
@@ -149,6 +150,18 @@ def _swarm(chance: random.Random, number: int) -> Swarm:
         orders=tuple(sorted(orders, key=lambda order: order.after)),
         timeout=chance.choice((None, None, None, None, 2.0)),
     )
+
+
+def _hasty(seed: int, swarms: tuple[Swarm, ...], orchestrators: int) -> tuple[tuple[Swarm, ...], list[Fault]]:
+    """Now and then one more swarm, of a flow that is known, comes while no orchestrator is there, and is stopped: request and cancel wait together (rule R29)."""
+    chance = random.Random(f"hasty {seed}")
+    if chance.random() < 0.8:
+        return swarms, []
+    at = swarms[0].at + 1.0 + chance.random()
+    order = Order(0.1 + chance.random() * 0.3, chance.choice(("cancel", "terminate", "stop")), 0)
+    one = replace(swarms[0], number=len(swarms), at=at, twice=False, orders=(order,), timeout=None)
+    crash = Fault(at=at - chance.random() * 0.2, kind="crash", seconds=0.5 + chance.random())
+    return (*swarms, one), [replace(crash, who=f"o{number}") for number in range(orchestrators)]
 
 
 _OF_PROCESSES = (

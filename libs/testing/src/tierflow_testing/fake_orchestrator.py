@@ -243,12 +243,14 @@ class FakeOrchestrator(
     async def _command(self, stream: _Stream, command: api.CommandRunRequest) -> None:
         run = self.runs.get(command.run_id)
         if run is None:
-            if command.command == api.RUN_COMMAND_CANCEL:
+            if command.command == api.RUN_COMMAND_CANCEL and command.context.run_id == command.run_id:
                 self.tombstones.add(command.run_id)
-            missing = failure_pb2.Failure(code=failure_pb2.ERROR_CODE_NOT_FOUND, tier=failure_pb2.TIER_2)
-            stream.send(
-                commands=[api.CommandRunResponse(run_id=command.run_id, command_id=command.command_id, failure=missing)]
-            )
+            answer = api.CommandRunResponse(run_id=command.run_id, command_id=command.command_id)
+            if command.run_id in self.tombstones:
+                answer.applied, answer.state = True, state_pb2.RUN_STATE_CANCELLED
+            else:
+                answer.failure.code, answer.failure.tier = failure_pb2.ERROR_CODE_NOT_FOUND, failure_pb2.TIER_2
+            stream.send(commands=[answer])
             return
         if not run.ended:
             await self._apply(run, command)

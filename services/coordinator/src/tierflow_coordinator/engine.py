@@ -17,7 +17,7 @@ from tierflow_durable.durable import Durable
 from tierflow_durable.entity import Created, Entity
 from tierflow_runtime.logs import get_log, ids
 from tierflow_runtime.requests import run_request
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import Context, Failure, FailureError
 from tierflow_runtime.wire import RUN_STATES
 
 from tierflow_coordinator import wire
@@ -161,7 +161,7 @@ class Engine:
         if isinstance(effect, commands.RequestRun):
             self.runs.request(swarm.swarm_id, effect.run_id, lambda: self._request(swarm, effect))
         elif isinstance(effect, commands.CommandRun):
-            self.runs.command(swarm.swarm_id, effect)
+            self.runs.command(swarm.swarm_id, effect, _context_of_cancel(swarm, effect.run_id))
         elif isinstance(effect, commands.AnswerWaiting):
             self.waiting.answer(swarm)
             self._tracing.ended(swarm)
@@ -296,4 +296,13 @@ class Engine:
             return
         self._terminated[swarm.run.run_id] = (swarm_id, swarm.context.generation)
         log.info("a run of a terminated swarm is cancelled again", **ids(swarm.context))
-        self.runs.command(swarm_id, effects[0])
+        self.runs.command(swarm_id, effects[0], _context_of_cancel(swarm, swarm.run.run_id))
+
+
+def _context_of_cancel(swarm: Swarm, run_id: str) -> Context:
+    """The context of a run that is told something; its deadline is left out, since a cancel may come after it."""
+    context = swarm.context
+    generation = swarm.run.generation if swarm.run is not None else 1
+    return msgspec.structs.replace(
+        context, run_id=run_id, parent_id=swarm.swarm_id, depth=context.depth + 1, generation=generation, deadline=None
+    )

@@ -15,9 +15,8 @@ from typing import Final
 
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
-from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import Context, FailureError
 from tierflow_runtime.wire import RUN_STATES, failure_from_proto
 
 from tierflow_coordinator import wire
@@ -37,12 +36,6 @@ POLL_MOST: Final = 5.0
 TICK: Final = 0.05
 LONGEST_LOOK: Final = 0.25
 SLICE: Final = 100
-UNKNOWN_ENOUGH: Final = 4
-"""So often a run that nobody wants any more must be unknown to Tier 2 before its cancel counts as received."""
-
-CANCELLED_IN_LINE: Final = failure(
-    "CANCELLED", "The run was cancelled before any orchestrator had room for it.", tier=1
-)
 
 
 class Runs:
@@ -78,14 +71,14 @@ class Runs:
         wanted.build = build
         self._send(wanted)
 
-    def command(self, swarm_id: str, effect: commands.CommandRun) -> None:
-        """Brings a command to a run, until there is a receipt. The latest replaces what was not yet received."""
+    def command(self, swarm_id: str, effect: commands.CommandRun, context: Context) -> None:
+        """Brings a command to a run, until there is a receipt. The latest replaces what was not yet received. `context` is the run's."""
         wanted = self._wanted.get(effect.run_id)
         if wanted is None:
             wanted = self._wanted[effect.run_id] = Wanted(swarm_id, effect.run_id, None)
         if wanted.order is not None and wanted.order.command_id == effect.command_id:
             return
-        wanted.order = effect
+        wanted.order, wanted.context = effect, context
         wanted.polls = 0
         self._send_command(wanted)
 
@@ -145,7 +138,7 @@ class Runs:
         for redirect in frame.redirects:
             self._redirected(redirect)
         for answer in frame.commands:
-            self._answered(answer)
+            self._answered(link, answer)
         for result in frame.results:
             self._answers.run_ended(link, result)
 
@@ -196,7 +189,7 @@ class Runs:
             self._leave(wanted)
             self._schedule(wanted, REATTACH_AFTER)
 
-    def _answered(self, answer: orchestrator.CommandRunResponse) -> None:
+    def _answered(self, link: Link, answer: orchestrator.CommandRunResponse) -> None:
         wanted = self._wanted.get(answer.run_id)
         if wanted is None or wanted.order is None or wanted.order.command_id != answer.command_id:
             return
@@ -206,15 +199,15 @@ class Runs:
         command, state = wanted.order.command, RUN_STATES.name(answer.state)
         if state in IN_EFFECT.get(command, (state,)):
             self._received(wanted, command)
+            if command == "cancel" and state == "CANCELLED" and not wanted.accepted:
+                self._send(wanted, link)  # Its tombstone refuses the request, or its result comes.
         else:
             # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
             self._poll(wanted)
         self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
 
     def _command_failed(self, wanted: Wanted, command: str, code: str) -> None:
-        if code == "NOT_FOUND" and command == "cancel":
-            self._cancelled_unknown(wanted)
-        elif code in WEATHER or code == "NOT_FOUND":
+        if code in WEATHER or code == "NOT_FOUND":
             self._poll(wanted)
         else:
             self._received(wanted, command)
@@ -224,24 +217,6 @@ class Runs:
         wanted.command_at = 0.0
         if command == "cancel":
             self._answers.cancel_received(wanted.swarm_id, wanted.run_id)
-
-    def _cancelled_unknown(self, wanted: Wanted) -> None:
-        """Tier 2 knows no such run. Where it is still wanted, asking for it again tells the rest: its tombstone refuses it, or it is accepted and then cancelled.
-
-        Where it is not, a request may still be on its way past the cancel: it is said a few times before it counts as received.
-        """
-        if wanted.build is not None:
-            nowhere = not wanted.unanswered or wanted.polls >= UNKNOWN_ENOUGH
-            if wanted.run_id in self._line and nowhere:
-                self._answers.run_refused(wanted.swarm_id, wanted.run_id, CANCELLED_IN_LINE)
-                return
-            self._poll(wanted)
-            if not wanted.accepted:
-                self._send(wanted)
-        elif wanted.polls < UNKNOWN_ENOUGH:
-            self._poll(wanted)
-        else:
-            self._received(wanted, "cancel")
 
     # --- sending ---
 
@@ -273,7 +248,9 @@ class Runs:
         if link is None:
             self._homeless[wanted.run_id] = wanted
             return
-        link.put_first("commands", wire.run_command(order))
+        # Only a cancel leaves a tombstone where the run is not there.
+        context = wanted.context if order.command == "cancel" else None
+        link.put_first("commands", wire.run_command(order, context))
         self._poll(wanted)
 
     def _poll(self, wanted: Wanted) -> None:

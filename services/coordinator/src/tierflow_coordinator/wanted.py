@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from tierflow_contracts.orchestrator.v1 import run_pb2
-from tierflow_runtime.values import Failure
+from tierflow_runtime.values import Context, Failure
 
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.links import Link
@@ -73,6 +73,7 @@ class Wanted:
         "accepted",
         "build",
         "command_at",
+        "context",
         "due",
         "link",
         "order",
@@ -95,5 +96,7 @@ class Wanted:
         """Requests for it to which there was neither an acceptance nor a refusal."""
         self.due = 0.0
         self.order: commands.CommandRun | None = None
+        self.context: Context | None = None
+        """Of the run that the order is for."""
         self.polls = 0
         self.command_at = 0.0

@@ -9,7 +9,7 @@ from tierflow_contracts.common.v1 import execution_pb2, payload_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
-from tierflow_runtime.values import Micros, Payload, Usage
+from tierflow_runtime.values import Context, Micros, Payload, Usage
 from tierflow_runtime.wire import (
     OUTCOMES,
     RUN_STATES,
@@ -77,9 +77,10 @@ def finish_of(result: run_pb2.RunExecutionResult) -> commands.FinishRun:
     )
 
 
-def run_command(effect: commands.CommandRun) -> orchestrator.CommandRunRequest:
-    """A command to a run."""
+def run_command(effect: commands.CommandRun, context: Context | None = None) -> orchestrator.CommandRunRequest:
+    """A command to a run; with the run's context, where it may come before the run (rule R29)."""
     return orchestrator.CommandRunRequest(
+        context=None if context is None else context_to_proto(context),
         run_id=effect.run_id,
         command=_RUN_COMMANDS[effect.command],
         command_id=effect.command_id,

@@ -68,7 +68,7 @@ class RunMachine:
             ended_at=state.ended_at if ended else None,
             parked=not ended and is_waiting(state),
             wake_at=state.next_wake(),
-            unacknowledged=ended,
+            unacknowledged=ended and not state.buried,
         )
 
     def source(self, state: Run) -> Source:

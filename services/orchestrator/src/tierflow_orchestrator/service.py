@@ -41,6 +41,7 @@ from tierflow_orchestrator.flows import Flows, flow_to_proto
 from tierflow_orchestrator.messages import Messages
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.starting import Starting
+from tierflow_orchestrator.tombstones import bury, check_burial
 
 SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
@@ -74,9 +75,8 @@ class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
         valid_id("run_id", request.run_id)
         sound_texts(command_id=request.command_id, reason=request.reason, actor=request.actor)
         command_id = request.command_id or uuid7()
-        reply = await self._durable.router.command(
-            request.run_id, make(command_id=command_id, actor=request.actor, reason=request.reason), command_id
-        )
+        command = make(command_id=command_id, actor=request.actor, reason=request.reason)
+        reply = await self._bring(request, command, command_id)
         return pb.CommandRunResponse(
             run_id=request.run_id,
             command_id=command_id,
@@ -84,6 +84,19 @@ class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
             state=wire.RUN_STATES.number(reply.state),
             failure=None if reply.failure is None else wire.failure_to_proto(public(reply.failure)),
         )
+
+    async def _bring(self, request: pb.CommandRunRequest, command: commands.RunCommand, command_id: str) -> Any:
+        """The reply of the run, or of the tombstone that a cancel leaves where its run has not come yet (rule R29)."""
+        if not isinstance(command, commands.Cancel) or not request.HasField("context"):
+            return await self._durable.router.command(request.run_id, command, command_id)
+        check_burial(request)
+        try:
+            return await self._durable.router.command(request.run_id, command, command_id)
+        except FailureError as error:
+            if error.failure.code != "NOT_FOUND":
+                raise
+        reply = await bury(self._durable, request, command)
+        return reply or await self._durable.router.command(request.run_id, command, command_id)
 
     async def ExecuteRuns(
         self, request_iterator: AsyncIterator[pb.ExecuteRunsRequest], context: Any

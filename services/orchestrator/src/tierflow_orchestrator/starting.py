@@ -21,6 +21,7 @@ from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.settings import OrchestratorSettings
+from tierflow_orchestrator.tombstones import REFUSAL, is_buried
 
 Answer: TypeAlias = Callable[[pb.StartRunResponse | FailureError], None]
 
@@ -64,11 +65,14 @@ class Starting:
         async def look(refused: FailureError) -> None:
             try:
                 row = await self._durable.reader.row(run_id)
+                buried = row is not None and await is_buried(self._durable, run_id, row.state)
             except FailureError as error:
                 answer(error)
                 return
             if row is None:
                 answer(refused)
+            elif buried:
+                answer(FailureError(REFUSAL))
             else:
                 answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(row.state), created=False))
 
@@ -142,6 +146,9 @@ class Starting:
                 answer(result)
                 return
             entity = self._durable.host.entities.get(run_id)
+            if not result.created and (entity is None or entity.state.buried):
+                answer(FailureError(REFUSAL))  # unless its row says otherwise, see `_unless_known`
+                return
             state = entity.state.state if entity is not None else ""
             answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(state), created=result.created))
 

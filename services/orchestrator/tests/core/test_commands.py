@@ -9,6 +9,7 @@ import pytest
 from tierflow_orchestrator.core import Run, decide, dump, load, open_effects
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
+    Bury,
     Cancel,
     FailPrepare,
     Pause,
@@ -20,6 +21,7 @@ from tierflow_orchestrator.core.commands import (
     WakeUp,
 )
 from tierflow_orchestrator.core.events import CommandReceived, LateResult, RunEnded, RunStateChanged, StepScheduled
+from tierflow_orchestrator.core.react import react
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS
 from tierflow_orchestrator.core.states import RUN
 from tierflow_runtime.values import Failure, Options, Usage
@@ -367,3 +369,24 @@ def bring_to_an_end(shell: Shell) -> tuple[str, str, dict[str, str]]:
             shell.tell(Resume(command_id="on"))
     assert shell.run.ended
     return shell.run.state, shell.run.outcome, shell.states()
+
+
+def test_a_cancel_may_come_before_its_run() -> None:
+    """R29, Lesson 5: a run that is cancelled before it comes has a history like any other, nothing to report to Tier 1, and takes no later request."""
+    run, first = Run.fresh(RUN_ID), create(FLOW)
+    decision = decide(run, Bury(context=first.context, cancel=CANCEL), START)
+    assert [type(event).__name__ for event in decision.events] == [
+        "RunCreated",
+        "CommandReceived",
+        "RunStateChanged",
+        "RunEnded",
+    ]
+    assert (decision.reply.applied, run.state, run.outcome, run.reason) == (True, "CANCELLED", "CANCELLED", "why")
+    assert run.buried
+    assert list(open_effects(run)) == []
+    assert [effect for event in decision.events for effect in react(run, event)] == []
+    assert load(dump(run)).buried
+    for later in (first, Bury(context=first.context, cancel=CANCEL)):
+        assert not decide(run, later, START).events
+    repeated = decide(run, CANCEL, START)
+    assert (repeated.reply.applied, repeated.reply.state, repeated.events) == (True, "CANCELLED", [])

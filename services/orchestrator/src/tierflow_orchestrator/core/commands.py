@@ -99,6 +99,13 @@ class Cancel(Command):
     reason: str = ""
 
 
+class Bury(Command):
+    """Cancel a run that has not come yet: it is cancelled from its beginning, and its request, when it comes, is refused (rule R29)."""
+
+    context: Context
+    cancel: Cancel
+
+
 class Signal(Command):
     """A message for a step of this name. `payload` is a JSON text."""
 
@@ -128,6 +135,7 @@ class Abort(Command):
 
 RunCommand: TypeAlias = (
     CreateRun
+    | Bury
     | AssignSlot
     | ReportStarted
     | ReportResult

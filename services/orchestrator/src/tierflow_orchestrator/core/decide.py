@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import BlobRef, Failure, Micros
+from tierflow_runtime.values import Allocation, BlobRef, Failure, Micros, Options
 
 from tierflow_orchestrator.core import (
     approvals,
@@ -54,6 +54,23 @@ def _create(turn: Turn, command: commands.CreateRun) -> Reply:
     if run.options.not_before is None or run.options.not_before <= turn.now:
         _prepare(turn)
     return turn.applied()
+
+
+def _bury(turn: Turn, command: commands.Bury) -> Reply:
+    if turn.run.state:
+        return turn.refused()
+    turn.emit(
+        events.RunCreated(
+            context=command.context,
+            flow_hash="",
+            flow_name="",
+            flow_version="",
+            input=None,
+            allocation=Allocation(),
+            options=Options(),
+        )
+    )
+    return _cancel(turn, command.cancel)
 
 
 def _prepare(turn: Turn) -> None:
@@ -166,6 +183,7 @@ def _change(turn: Turn, to: str, command: commands.Pause | commands.Resume) -> N
 
 _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.CreateRun: _create,
+    commands.Bury: _bury,
     commands.AssignSlot: slots.assign,
     commands.ReportStarted: attempts.started,
     commands.ReportResult: attempts.result,

@@ -30,7 +30,7 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
         return list(_stop_siblings(run, run.steps[event.step_id]))
     if isinstance(event, events.StepStopping):
         return list(_stop_one(run, run.steps[event.step_id]))
-    if isinstance(event, events.RunEnded):
+    if isinstance(event, events.RunEnded) and not run.buried:
         return (commands.ReportEnd(),)
     return ()
 
@@ -51,7 +51,7 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
                 handler=step.handler,
                 input=step.input,
             )
-    if run.ended:
+    if run.ended and not run.buried:
         yield commands.ReportEnd()
 
 

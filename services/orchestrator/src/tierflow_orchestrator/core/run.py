@@ -168,6 +168,11 @@ class Run:
         return self.state in RUN.final
 
     @property
+    def buried(self) -> bool:
+        """Whether it was cancelled before its request came: a tombstone, without a flow (rule R29)."""
+        return not self.flow_hash and self.state != ""
+
+    @property
     def in_flight(self) -> int:
         """Attempts scheduled or running, those included that are being stopped."""
         return len(self.live)

@@ -856,6 +856,7 @@ class CommandRunRequest(_message.Message):
     FLOW_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     command: Global___RunCommand.ValueType
@@ -890,6 +891,12 @@ class CommandRunRequest(_message.Message):
     def flow(self) -> _flow_pb2.FlowRef:
         """MIGRATE: the other version."""
 
+    @_builtins.property
+    def context(self) -> _execution_pb2.ExecutionContext:
+        """The run's context, as its request has it. With it a cancel may come before the run: it leaves a run that is cancelled from its beginning, which refuses the
+        request that comes later. Without it an unknown run is NOT_FOUND.
+        """
+
     def __init__(
         self,
         *,
@@ -906,10 +913,11 @@ class CommandRunRequest(_message.Message):
         flow: _flow_pb2.FlowRef | None = ...,
         generation: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
+        context: _execution_pb2.ExecutionContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "flow", b"flow", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "context", b"context", "flow", b"flow", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "breakpoints", b"breakpoints", "changes", b"changes", "command", b"command", "command_id", b"command_id", "flow", b"flow", "generation", b"generation", "output", b"output", "pause_mode", b"pause_mode", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "breakpoints", b"breakpoints", "changes", b"changes", "command", b"command", "command_id", b"command_id", "context", b"context", "flow", b"flow", "generation", b"generation", "output", b"output", "pause_mode", b"pause_mode", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
