@@ -64,7 +64,7 @@ async def test_a_cancel_and_its_run_at_once(system: Stack) -> None:
             context = context_of(uuid7())
             request = run_request(
                 context, flow_pb2.FlowRef(source=flow_pb2.FlowSource(yaml=ECHO)), input="{}", allocation=Allocation(),
-                options=Options(not_before=2**50),
+                options=Options(not_before=2**52),
             )  # fmt: skip
             started, cancelled = await asyncio.gather(
                 tier2.StartRun(request),
