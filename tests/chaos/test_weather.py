@@ -51,7 +51,7 @@ class Scene:
         """Runs that an orchestrator owns now."""
         connection = await asyncpg.connect(self.stack.database_url)
         try:
-            query = "SELECT count(*) FROM orchestrator.entity JOIN orchestrator.instance ON instance.id = owner WHERE name = $1"
+            query = "SELECT count(*) FROM orchestrator.entity JOIN orchestrator.instance ON instance.id = owner WHERE instance.name = $1"
             return int(await connection.fetchval(query, service.name))
         finally:
             await connection.close()
