@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import docs_api
 import docs_errors
+import docs_reliability
 import docs_settings
 import docs_states
 
@@ -22,6 +23,7 @@ NOTE = "<!-- Drawn from the code by `make docs`; do not edit. -->\n\n"
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/errors.md": docs_errors.page,
     "docs/states.md": docs_states.page,
+    "docs/reliability.md": docs_reliability.page,
     "docs/settings.md": docs_settings.page,
     "docs/reference/api.md": docs_api.page,
 }

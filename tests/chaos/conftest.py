@@ -1,4 +1,4 @@
-"""Chaos tests share a harness beside them; what they have seen is printed at the end, and written to a file where CHAOS_REPORT is set."""
+"""Chaos tests share a harness beside them; what they have seen is printed at the end, and kept where CHAOS_REPORT is set."""
 
 import os
 import sys

@@ -1,5 +1,6 @@
-"""What the chaos tests have seen, as a table and as a file (S13)."""
+"""What the chaos tests have seen: printed at the end, and kept as JSON lines, from which docs/reliability.md is drawn (S13)."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -8,12 +9,14 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILE = ROOT / "benchmarks" / "results" / "chaos.jsonl"
 
 
 @dataclass(slots=True)
 class Row:
-    """One kind of fault: how often it was caused, what is promised, and what was seen."""
+    """One kind of fault: how often it was caused, what is promised, and what was seen. `section` is one of docs/reliability.md."""
 
+    section: str
     fault: str
     times: int
     promised: str
@@ -27,9 +30,9 @@ class Evidence:
 
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, fault: str, times: int, promised: str, seen: str, *, holds: bool) -> None:
+    def add(self, section: str, fault: str, times: int, promised: str, seen: str, *, holds: bool) -> None:
         """Notes what was seen; the test itself fails where it does not hold."""
-        self.rows.append(Row(fault, times, promised, seen, holds))
+        self.rows.append(Row(section, fault, times, promised, seen, holds))
 
     def table(self) -> list[str]:
         """Lines to print."""
@@ -40,18 +43,19 @@ class Evidence:
         return lines
 
     def write(self) -> pathlib.Path:
-        """Writes benchmarks/results/chaos-<commit>.json and returns its path."""
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        machine = {
-            "processors": os.cpu_count(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
+        """Adds one line for each row to the results, those that do not hold too; returns their path."""
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!docs")
+        about = {
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": commit + ("+" if changed else ""),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cpus, Python {platform.python_version()}",
         }
-        path = ROOT / "benchmarks" / "results" / f"chaos-{commit}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"commit": commit, "machine": machine, "faults": [asdict(row) for row in self.rows]}
-        path.write_text(json.dumps(document, indent=2) + "\n")
-        return path
+        FILE.parent.mkdir(parents=True, exist_ok=True)
+        with FILE.open("a") as file:
+            file.writelines(json.dumps({**asdict(row), **about}) + "\n" for row in self.rows)
+        return FILE
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

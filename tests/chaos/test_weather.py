@@ -59,6 +59,7 @@ class Scene:
     async def settle(
         self,
         evidence: Evidence,
+        section: str,
         fault: str,
         promised: str,
         seen: str,
@@ -70,7 +71,7 @@ class Scene:
         report = await harness.examined(self.stack, self.executions, executors_lived=executors_lived, patience=120)
         holds = not self.load.wrong and report.ok
         numbers = f"{self.load.done} runs, {len(self.load.wrong)} wrong, {len(report.problems)} problems; {seen}"
-        evidence.add(fault, 1, promised, numbers, holds=holds)
+        evidence.add(section, fault, 1, promised, numbers, holds=holds)
         assert self.load.wrong == []
         assert report.problems == []
         assert harness.complaints(self.stack, expected) == []
@@ -109,7 +110,7 @@ async def test_database_goes_away(scene: Scene, evidence: Evidence, how: str) ->
 
     seen = await scene.under_load(fault)
     promised = "work waits and goes on; health tells it; no process ends, nothing is lost or repeated"
-    await scene.settle(evidence, f"Postgres {how} for {OUTAGE:.0f} s", promised, seen)
+    await scene.settle(evidence, "servers", f"Postgres {how} for {OUTAGE:.0f} s", promised, seen)
     assert scene.restarted() == []
 
 
@@ -128,7 +129,7 @@ async def test_event_stream_goes_away(scene: Scene, evidence: Evidence) -> None:
 
     seen = await scene.under_load(fault)
     promised = "work goes on, services stay ready, every event is there afterwards"
-    await scene.settle(evidence, f"NATS killed for {3 * OUTAGE:.0f} s", promised, seen)
+    await scene.settle(evidence, "servers", f"NATS killed for {3 * OUTAGE:.0f} s", promised, seen)
     assert scene.restarted() == []
 
 
@@ -145,11 +146,15 @@ async def test_event_stream_is_lost(scene: Scene, evidence: Evidence, also: str)
         await asyncio.to_thread(scene.stack.nats.wipe)
         await asyncio.to_thread(scene.stack.nats.start)
         await faults
-        return f"killed at the same time: {also or 'nobody'}"
+        return f"{len(victims)} processes killed at the same time"
 
     seen = await scene.under_load(fault)
     await scene.settle(
-        evidence, "NATS killed and its data deleted", "every event of the journals is on the stream again", seen
+        evidence,
+        "servers",
+        f"NATS killed and its data deleted{f', {also} killed too' if also else ''}",
+        "every event of the journals is on the stream again",
+        seen,
     )
 
 
@@ -182,6 +187,7 @@ async def test_frozen_past_its_lease(scene: Scene, evidence: Evidence) -> None:
     seen = await scene.under_load(fault)
     await scene.settle(
         evidence,
+        "frozen",
         "an orchestrator frozen past its lease",
         "fenced; nothing of it is written or repeated",
         seen,
@@ -205,7 +211,7 @@ async def test_executor_dies_for_good(scene: Scene, evidence: Evidence) -> None:
 
     seen = await scene.under_load(fault)
     promised = "its attempts are made elsewhere after executor_lost, others go on"
-    await scene.settle(evidence, "an executor killed for good", promised, seen, executors_lived=False)
+    await scene.settle(evidence, "processes", "an executor killed for good", promised, seen, executors_lived=False)
 
 
 @pytest.mark.stack(coordinators=2, orchestrators=2, executors=2)
@@ -223,4 +229,4 @@ async def test_rolling_restart(scene: Scene, evidence: Evidence) -> None:
         return f"slowest drain {slowest:.1f} s, longest run {scene.load.longest:.1f} s"
 
     seen = await scene.under_load(fault)
-    await scene.settle(evidence, "rolling restart of all", "no call fails, no attempt is repeated", seen)
+    await scene.settle(evidence, "deployments", "rolling restart of all", "no call fails, no attempt is repeated", seen)
