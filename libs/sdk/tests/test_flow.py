@@ -337,3 +337,24 @@ def test_builder_of_signals() -> None:
     f.signal("paid", "payment.received", schema={"type": "object"}, timeout="3d", if_=fn.always())
     yaml = "name: asks\nsteps: {paid: {signal: payment.received, schema: {type: object}, timeout: 3d, if: always()}}"
     assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
+
+
+def test_builder_of_joins() -> None:
+    """E7: the same flow as in YAML; steps may be given as such."""
+    f = flow("race")
+    a, b = f.call("a", "h"), f.call("b", "h")
+    f.call("one", "h", needs=[a, b], join="any")
+    f.call("both", "h", needs=[a, b, "one"], join={"at_least": 2, "of": [a, b]})
+    f.emit("most", "most", needs=[a, b, "both"], join=2)
+    assert (
+        parse(f.to_json(), "json").hash
+        == parse("""
+name: race
+steps:
+  a: {call: h}
+  b: {call: h}
+  one: {call: h, needs: [a, b], join: any}
+  both: {call: h, needs: [a, b, one], join: {at_least: 2, of: [a, b]}}
+  most: {emit: most, needs: [a, b, both], join: majority}
+""").hash
+    )

@@ -9,7 +9,7 @@ from tierflow_coordinator.core import states as swarm_states
 from tierflow_flow import parse
 from tierflow_orchestrator.machine import RunMachine
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
-from tierflow_testing.history import check_history
+from tierflow_testing.history import check_history, shape_of
 
 from simulation.committed import short
 from simulation.flows import FLOWS
@@ -116,8 +116,7 @@ class Final:
             events = [(event, time) for row in rows for _, time, event in machine.decode(row["data"])]
             name = events[0][0].flow_name
             flow = _flow_of(name) if name else None
-            needs = {step.id: list(step.needs) for step in flow.steps} if flow else {}
-            for breach in check_history(events, needs, complete=True):
+            for breach in check_history(events, **(shape_of(flow) if flow else {}), complete=True):
                 self._expect(False, breach.invariant, f"run {short(run_id)}: {breach}")
             state = machine.fresh(run_id)
             state.flow = flow

@@ -58,6 +58,15 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """How many of certain needed steps must complete for a step to start."""
+
+    at_least: int
+    of: tuple[str, ...]
+    """Of the steps that it needs: those that count. All others must end well, as without a join."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepSpec:
     """One node of a flow."""
 
@@ -101,6 +110,8 @@ class StepSpec:
     """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
     chosen_by: str = ""
     """The switch that decides whether it runs; empty where none does."""
+    join: Join | None = None
+    """None: everything that it needs must end well."""
 
     @property
     def decided_by(self) -> tuple[Template, ...]:
@@ -147,6 +158,12 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
+    joins: Mapping[str, Join] = field(default_factory=dict)
+    """By step: those that have a join."""
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    """By step that is on the branch of some switch, or after one: a bit for each of these switches. Empty where the flow has none."""
+    lane_of: Mapping[str, int] = field(default_factory=dict)
+    """By switch: its bit in `lanes`."""
     navigator: str = "graph"
     """`graph` or `sequence`; the steps' needs already say what follows from it."""
 

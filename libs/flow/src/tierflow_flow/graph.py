@@ -38,14 +38,7 @@ def dependants(needs: Needs) -> dict[str, tuple[str, ...]]:
 
 def cycles(needs: Needs) -> list[tuple[str, ...]]:
     """One cycle for each knot of steps that wait for one another, each as `(a, b, a)`: b waits for a, a waits for b. It begins with its first step."""
-    waiting = {step: len(needed) for step, needed in needs.items()}
-    following = dependants(needs)
-    ready = [step for step, count in waiting.items() if count == 0]
-    for step in ready:
-        for other in following[step]:
-            waiting[other] -= 1
-            if waiting[other] == 0:
-                ready.append(other)
+    ready = _in_order(needs)
     found: list[tuple[str, ...]] = []
     done = set(ready)
     for start in needs:
@@ -72,3 +65,36 @@ def _cycle_from(start: str, needs: Needs, done: set[str]) -> tuple[str, ...]:
     order = {step: position for position, step in enumerate(needs)}
     first = knot.index(min(knot, key=order.__getitem__))
     return (*knot[first:], *knot[:first], knot[first])
+
+
+def branches_of_switches(needs: Needs, chosen: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
+    """A bit for each switch, and for each step that a switch may choose, or that comes after such a step, the bits of these switches.
+
+    Args:
+        needs: Of all steps, without cycles.
+        chosen: By step: the switch that decides about it.
+    """
+    if not chosen:
+        return {}, {}
+    bits = {switch: 1 << position for position, switch in enumerate(dict.fromkeys(chosen.values()))}
+    lanes: dict[str, int] = {}
+    for step in _in_order(needs):
+        lane = bits[chosen[step]] if step in chosen else 0
+        for other in needs[step]:
+            lane |= lanes.get(other, 0)
+        if lane:
+            lanes[step] = lane
+    return bits, lanes
+
+
+def _in_order(needs: Needs) -> list[str]:
+    """The steps, each after those that it needs."""
+    waiting = {step: len(needed) for step, needed in needs.items()}
+    following = dependants(needs)
+    ready = [step for step, count in waiting.items() if count == 0]
+    for step in ready:
+        for other in following[step]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                ready.append(other)
+    return ready

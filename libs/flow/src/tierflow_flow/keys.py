@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.kind_shapes import Cases, DurationText, WaitFor
+from tierflow_flow.kind_shapes import Cases, DurationText, JoinRule, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     MAX_APPROVERS,
@@ -90,6 +90,12 @@ DEFAULTS = section(
 STEP_KEYS = (
     Key("name", Text(MAX_NAME, 1), "What people see; the id where it is absent."),
     Key("needs", Texts(STEP_NAME), "Steps to wait for. Steps that an expression reads are waited for anyway."),
+    Key(
+        "join",
+        JoinRule(STEP_NAME),
+        "How many of the steps under needs must complete: all, any, majority or {at_least: n}; the rest is cancelled then.",
+        default="all",
+    ),
     Key("if", Condition(), "Whether the step runs; without it, it runs when everything it needs has completed."),
     Key(
         "on_error",

@@ -7,11 +7,11 @@ from typing import Any
 
 from tierflow_flow.durations import PATTERN, canonical_duration
 from tierflow_flow.holes import OPEN, normal_text
-from tierflow_flow.limits import MAX_CASES, MAX_RUN_TIMEOUT
+from tierflow_flow.limits import MAX_CASES, MAX_RUN_TIMEOUT, MAX_STEPS
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, section
-from tierflow_flow.shapes import INVALID, Condition, Duration, Text, Texts, refuse
+from tierflow_flow.shapes import INVALID, Choice, Condition, Duration, Number, Text, Texts, refuse
 
 _HOLE = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
 
@@ -107,3 +107,40 @@ class Cases:
         read = [self._case.read(case, (*place, index), problems) for index, case in enumerate(value)]
         whole = [case for case in read if case is not INVALID and case.keys() == {"if", "then"}]
         return whole if len(whole) == len(value) else INVALID
+
+
+class JoinRule:
+    """How many needed steps must complete: `all`, `any`, `majority`, or `{at_least: n}`; `of` names those that count, where these are not all under `needs`.
+
+    Its normal form is the word, or the mapping. What the words mean in numbers, and `of`, is filled in where the steps needed are known.
+    """
+
+    def __init__(self, step: Text) -> None:
+        self._words = Choice(JOIN_WORDS)
+        self._counted = section(
+            Key("at_least", Number(1, MAX_STEPS, whole=True), "How many must complete.", required=True),
+            Key("of", Texts(step), "Of which; without it, of all under needs."),
+        )
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"anyOf": [self._words.schema, self._counted.schema]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The word, or the mapping."""
+        if isinstance(value, dict):
+            read = self._counted.read(value, place, problems)
+            return read if read is not INVALID and "at_least" in read else INVALID
+        return self._words.read(value, place, problems)
+
+
+JOIN_WORDS = ("all", "any", "majority")
+
+
+def counted_join(rule: Any, needs: list[str]) -> dict[str, Any]:
+    """The normal form of a join that is not `all`, in numbers, of a step with these needs."""
+    given = rule if isinstance(rule, dict) else {}
+    of = sorted(given.get("of", needs))
+    least = {"any": 1, "majority": len(of) // 2 + 1}
+    return {"at_least": given["at_least"] if given else least[rule], "of": of}

@@ -78,7 +78,7 @@ KINDS: Mapping[str, Kind] = {
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("loop", "flow", "group", "agent", "join", "parallel")
+PLANNED = ("loop", "flow", "group", "agent", "parallel")
 """Words that people will try; none of them is known yet."""
 
 

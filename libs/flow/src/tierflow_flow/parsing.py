@@ -9,8 +9,9 @@ from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.cache import FlowCache
 from tierflow_flow.checking import Checker, Surroundings
-from tierflow_flow.definition import Flow, StepSpec
-from tierflow_flow.graph import NAVIGATORS, Needs, cycles, dependants
+from tierflow_flow.definition import Flow, Join, StepSpec
+from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
+from tierflow_flow.joining import check_join
 from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
@@ -115,6 +116,8 @@ class _Compilation:
                 needed |= template.steps
             direct[step.id] = readable & needed
         self.choices()
+        for step in self.parts.steps:
+            check_join(step, self.chosen.get(step.id, ""), self.problems)
         for chosen, switch in self.chosen.items():
             if chosen in direct:
                 direct[chosen] |= {switch}
@@ -166,6 +169,7 @@ class _Compilation:
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             chosen_by=self.chosen.get(step.id, ""),
+            join=Join(keys["join"]["at_least"], tuple(keys["join"]["of"])) if "join" in keys else None,
             settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys())},
             templates={} if calls else {key: templates[key] for key in templates if key not in ("if", "with")},
         )
@@ -181,6 +185,7 @@ class _Compilation:
         """The whole."""
         keys = self.parts.keys
         following = dependants(needs)
+        lane_of, lanes = branches_of_switches(needs, self.chosen)
         return Flow(
             name=keys["name"],
             version=keys["version"],
@@ -205,6 +210,9 @@ class _Compilation:
             env=tuple(keys.get("env", ())),
             canonical=canonical,
             navigator=keys["navigator"],
+            joins={step.id: step.join for step in steps if step.join is not None},
+            lanes=lanes,
+            lane_of=lane_of,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tierflow_flow.durations import canonical_duration, parse_duration
 from tierflow_flow.keys import DEFAULT_RETRY, DEFAULT_TIMEOUT, FLOW, STEP_NAME
+from tierflow_flow.kind_shapes import counted_join
 from tierflow_flow.kinds import Kind, read_step
 from tierflow_flow.limits import MAX_STEPS
 from tierflow_flow.problems import Place, Problems
@@ -17,6 +18,7 @@ from tierflow_flow.shapes import INVALID
 from tierflow_flow.values import kind_of
 
 _STEP_DEFAULTS: Mapping[str, Any] = {
+    "join": "all",
     "on_error": "stop",
     "tolerate": 0,
     "side_effecting": False,
@@ -99,6 +101,8 @@ def _with_ids(source: dict[str, Any] | list[Any], problems: Problems) -> Iterato
 
 def _normal(step: dict[str, Any], flow: Mapping[str, Any]) -> dict[str, Any]:
     """What does not depend on other steps, filled in or left out."""
+    if step.get("join", "all") != "all":
+        step["join"] = counted_join(step["join"], step.get("needs", []))
     if "retry" in step:
         step["retry"] = {**flow["defaults"]["retry"], **step["retry"]}
     return {key: value for key, value in step.items() if key not in _STEP_DEFAULTS or value != _STEP_DEFAULTS[key]}

@@ -43,14 +43,28 @@ def common_keys(
     if_: Expression | str | bool | None = None,
     name: str | None = None,
     on_error: str | None = None,
+    join: str | int | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The keys of steps of all kinds."""
+    """The keys of steps of all kinds. `join` is `all`, `any`, `majority`, a number, or `{"at_least": 2, "of": [...]}`."""
     return {
         "name": name,
-        "needs": [step.id if isinstance(step, Step) else step for step in needs] or None,
+        "needs": _named(needs) or None,
+        "join": _join(join),
         "if": condition_of(if_),
         "on_error": on_error,
     }
+
+
+def _join(join: str | int | Mapping[str, Any] | None) -> Any:
+    if isinstance(join, int):
+        return {"at_least": join}
+    if isinstance(join, Mapping):
+        return {key: ids_of(_named(value)) if key == "of" else value for key, value in join.items()}
+    return join
+
+
+def _named(steps: Iterable[Step | str]) -> list[str]:
+    return [step.id if isinstance(step, Step) else step for step in steps]
 
 
 def given(keys: Mapping[str, Any]) -> dict[str, Any]:

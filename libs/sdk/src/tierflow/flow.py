@@ -76,6 +76,7 @@ class FlowBuilder:
         side_effecting: bool | None = None,
         output_schema: Mapping[str, Any] | type | None = None,
         labels: Mapping[str, str] | None = None,
+        join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
     ) -> Step:
         """Add a step that calls a handler. The further keyword arguments are the handler's inputs.
@@ -95,6 +96,7 @@ class FlowBuilder:
             side_effecting: Whether repeating it does harm.
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
             labels: Labels that the executor must have.
+            join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
 
         Returns:
@@ -107,7 +109,7 @@ class FlowBuilder:
         return self._add(
             id,
             {
-                **common_keys(needs=needs, if_=if_, name=name, on_error=on_error),
+                **common_keys(needs=needs, if_=if_, name=name, on_error=on_error, join=join),
                 "call": handler,
                 "with": inputs_of(with_, inputs),
                 "retry": retry_of(retry),

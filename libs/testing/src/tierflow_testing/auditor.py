@@ -21,6 +21,7 @@ from tierflow_testing.auditing.report import Report
 from tierflow_testing.auditing.runs import STUCK_AFTER, RunSummary, check_run
 from tierflow_testing.auditing.stream import check_stream, digest
 from tierflow_testing.auditing.swarms import SwarmSummary, check_requests, check_swarm, compare
+from tierflow_testing.history import shape_of
 
 __all__ = ["Report", "audit"]
 
@@ -87,9 +88,9 @@ async def audit(
 
 async def _read_all(connection: asyncpg.Connection[Any], read: _Read, report: Report, *, settled: bool) -> None:
     now = await connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    needs = await _flows(connection)
+    flows = await _flows(connection)
     async for history in histories(connection, ORCHESTRATOR, report):
-        read.runs[history.id] = check_run(history, needs, now, report)
+        read.runs[history.id] = check_run(history, flows, now, report)
         read.attempts.take(history.id, history.events)
         read.remember(history)
     async for history in histories(connection, COORDINATOR, report):
@@ -103,9 +104,9 @@ async def _read_all(connection: asyncpg.Connection[Any], read: _Read, report: Re
 
 
 async def _flows(connection: asyncpg.Connection[Any]) -> Mapping[str, Mapping[str, Sequence[str]]]:
-    """By hash of the flow: its steps, and what each needs."""
+    """By hash of the flow: its shape."""
     rows = await connection.fetch(f"SELECT hash, definition FROM {ORCHESTRATOR}.flow")
-    return {row["hash"]: {step.id: step.needs for step in from_canonical(row["definition"]).steps} for row in rows}
+    return {row["hash"]: shape_of(from_canonical(row["definition"])) for row in rows}
 
 
 async def _check_owners(

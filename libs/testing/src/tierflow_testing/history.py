@@ -45,6 +45,7 @@ class _Step:
     """Id of the attempt in flight."""
     started: bool = False
     ended: bool = False
+    completed: bool = False
     expanded: int = -1
     """Items of a map; -1 where it is none."""
     epoch: int = 0
@@ -60,6 +61,7 @@ class _Step:
 @dataclass(slots=True)
 class _Checker(ApprovalRules):
     needs: Mapping[str, Sequence[str]] | None
+    joins: Mapping[str, tuple[int, Sequence[str]]]
     state: str = ""
     opened: bool = False
     run_id: str = ""
@@ -168,8 +170,14 @@ class _Checker(ApprovalRules):
         return step
 
     def _needs_ended(self, name: str) -> None:
+        least, counted = self.joins.get(name, (0, ()))
         for need in (self.needs or {}).get(name, ()):
-            self.expect(self._step(need).ended, "V4", f"{name} moved before {need} had ended")
+            ended = need in counted or self._step(need).ended
+            self.expect(ended, "V4", f"{name} moved before {need} had ended")
+        arrived = sum(self._step(need).completed for need in counted)
+        missed = sum(self._step(need).ended for need in counted) - arrived
+        decided = arrived >= least or missed > len(counted) - least
+        self.expect(decided, "V4", f"{name} moved before its join was decided: {arrived} of {least} arrived")
 
     def on_ItemsExpanded(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
@@ -234,7 +242,7 @@ class _Checker(ApprovalRules):
         else:
             self._needs_ended(event.step_id)
             self.expect(step.due is None or time >= step.due, "V7", f"{event.step_id} completed before {step.due}")
-        step.ended = True
+        step.ended = step.completed = True
 
     def on_StepWaiting(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
@@ -313,17 +321,30 @@ def _lost(failure: Any) -> bool:
     return bool(failure.code == "EXECUTOR_LOST" and failure.tier == 2)
 
 
+def shape_of(flow: Any) -> dict[str, Any]:
+    """What `check_history` wants to know of a compiled flow."""
+    return {
+        "needs": {step.id: step.needs for step in flow.steps},
+        "joins": {name: (join.at_least, join.of) for name, join in flow.joins.items()},
+    }
+
+
 def check_history(
-    events: Iterable[tuple[Any, int]], needs: Mapping[str, Sequence[str]] | None = None, *, complete: bool = False
+    events: Iterable[tuple[Any, int]],
+    needs: Mapping[str, Sequence[str]] | None = None,
+    *,
+    joins: Mapping[str, tuple[int, Sequence[str]]] | None = None,
+    complete: bool = False,
 ) -> list[Breach]:
     """All breaches of the invariants in the events of one generation of a run; empty where there are none.
 
     Args:
         events: The events in order, each with its time in microseconds.
         needs: The flow's steps and what each needs. Without it, what depends on it is not checked.
+        joins: Of steps that have a join: how many must complete, and of which.
         complete: Whether the run must have ended.
     """
-    checker = _Checker(needs)
+    checker = _Checker(needs, joins or {})
     for event, time in events:
         checker.event(event, time)
     if complete and checker.state not in _FINAL:

@@ -140,7 +140,7 @@ def _step_failed(e: events.StepFailed) -> dict[str, Any]:
 
 
 def _step_skipped(e: events.StepSkipped) -> dict[str, Any]:
-    return {"step_id": e.step_id, "step_skipped": ev.StepSkipped(reason=e.reason)}
+    return {"step_id": e.step_id, "step_skipped": ev.StepSkipped(reason=e.reason, unchosen_by=e.unchosen_by)}
 
 
 def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:

@@ -87,6 +87,11 @@ def _from_failed(m: ev.Event) -> events.RunEvent:
     )  # fmt: skip
 
 
+def _from_skipped(m: ev.Event) -> events.RunEvent:
+    p = m.step_skipped
+    return events.StepSkipped(step_id=m.step_id, reason=p.reason, unchosen_by=p.unchosen_by)
+
+
 def _from_cancelled(m: ev.Event) -> events.RunEvent:
     p = m.step_cancelled
     return events.StepCancelled(
@@ -150,7 +155,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_completed": _from_completed,
     "step_retrying": _from_retrying,
     "step_failed": _from_failed,
-    "step_skipped": lambda m: events.StepSkipped(step_id=m.step_id, reason=m.step_skipped.reason),
+    "step_skipped": _from_skipped,
     "step_cancelled": _from_cancelled,
     "step_stopping": _from_stopping,
     "late_result": _from_late,

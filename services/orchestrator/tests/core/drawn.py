@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from tierflow_flow.definition import Flow, StepSpec
+from tierflow_flow.definition import Flow, Join, StepSpec
 from tierflow_runtime.values import RetryPolicy
 
 from .fakes import SECOND, Computed, Ref, Value, approval, call, emit, fail, flow, map_, raising, signal, switch, wait
@@ -80,12 +80,23 @@ def switched(draw: st.DrawFn, made: list[StepSpec]) -> list[StepSpec]:
 
 
 @st.composite
+def joined(draw: st.DrawFn, spec: StepSpec) -> StepSpec:
+    """The same step, now and then with a join over some of what it needs."""
+    counted = [name for name in spec.needs if name != spec.chosen_by]
+    if len(counted) < 2 or not draw(st.sampled_from((False, True))):
+        return spec
+    of = draw(st.lists(st.sampled_from(counted), unique=True, min_size=1))
+    return replace(spec, join=Join(draw(st.integers(1, len(of))), tuple(of)))
+
+
+@st.composite
 def flows(draw: st.DrawFn) -> Flow:
     made: list[StepSpec] = []
     for number in range(draw(st.sampled_from((4, 3, 5, 6, 2, 1, 0)))):
         made.append(draw(specs(f"s{number}", [spec.id for spec in made])))
     if len(made) > 2 and draw(st.sampled_from((False, False, True))):
         made = draw(switched(made))
+    made = [draw(joined(spec)) for spec in made]
     return flow(
         *made,
         failure_policy=draw(st.sampled_from(("FAIL_FAST", "CONTINUE", "PAUSE"))),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tierflow_flow.definition import ExpressionError, Flow, Scope, StepSpec
+from tierflow_flow.graph import branches_of_switches
 from tierflow_orchestrator.core import Decision, Run, decide, dump, evolve, react
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
@@ -198,6 +199,9 @@ def flow(*specs: StepSpec, **more: Any) -> Flow:
         "env": (),
         "canonical": "{}",
     }
+    chosen = {spec.id: spec.chosen_by for spec in specs if spec.chosen_by}
+    values["lane_of"], values["lanes"] = branches_of_switches({spec.id: spec.needs for spec in specs}, chosen)
+    values["joins"] = {spec.id: spec.join for spec in specs if spec.join is not None}
     values.update(more)
     return Flow(**values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tierflow_flow.definition import StepSpec
 from tierflow_orchestrator.core import Run, Step, dump, load, open_effects
 from tierflow_orchestrator.core.commands import DispatchAttempt, ReportEnd, StopAttempt
 from tierflow_orchestrator.core.states import RUN, STEP
@@ -45,6 +46,10 @@ def _counters(run: Run) -> None:
         needs = flow.by_id[step.id].needs
         assert step.waiting == sum(not run.steps[need].ended for need in needs), "V13"
         assert step.state != "PENDING" or step.waiting or run.state == "CANCELLING", "V18"
+        if (join := flow.by_id[step.id].join) is not None:
+            counted = [run.steps[name] for name in join.of]
+            assert step.arrived == sum(need.state == "COMPLETED" for need in counted), "V13"
+            assert step.missed == sum(need.ended and need.state != "COMPLETED" for need in counted), "V13"
         if step.branches is not None:
             items = [run.steps[f"{step.id}[{i}]"] for i in range(step.branches.count)]
             assert step.branches.ended == sum(item.ended for item in items), "V13"
@@ -117,6 +122,26 @@ def _good(step: Step) -> bool:
     return step.state == "COMPLETED" or step.tolerated
 
 
+def _met(run: Run, spec: StepSpec, needs: list[Step]) -> bool:
+    """Whether what a step needs has ended as it must; a need on a branch that its switch did not choose is none where the chosen one arrived."""
+    of = () if spec.join is None else spec.join.of
+    if spec.join is not None and sum(run.steps[name].state == "COMPLETED" for name in of) < spec.join.at_least:
+        return False
+    arrived = [_switches(run, need.id) for need in needs if _good(need)]
+    return all(
+        _good(need) or (need.unchosen_by and any(need.unchosen_by in found for found in arrived))
+        for need in needs
+        if need.id not in of
+    )
+
+
+def _switches(run: Run, step_id: str) -> set[str]:
+    """The switches on whose branches a step is, or after them."""
+    assert run.flow is not None
+    spec = run.flow.by_id[step_id]
+    return {spec.chosen_by}.union(*(_switches(run, name) for name in spec.needs))
+
+
 def _navigation(run: Run) -> None:
     """What is decided about each step, told again in the plainest way."""
     flow = run.flow
@@ -124,13 +149,14 @@ def _navigation(run: Run) -> None:
     for step in run.steps.values():
         spec = flow.by_id[step.of]
         needs = [run.steps[need] for need in spec.needs]
+        met = _met(run, spec, needs)
         if step.epoch or step.branches is not None:
-            assert spec.always or all(_good(need) for need in needs), "V4"
+            assert spec.always or met, "V4"
         if spec.chosen_by and not step.is_item and step.state not in ("PENDING", "SKIPPED", "CANCELLED"):
             assert step.id in (run.steps[spec.chosen_by].output or ""), "V4"
         if step.state == "SKIPPED":
             optional = spec.condition is not None or spec.chosen_by
-            assert optional or not all(_good(need) for need in needs), "V4"
+            assert optional or not met, "V4"
         if step.branches is not None and step.ended and not step.stop_to:
             assert (step.state == "FAILED") == (step.branches.failed > spec.tolerate), "V19"
             assert step.state != "COMPLETED" or not step.branches.cancelled, "V19"

@@ -32,7 +32,7 @@ from tierflow_orchestrator.core.navigator import settle
 from tierflow_orchestrator.core.stopping import stop_step
 from tierflow_orchestrator.core.turn import Turn
 from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, Usage
-from tierflow_testing.history import check_history
+from tierflow_testing.history import check_history, shape_of
 
 from .drawn import flows
 from .fakes import (
@@ -336,8 +336,7 @@ class Lives(RuleBasedStateMachine):
             self.advance(number)
         assert self.run.ended, "V18"
         self.all_hold()
-        needs = {spec.id: spec.needs for spec in self.flow.steps}
-        breaches = check_history(self.journal, needs, complete=True)
+        breaches = check_history(self.journal, **shape_of(self.flow), complete=True)
         assert not breaches, "; ".join(map(str, breaches))
 
     def advance(self, number: int) -> None:

@@ -10,7 +10,7 @@ from tierflow_orchestrator.core.navigator import settle
 from tierflow_orchestrator.core.stopping import stop_step
 from tierflow_orchestrator.core.turn import Turn
 from tierflow_runtime.values import Failure, Usage
-from tierflow_testing.history import check_history
+from tierflow_testing.history import check_history, shape_of
 
 from .fakes import Shell, call, flow, map_, wait
 from .invariants import check_invariants
@@ -28,8 +28,7 @@ def stop(shell: Shell, step_id: str) -> None:
 def ended_well(shell: Shell) -> None:
     assert shell.run.state == "COMPLETED"
     shell.check()
-    needs = {spec.id: spec.needs for spec in shell.flow.steps}
-    assert not check_history(shell.journal, needs, complete=True)
+    assert not check_history(shell.journal, **shape_of(shell.flow), complete=True)
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED"])

@@ -25,7 +25,7 @@ from tierflow_orchestrator.core.commands import (
 )
 from tierflow_orchestrator.core.run import Run
 from tierflow_runtime.values import Allocation, Failure, Options, RetryPolicy, Usage
-from tierflow_testing.history import check_history
+from tierflow_testing.history import check_history, shape_of
 
 from .fakes import RUN_ID, SECOND, START, Computed, Ref, Value, call, create, flow, fold, map_
 from .invariants import check_invariants
@@ -182,6 +182,5 @@ def test_storm(block: int) -> None:
                 break
             storm.calm(number)
         assert storm.run.ended, f"V18, seed {seed}"
-        needs = {spec.id: spec.needs for spec in storm.flow.steps}
-        breaches = check_history(storm.journal, needs, complete=True)
+        breaches = check_history(storm.journal, **shape_of(storm.flow), complete=True)
         assert not breaches, f"seed {seed}: {'; '.join(map(str, breaches))}"

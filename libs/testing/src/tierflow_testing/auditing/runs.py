@@ -55,10 +55,8 @@ def end_of(message: Any) -> End:
     )
 
 
-def check_run(
-    history: History, needs: Mapping[str, Mapping[str, Sequence[str]]], now: int, report: Report
-) -> RunSummary:
-    """Checks one run: its events, and its row against them. `needs` has for each flow's hash its steps and what each needs; `now` in microseconds."""
+def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int, report: Report) -> RunSummary:
+    """Checks one run: its events, and its row against them. `flows` has for each flow's hash its `shape_of`; `now` in microseconds."""
     row, events = history.row, history.events
     created = events[0].run_created if events and events[0].HasField("run_created") else event_pb2.RunCreated()
     report.counts["runs"] += 1
@@ -66,7 +64,7 @@ def check_run(
     check_sequence(history, report)
     adapted = [(adapted_event(event), wire.micros(event.time)) for event in events]
     ended = row["ended_at"] is not None
-    for breach in check_history(adapted, needs.get(created.flow.hash), complete=ended):
+    for breach in check_history(adapted, **flows.get(created.flow.hash, {}), complete=ended):
         report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
     ends = [event for event in events if event.HasField("run_ended")]
     report.expect(

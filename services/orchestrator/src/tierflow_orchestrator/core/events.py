@@ -122,6 +122,8 @@ class StepSkipped(Event):
 
     step_id: str
     reason: str
+    unchosen_by: str = ""
+    """The switch that chose another branch than the one on which the step is."""
 
 
 class StepCancelled(Event):

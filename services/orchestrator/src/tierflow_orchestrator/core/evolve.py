@@ -220,7 +220,7 @@ def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
 
 def _skipped(run: Run, event: events.StepSkipped, time: Micros) -> None:
     step = run.steps[event.step_id]
-    step.reason = event.reason
+    step.reason, step.unchosen_by = event.reason, event.unchosen_by
     end_step(run, step, "SKIPPED", time)
 
 

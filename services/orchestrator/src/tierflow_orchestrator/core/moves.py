@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
+from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
-from tierflow_orchestrator.core import branches
+from tierflow_orchestrator.core import branches, joins
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -28,8 +29,13 @@ def make_ready(run: Run, step: Step) -> None:
     spec = run.spec(step)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
-    if step.blocked_by or spec.condition is not None or spec.chosen_by or not step.handler:
+    if step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by or is_looked_at(step, spec):
         run.undecided.append(step.id)
+
+
+def is_looked_at(step: Step, spec: StepSpec) -> bool:
+    """Whether it must be looked at for a reason that few steps have."""
+    return step.passed or spec.join is not None
 
 
 def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
@@ -49,17 +55,25 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
         return
     run.open_steps -= 1
     run.top_ended += 1
+    if state == "SKIPPED" and step.blocked_by:
+        step.failing = joins.sees_failure(run, step)
     good = state == "COMPLETED" or step.tolerated
-    failing = not good and (state == "FAILED" or (state == "SKIPPED" and step.failing))
-    _count_in(run, step, good, failing)
+    _count_in(run, step, good, joins.failing(step))
 
 
 def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
     """What needs an ended step has one need less; where none is left, it is READY."""
-    for other_id in run.definition().dependants.get(step.id, ()):
+    flow = run.definition()
+    for other_id in flow.dependants.get(step.id, ()):
         other = run.steps[other_id]
         other.waiting -= 1
-        if not good and not other.blocked_by:
+        if other_id in flow.joins:
+            if joins.count_in(run, other, step, good):
+                make_ready(run, other)
+            continue
+        if step.unchosen_by:
+            other.passed = True
+        elif not good and not other.blocked_by:
             other.blocked_by = step.id
         other.failing = other.failing or failing
         if not other.waiting and other.state == "PENDING":

@@ -5,10 +5,10 @@ Each step counts the needs that have not ended (`evolve` counts them in); what h
 
 from __future__ import annotations
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_flow.definition import ExpressionError, StepSpec
 from tierflow_runtime.values import NO_USAGE, Failure, Usage
 
-from tierflow_orchestrator.core import ending, events, failures
+from tierflow_orchestrator.core import ending, events, failures, joins
 from tierflow_orchestrator.core.branches import stopped
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.approval import expire, resolve
@@ -17,6 +17,7 @@ from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
 
 
@@ -40,12 +41,11 @@ def look(turn: Turn) -> None:
 def _look(turn: Turn, step: Step) -> None:
     """A step may start as far as its needs go: skips it, or lets its kind say how it goes on."""
     spec = turn.run.spec(step)
-    if step.blocked_by and not spec.always:
-        blocker = turn.run.steps[step.blocked_by]
-        turn.emit(events.StepSkipped(step_id=step.id, reason=f"needs {blocker.id}, which is {blocker.state}"))
+    if spec.join is not None:
+        release_needs(turn, step, spec.join)
+    if spec.chosen_by and _not_chosen(turn, step, spec):
         return
-    if spec.chosen_by and step.id not in chosen(turn.run, spec.chosen_by):
-        turn.emit(events.StepSkipped(step_id=step.id, reason=f"{spec.chosen_by} has not chosen it"))
+    if not spec.always and _held_up(turn, step, spec):
         return
     try:
         if spec.condition is not None:
@@ -58,6 +58,38 @@ def _look(turn: Turn, step: Step) -> None:
         proceed(turn, step, KINDS[spec.kind].begin(turn, step))
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
+
+
+def _not_chosen(turn: Turn, step: Step, spec: StepSpec) -> bool:
+    """Skips a step that its switch has not chosen, or could not choose."""
+    switch = turn.run.steps[spec.chosen_by]
+    if step.id in chosen(turn.run, switch.id):
+        return False
+    if switch.state == "COMPLETED" or spec.always:
+        unchosen_by = switch.id if switch.state == "COMPLETED" else switch.unchosen_by
+        reason = f"{switch.id} has not chosen it"
+        turn.emit(events.StepSkipped(step_id=step.id, reason=reason, unchosen_by=unchosen_by))
+        return True
+    return False
+
+
+def _held_up(turn: Turn, step: Step, spec: StepSpec) -> bool:
+    """Skips a step, or fails it, where what it needs did not end as it must."""
+    run = turn.run
+    if step.blocked_by:
+        failed = joins.failed(run, step, spec)
+        if failed is not None and spec.join is not None:
+            message = f"{step.id} cannot be reached: {joins.told(run, step, spec.join)}."
+            fail(turn, step, failures.of_step(step, "STEP_FAILED", message, "join", cause=failed.failure))
+            return True
+        blocker = run.steps[step.blocked_by]
+        turn.emit(events.StepSkipped(step_id=step.id, reason=f"needs {blocker.id}, which is {blocker.state}"))
+        return True
+    other = joins.unchosen(run, step, spec) if step.passed else None
+    if other is not None:
+        reason = f"needs {other.id}, which {other.unchosen_by} has not chosen"
+        turn.emit(events.StepSkipped(step_id=step.id, reason=reason, unchosen_by=other.unchosen_by))
+    return other is not None
 
 
 def proceed(turn: Turn, step: Step, how: Proceed) -> None:

@@ -14,6 +14,7 @@ from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
 
+from tierflow_orchestrator.core import joins
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES, TooLarge
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step, item_id
@@ -84,9 +85,14 @@ class RunScope:
         step = self._run.steps.get(str(path[0])) if path else None
         if step is None:
             raise ExpressionError(f"{show_path('steps', path[:1])} is not a step of this flow")
-        if not step.ended:
+        if not step.ended and not self._joins(step):
             raise ExpressionError(f"step {step.id} has not ended: it is {step.state}")
         return step
+
+    def _joins(self, other: Step) -> bool:
+        """Whether the step whose expression it is has a join that did not wait for the other: that one is seen as it is, without output."""
+        join = None if self._step is None else self._run.definition().joins.get(self._step.of)
+        return join is not None and other.id in join.of
 
     def _of_step(self, path: Path) -> Any:
         step = self._step_at(path)
@@ -96,9 +102,9 @@ class RunScope:
 
     def _field(self, step: Step, field: str | int) -> Any:
         if field == "output":
-            return output_value(self._run, step)
+            return output_value(self._run, step) if step.ended else None
         if field == "state":
-            return step.state
+            return step.stop_to or step.state
         if field == "outcome":
             return step.outcome
         if field == "failure":
@@ -119,10 +125,13 @@ class RunScope:
     def _status(self, path: Path) -> bool:
         step = self._step
         if path == ("success",):
-            return step is None or not step.blocked_by
+            return step is None or not (step.blocked_by or self._passed_over(step))
         if path == ("failure",):
-            return step is not None and step.failing
+            return step is not None and joins.sees_failure(self._run, step)
         return path == ("cancelled",) and self._run.state == "CANCELLING"
+
+    def _passed_over(self, step: Step) -> bool:
+        return step.passed and joins.unchosen(self._run, step, self._run.spec(step)) is not None
 
 
 class ItemScope(RunScope):

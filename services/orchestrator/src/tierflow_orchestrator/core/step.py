@@ -92,6 +92,14 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """The first needed step that neither completed nor failed tolerably."""
     failing: bool = False
     """Whether a needed step failed, or was skipped because of one that failed."""
+    arrived: int = 0
+    """Of the steps that its join counts: those that have completed."""
+    missed: int = 0
+    """Of the steps that its join counts: those that ended otherwise."""
+    unchosen_by: str = ""
+    """Of a skipped step: the switch that chose another branch than the one on which it is."""
+    passed: bool = False
+    """Whether a needed step was skipped because a switch chose another branch."""
     index: int = -1
     """Place among the items of its map; -1 where it is no item."""
     attempt: int = 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from tierflow_flow.definition import Join
+
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.ending import cancel_items
+from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
@@ -18,3 +21,23 @@ def stop_step(turn: Turn, step: Step, reason: str) -> None:
     turn.emit(events.StepStopping(step_id=step.id, reason=reason, attempt_id=step.attempt_id))
     if step.branches is not None:
         cancel_items(turn, step, reason)
+
+
+def release_needs(turn: Turn, step: Step, join: Join) -> None:
+    """A step's join is decided: what it does not wait for any more is stopped, as far as nothing else needs it, and so are the steps before that (E7)."""
+    reason = f"{step.id} does not wait for it any more"
+    run = turn.run
+    candidates = [name for name in join.of if not run.steps[name].ended]
+    while candidates:
+        other = run.steps[candidates.pop()]
+        if not other.ended and not other.stop_to and not _needed(run, other):
+            stop_step(turn, other, reason)
+            candidates.extend(name for name in run.spec(other).needs if not run.steps[name].ended)
+
+
+def _needed(run: Run, step: Step) -> bool:
+    """Whether the run's output reads the step, or a step waits for it that is not being stopped itself."""
+    flow = run.definition()
+    if flow.output is not None and step.id in flow.output.steps:
+        return True
+    return any(run.steps[name].state == "PENDING" for name in flow.dependants.get(step.id, ()))

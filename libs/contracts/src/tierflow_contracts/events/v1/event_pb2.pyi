@@ -1056,6 +1056,7 @@ class StepSkipped(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    UNCHOSEN_BY_FIELD_NUMBER: _builtins.int
     BY_HAND_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
@@ -1063,6 +1064,8 @@ class StepSkipped(_message.Message):
     CONFIRMED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
+    unchosen_by: _builtins.str
+    """The switch that chose another branch than the one on which the step is; empty where that is not the reason."""
     by_hand: _builtins.bool
     """Whether somebody said so: what needs the step goes on."""
     attempt_id: _builtins.str
@@ -1081,6 +1084,7 @@ class StepSkipped(_message.Message):
         self,
         *,
         reason: _builtins.str = ...,
+        unchosen_by: _builtins.str = ...,
         by_hand: _builtins.bool = ...,
         output: _payload_pb2.Payload | None = ...,
         attempt_id: _builtins.str = ...,
@@ -1089,7 +1093,7 @@ class StepSkipped(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "by_hand", b"by_hand", "confirmed", b"confirmed", "output", b"output", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "by_hand", b"by_hand", "confirmed", b"confirmed", "output", b"output", "reason", b"reason", "unchosen_by", b"unchosen_by", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

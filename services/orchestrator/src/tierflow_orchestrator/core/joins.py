@@ -1,0 +1,93 @@
+"""Joins, and branches that a switch has not chosen: whether what has ended is enough for a step to start.
+
+A join counts the steps that completed. It is met once they are enough, out of reach once too many have ended otherwise; then the step is READY, whatever the
+others do. A step without a join needs all to end well; that a switch chose another branch is no hindrance where the chosen one arrived.
+"""
+
+from __future__ import annotations
+
+from tierflow_flow.definition import Join, StepSpec
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.step import Step
+
+
+def count_in(run: Run, step: Step, need: Step, good: bool) -> bool:
+    """Counts a need that has ended into a step with a join; whether the step may be looked at now."""
+    join = run.definition().joins[step.id]
+    if need.id not in join.of:
+        if need.unchosen_by:
+            step.passed = True
+        elif not good and not step.blocked_by:
+            step.blocked_by = need.id
+        step.failing = step.failing or failing(need)
+    elif need.state == "COMPLETED":
+        step.arrived += 1
+    else:
+        step.missed += 1
+    if step.state != "PENDING" or not decided(step, join):
+        return False
+    if step.waiting > len(join.of) - step.arrived - step.missed:
+        return False
+    if step.arrived < join.at_least and not step.blocked_by:
+        step.blocked_by = need.id if need.id in join.of else next(name for name in join.of if ended_badly(run, name))
+    return True
+
+
+def decided(step: Step, join: Join) -> bool:
+    """Whether the join is met, or out of reach."""
+    return step.arrived >= join.at_least or step.missed > len(join.of) - join.at_least
+
+
+def ended_badly(run: Run, step_id: str) -> bool:
+    """Whether a step ended without completing."""
+    step = run.steps[step_id]
+    return step.ended and step.state != "COMPLETED"
+
+
+def failing(need: Step) -> bool:
+    """Whether a need failed, or was skipped because of a failure."""
+    if need.unchosen_by or need.tolerated:
+        return False
+    return need.state == "FAILED" or (need.state == "SKIPPED" and need.failing)
+
+
+def sees_failure(run: Run, step: Step) -> bool:
+    """Whether a failure keeps the step from what it needs: what failure() says in its condition."""
+    join = run.definition().joins.get(step.id)
+    if step.failing or join is None or step.blocked_by not in join.of:
+        return step.failing
+    return any(failing(run.steps[name]) for name in join.of)
+
+
+def failed(run: Run, step: Step, spec: StepSpec) -> Step | None:
+    """Where the join is out of reach because of failures, tolerated or not: the first of those that failed."""
+    if spec.join is None or step.blocked_by not in spec.join.of:
+        return None
+    return next((run.steps[name] for name in spec.join.of if run.steps[name].state == "FAILED"), None)
+
+
+def told(run: Run, step: Step, join: Join) -> str:
+    """What is asked for and what came of it, in words."""
+    found = ", ".join(f"{name} is {run.steps[name].state}" for name in join.of[:12])
+    more = "" if len(join.of) <= 12 else f" and {len(join.of) - 12} more"
+    return f"{join.at_least} of {len(join.of)} must complete: {found}{more}"
+
+
+def unchosen(run: Run, step: Step, spec: StepSpec) -> Step | None:
+    """A needed step on a branch that its switch did not choose, where no needed step on a chosen branch of that switch ended well; None where there is none."""
+    flow = run.definition()
+    needs = [run.steps[name] for name in spec.needs]
+    arrived = 0
+    for need in needs:
+        if need.state == "COMPLETED" or need.tolerated:
+            arrived |= flow.lanes.get(need.id, 0)
+    for need in needs:
+        if need.unchosen_by and not arrived & flow.lane_of.get(need.unchosen_by, 0) and not counted(spec, need):
+            return need
+    return None
+
+
+def counted(spec: StepSpec, need: Step) -> bool:
+    """Whether it is the join that decides about the need."""
+    return spec.join is not None and need.id in spec.join.of
