@@ -1,4 +1,4 @@
-"""How cases of flows look in a terminal."""
+"""How findings, differences and cases of flows look in a terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import click
 from tierflow_cli import text
 
 if TYPE_CHECKING:
+    from tierflow_kit.comparing import Change, Comparison
+    from tierflow_kit.findings import Finding
+    from tierflow_kit.linting import Linted
     from tierflow_kit.report import Report
     from tierflow_kit.running import FileResults
 
@@ -65,3 +68,73 @@ def summary(found: Sequence[FileResults], broken: int) -> None:
     if broken:
         said.append(click.style(f"{text.count(broken, 'file')} cannot be read", fg="red", bold=True))
     click.echo(f"{', '.join(said)}; {spoken.duration(virtual)} of flows in {real}")
+
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def findings(files: Sequence[Linted], found: Sequence[Finding], form: str) -> None:
+    """What lint found: for people with the lines it is about, or for programs."""
+    from tierflow_kit.findings import frame, github
+
+    if form == "json":
+        text.print_json([finding.plain() for finding in found])
+        return
+    lines = {str(file.path): file.lines for file in files}
+    for finding in found:
+        if form == "github":
+            click.echo(github(finding))
+            continue
+        where = text.bold(f"{finding.file}:{finding.line}:{finding.column}")
+        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
+        click.echo(f"{where}: {severity}: {finding.message}  {text.dim(_about(finding))}")
+        click.echo(f"{frame(finding, lines[finding.file])}\n")
+    if form == "text":
+        click.echo(_counted(found, len(files)))
+
+
+def _about(finding: Finding) -> str:
+    return finding.path if finding.severity == "error" else f"{finding.path} [{finding.code}]"
+
+
+def _counted(found: Sequence[Finding], files: int) -> str:
+    counts = {severity: sum(finding.severity == severity for finding in found) for severity in _COLOURS}
+    said = [text.count(number, severity) for severity, number in counts.items() if number]
+    return f"{text.count(files, 'file')}: {', '.join(said) or 'nothing to say'}"
+
+
+def comparison(found: Comparison, *, as_json: bool) -> None:
+    """What changed between two flows, and whom it breaks."""
+    from tierflow_kit.comparing import CALLERS, READERS, RUNNING
+
+    if as_json:
+        breaking = {whom: bool(found.breaking(whom)) for whom in (CALLERS, READERS, RUNNING)}
+        text.print_json({"breaking": breaking, "changes": [change.plain() for change in found.changes]})
+        return
+    one, other = found.before, found.after
+    click.echo(text.bold(f"{one.name}@{one.version} {one.hash[:12]} → {other.name}@{other.version} {other.hash[:12]}"))
+    for change in found.changes:
+        broken = f"  {click.style(f'breaks {change.breaks}: {change.why}', fg='yellow')}" if change.breaks else ""
+        click.echo(f"  {_change(change)}{broken}")
+    if not found.changes:
+        click.echo("  nothing changed but names")
+    for whom, clear, broken in (
+        (CALLERS, "callers need not change", "callers may have to change what they send"),
+        (READERS, "who reads the output need not change", "who reads the output may not find what was there"),
+        (RUNNING, "runs under way could go on with it", "runs under way could not simply go on with it"),
+    ):
+        number = len(found.breaking(whom))
+        click.echo(f"{clear}." if not number else f"{broken} ({text.count(number, 'change')}).")
+    click.echo(text.dim("Runs that were accepted keep the flow that they began with."))
+
+
+def _change(change: Change) -> str:
+    from tierflow_kit import spoken
+
+    before, after = spoken.value(change.before, 60), spoken.value(change.after, 60)
+    if change.kind == "added":
+        return f"{click.style('+', fg='green')} {change.path}  {after}"
+    if change.kind == "removed":
+        return f"{click.style('-', fg='red')} {change.path}  {before}"
+    sign = "~" if change.kind == "changed" else "→"
+    return f"{click.style(sign, fg='cyan')} {change.path}  {before} → {after}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tierflow_flow import Flow, parse
+from tierflow_flow import Flow as Flow
 from tierflow_flow import FlowError as FlowError
+from tierflow_flow import from_canonical, parse
 
 FORMS = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
@@ -23,3 +24,8 @@ def read_text(path: Path) -> str:
 def load(path: Path) -> Flow:
     """The flow in a file. Raises `FlowError`, `OSError`."""
     return parse(read_text(path), form_of(path))
+
+
+def stored(definition: str) -> Flow:
+    """A flow from the canonical definition that a server keeps. Raises `FlowError`."""
+    return from_canonical(definition)

@@ -1,0 +1,180 @@
+"""Two versions of a flow: what changed, and whom it breaks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tierflow_flow import Flow
+from tierflow_flow.durations import parse_duration
+
+from tierflow_kit import spoken
+from tierflow_kit.comparing_schemas import input_changes, output_changes
+
+_CANONICAL_SPAN = re.compile(r"[0-9]+us")
+CALLERS, READERS, RUNNING = "callers", "readers", "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference. `kind` is added, removed, renamed or changed; `breaks` names whom: callers, readers of the output, or runs that would be moved to it."""
+
+    path: str
+    kind: str
+    before: Any = None
+    after: Any = None
+    breaks: str = ""
+    why: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything that differs."""
+
+    before: Flow
+    after: Flow
+    changes: tuple[Change, ...]
+
+    def breaking(self, whom: str) -> tuple[Change, ...]:
+        """The changes that break callers, readers or running."""
+        return tuple(change for change in self.changes if change.breaks == whom)
+
+
+def compare(before: Flow, after: Flow) -> Comparison:
+    """What differs between two flows. Names and versions do not count."""
+    one, other = json.loads(before.canonical), json.loads(after.canonical)
+    changes = [
+        *input_changes(before.input_schema, after.input_schema),
+        *output_changes(before.output_schema, after.output_schema),
+    ]
+    found = [Change(path, kind, old, new, breaks, why) for path, kind, old, new, breaks, why in changes]
+    found += _settings(one, other)
+    found += _steps(one["steps"], other["steps"])
+    return Comparison(before, after, tuple(found))
+
+
+_BESIDES = ("name", "version", "input", "output_schema", "steps")
+
+
+def _settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:
+    flat, flat_other = (dict(_flattened({k: v for k, v in keys.items() if k not in _BESIDES})) for keys in (one, other))
+    for path in [*flat, *(path for path in flat_other if path not in flat)]:
+        old, new = flat.get(path), flat_other.get(path)
+        if old != new:
+            made_otherwise = path.startswith("output") and path in flat
+            breaks, why = (READERS, "the output is made otherwise") if made_otherwise else ("", "")
+            yield Change(path, _kind(path in flat, path in flat_other), old, new, breaks, why)
+
+
+def _kind(there: bool, there_now: bool) -> str:
+    return "changed" if there and there_now else "removed" if there else "added"
+
+
+def _flattened(keys: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted path; mappings within mappings are gone into."""
+    for name, value in keys.items():
+        path = f"{above}.{name}" if above else name
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, path)
+        else:
+            yield path, _shown(value)
+
+
+def _shown(value: Any) -> Any:
+    """Durations as people write them."""
+    if isinstance(value, str) and _CANONICAL_SPAN.fullmatch(value):
+        return spoken.duration(parse_duration(value))
+    return value
+
+
+def _steps(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> Iterator[Change]:
+    before, after = ({step["id"]: step for step in steps} for steps in (one, other))
+    gone = [step_id for step_id in before if step_id not in after]
+    fresh = [step_id for step_id in after if step_id not in before]
+    renamed = _renamed(before, after, gone, fresh)
+    for old, new in renamed.items():
+        yield Change(f"steps.{old}", "renamed", old, new, RUNNING, "a run that has it under way does not find it again")
+    for step_id in gone:
+        if step_id not in renamed:
+            yield Change(
+                f"steps.{step_id}", "removed", _brief(before[step_id]), None, RUNNING, "a run may have it under way"
+            )
+    for step_id in fresh:
+        if step_id not in renamed.values():
+            yield Change(f"steps.{step_id}", "added", None, _brief(after[step_id]))
+    for step_id in before:
+        if step_id in after:
+            yield from _step(f"steps.{step_id}", before[step_id], after[step_id])
+
+
+def _renamed(before: Mapping[str, Any], after: Mapping[str, Any], gone: list[str], fresh: list[str]) -> dict[str, str]:
+    """Steps that are there under another id and are otherwise the same."""
+    known = {_content(after[step_id]): step_id for step_id in fresh}
+    pairs = {step_id: known[content] for step_id in gone if (content := _content(before[step_id])) in known}
+    return {old: new for old, new in pairs.items() if list(pairs.values()).count(new) == 1}
+
+
+def _content(step: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in step.items() if key not in ("id", "needs")}, sort_keys=True)
+
+
+def _brief(step: Mapping[str, Any]) -> str:
+    kind = _mark(step)
+    value = step.get(kind)
+    said = f"{kind} {value}" if isinstance(value, str) and kind != "map" else kind
+    if kind == "map":
+        said = f"map {step['call']}"
+    return f"{said}, after {', '.join(step['needs'])}" if step.get("needs") else said
+
+
+def _mark(step: Mapping[str, Any]) -> str:
+    """The key that tells its kind."""
+    from tierflow_flow.kinds import KINDS
+
+    return next((kind.mark for kind in KINDS.values() if kind.mark in step), "call")
+
+
+_BREAKS_STEP = {
+    "call": "an attempt under way is of the other handler",
+    "map": "items that are done may be others",
+    "signal": "messages that were sent have the other name",
+}
+
+
+def _step(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    if _mark(before) != _mark(after):
+        yield Change(path, "changed", _brief(before), _brief(after), RUNNING, "it is a step of another kind")
+        return
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        if key == "needs":
+            yield from _needs(path, old or [], new or [])
+        else:
+            why = _BREAKS_STEP.get(key, "")
+            yield Change(
+                f"{path}.{key}", _kind(key in before, key in after), _deep(old), _deep(new), RUNNING if why else "", why
+            )
+
+
+def _deep(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _deep(item) for key, item in value.items()}
+    return _shown(value)
+
+
+def _needs(path: str, before: list[str], after: list[str]) -> Iterator[Change]:
+    for need in before:
+        if need not in after:
+            yield Change(f"{path}.needs", "removed", need)
+    for need in after:
+        if need not in before:
+            yield Change(f"{path}.needs", "added", None, need)

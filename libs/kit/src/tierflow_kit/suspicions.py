@@ -1,0 +1,276 @@
+"""What is allowed and looks wrong all the same: each suspicion has a name, by which a comment can silence it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tierflow_flow import ExpressionError, Flow, PlainScope, StepSpec
+from tierflow_flow.templates import CompiledTemplate
+
+from tierflow_kit import spoken
+from tierflow_kit.reading_flows import names_read, steps_read
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Something suspicious at a place."""
+
+    code: str
+    severity: str
+    path: str
+    message: str
+    hint: str = ""
+
+
+Check = Callable[[Flow, Mapping[str, Any]], Iterator[Suspicion]]
+"""Takes the flow and its text as plain values."""
+
+
+def suspicions(flow: Flow, document: Mapping[str, Any]) -> list[Suspicion]:
+    """Everything suspicious."""
+    return [found for check in _CHECKS for found in check(flow, document)]
+
+
+def _paths(document: Mapping[str, Any]) -> Mapping[str, str]:
+    """The path of each step by id."""
+    steps = document.get("steps")
+    if isinstance(steps, list):
+        return {
+            step["id"]: f"steps[{index}]" for index, step in enumerate(steps) if isinstance(step, dict) and "id" in step
+        }
+    return {step_id: f"steps.{step_id}" for step_id in steps or ()}
+
+
+def _unused_output(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    if flow.output is None:
+        return
+    read, paths = steps_read(flow), _paths(document)
+    for spec in flow.steps:
+        used = read.get(spec.id, set()) & {"*", "output"}
+        if spec.handler and not used and not spec.side_effecting and not flow.dependants[spec.id]:
+            yield Suspicion(
+                "unused-output",
+                "note",
+                paths.get(spec.id, ""),
+                f"nothing needs {spec.id}, and nobody reads its output",
+                "where it is called for what it does, say side_effecting: true",
+            )
+
+
+def _unguarded_side_effect(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = _paths(document)
+    for spec in flow.steps:
+        if spec.side_effecting and not spec.on_lost and not getattr(spec, "compensate", None):
+            yield Suspicion(
+                "unguarded-side-effect",
+                "warning",
+                f"{paths.get(spec.id, '')}.side_effecting",
+                f"repeating {spec.id} does harm, and nothing says what to do when its executor is lost: the run will wait for an operator",
+                "say on_lost: ask, fail, or retry (where the handler heeds its idempotency key)",
+            )
+
+
+def _endless_wait(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = _paths(document)
+    for spec in flow.steps:
+        if spec.kind in ("signal", "approval") and not _own_timeout(spec) and flow.run_timeout is None:
+            yield Suspicion(
+                "endless-wait",
+                "warning",
+                f"{paths.get(spec.id, '')}.{spec.kind}",
+                f"{spec.id} may wait for ever",
+                "give it a timeout, or the flow",
+            )
+
+
+def _own_timeout(spec: StepSpec) -> bool:
+    return spec.timeout is not None or spec.settings.get("timeout") is not None
+
+
+def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    defaults = document.get("defaults")
+    if isinstance(defaults, dict) and "timeout" in defaults:
+        return
+    paths = _paths(document)
+    for spec in flow.steps:
+        if spec.handler and spec.timeout is None:
+            yield Suspicion(
+                "default-timeout",
+                "note",
+                f"{paths.get(spec.id, '')}.call",
+                f"an attempt at {spec.id} is stopped after {spoken.duration(flow.timeout)}, the default",
+                "say timeout here, or under defaults",
+            )
+            return  # one such note says it all
+
+
+def _never_runs(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = _paths(document)
+    hopeless: dict[str, str] = {}
+    for spec in _in_order(flow):
+        why = _hopeless(flow, spec, hopeless)
+        if why:
+            hopeless[spec.id] = why
+            key = "if" if "condition" in why else "needs"
+            yield Suspicion("never-runs", "warning", f"{paths.get(spec.id, '')}.{key}", f"{spec.id} never runs: {why}")
+
+
+def _in_order(flow: Flow) -> Iterator[StepSpec]:
+    """The steps, each after what it needs."""
+    waiting = {spec.id: len(spec.needs) for spec in flow.steps}
+    ready = list(flow.roots)
+    while ready:
+        step_id = ready.pop(0)
+        yield flow.by_id[step_id]
+        for other in flow.dependants[step_id]:
+            waiting[other] -= 1
+            if not waiting[other]:
+                ready.append(other)
+
+
+def _hopeless(flow: Flow, spec: StepSpec, hopeless: Mapping[str, str]) -> str:
+    """Why a step can never run; empty where it may."""
+    if _always(spec) is False:
+        return "its condition is false"
+    if spec.always:
+        return ""
+    for need in spec.needs:
+        other = flow.by_id[need]
+        if need in hopeless:
+            return f"it needs {need}, which never runs"
+        if other.kind == "fail" and other.on_error != "continue":
+            return f"it needs {need}, which always fails"
+    return _exclusive(flow, spec)
+
+
+def _exclusive(flow: Flow, spec: StepSpec) -> str:
+    """Whether it needs steps of which a switch never chooses more than one."""
+    by_switch: dict[str, list[str]] = {}
+    for need in spec.needs:
+        if switch := flow.by_id[need].chosen_by:
+            by_switch.setdefault(switch, []).append(need)
+    for switch, needs in by_switch.items():
+        settings = flow.by_id[switch].settings
+        cases = [set(case["then"]) for case in settings["switch"]] + [set(settings.get("default", ()))]
+        if len(needs) > 1 and not any(set(needs) <= chosen for chosen in cases):
+            return f"it needs {' and '.join(needs)}, of which {switch} chooses one at most; say if: always()"
+    return ""
+
+
+def _always(spec: StepSpec) -> bool | None:
+    """What a condition is that looks nothing up; None where it depends on something, or there is none."""
+    template = spec.condition
+    if not isinstance(template, CompiledTemplate):
+        return None
+    if any(expression.references or expression.status for expression in template.expressions):
+        return None
+    try:
+        return template.resolve(PlainScope({})) is True
+    except ExpressionError:
+        return False
+
+
+def _constant_condition(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = _paths(document)
+    for spec in flow.steps:
+        if _always(spec):
+            yield Suspicion(
+                "constant-condition",
+                "warning",
+                f"{paths.get(spec.id, '')}.if",
+                f"the condition of {spec.id} is always true",
+            )
+
+
+def _unused_names(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    properties = flow.input_schema.get("properties", {}) if flow.input_schema else {}
+    nested = isinstance(document.get("input"), dict) and document["input"].get("properties") is not None
+    for name, declared, where in (
+        ("input", properties, "input.properties" if nested else "input"),
+        ("vars", flow.vars, "vars"),
+        ("env", flow.env, "env"),
+    ):
+        read = names_read(flow, name)
+        if read is None:
+            continue
+        for index, each in enumerate(declared):
+            if each not in read:
+                path = f"env[{index}]" if name == "env" else f"{where}.{each}"
+                yield Suspicion(f"unused-{name}", "warning", path, f"no expression reads {name}.{each}")
+
+
+def _unbounded_map(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    if flow.concurrency is not None:
+        return
+    paths = _paths(document)
+    for spec in flow.steps:
+        if spec.kind == "map" and spec.concurrency is None:
+            yield Suspicion(
+                "unbounded-map",
+                "note",
+                f"{paths.get(spec.id, '')}.map",
+                f"all items of {spec.id} run at once, as far as there are slots",
+                "say concurrency where the other side has limits",
+            )
+
+
+def _timeouts(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = _paths(document)
+    for spec in flow.steps:
+        timeout = spec.timeout if spec.timeout is not None else spec.settings.get("timeout")
+        path = f"{paths.get(spec.id, '')}.timeout"
+        if timeout is not None and flow.run_timeout is not None and timeout > flow.run_timeout:
+            message = (
+                f"{spec.id} may take {spoken.duration(timeout)}, the whole run only {spoken.duration(flow.run_timeout)}"
+            )
+            yield Suspicion("timeout-beyond-run", "warning", path, message)
+        if spec.handler and spec.heartbeat_timeout is not None and spec.heartbeat_timeout >= (timeout or flow.timeout):
+            message = f"the heartbeat timeout of {spec.id} is no shorter than its timeout: it has no effect"
+            yield Suspicion("idle-heartbeat", "warning", f"{paths.get(spec.id, '')}.heartbeat_timeout", message)
+
+
+_SECRET_KEYS = re.compile(r"(password|passwd|secret|token|api[_-]?key|private[_-]?key|authorization)$", re.IGNORECASE)
+_SECRET_TEXTS = re.compile(
+    r"^(Bearer|Basic)\s+\S{12,}|^sk-[\w-]{16,}|^gh[pousr]_\w{20,}|^AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+
+
+def _literal_secret(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    waiting: list[tuple[str, str, Any]] = [
+        ("", "", {name: document.get(name) for name in ("vars", "steps", "defaults")})
+    ]
+    while waiting:
+        path, key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend((f"{path}.{name}" if path else name, name, item) for name, item in value.items())
+        elif isinstance(value, list):
+            waiting.extend((f"{path}[{index}]", key, item) for index, item in enumerate(value))
+        elif isinstance(value, str) and "${{" not in value and _looks_secret(key, value):
+            yield Suspicion(
+                "literal-secret",
+                "warning",
+                path,
+                f"{key or 'this'} looks like a secret, written into a flow that everybody can read",
+                "read it from env, which names it and does not hold it",
+            )
+
+
+def _looks_secret(key: str, value: str) -> bool:
+    return bool(_SECRET_TEXTS.search(value)) or (len(value) >= 6 and bool(_SECRET_KEYS.search(key)))
+
+
+_CHECKS: tuple[Check, ...] = (
+    _never_runs,
+    _constant_condition,
+    _endless_wait,
+    _unguarded_side_effect,
+    _timeouts,
+    _literal_secret,
+    _unused_names,
+    _unused_output,
+    _unbounded_map,
+    _default_timeout,
+)
