@@ -138,6 +138,35 @@ def test_others_act_from_outside() -> None:
         late.cancel()
 
 
+def test_people_decide_about_approvals() -> None:
+    """Q24, Q17, L14: those who are asked decide, in their roles; others are refused; time passes until others are asked."""
+    text = """
+name: f
+steps:
+  ok:
+    approval: {message: Really?, users: [ada], roles: [finance], needed: 2, timeout: 4h, escalate: {roles: [head], timeout: 1d}}
+  pay: {call: pay, needs: ok}
+"""
+    test = FlowTest(text).fake("pay", 1)
+    run = test.start().advance("1h").approve("ok", by="ada", reason="fine")
+    with pytest.raises(AssertionError, match="approve was refused: ok: PERMISSION_DENIED: eve is not among those"):
+        run.approve("ok", by="eve")
+    run.approve("ok", by="bob", roles=["finance"]).finish()
+    run.expect(state="COMPLETED", duration="1h")
+    test.start().reject("ok", by="ada", reason="no").expect(
+        state="FAILED", failure={"code": "APPROVAL_REJECTED", "message": "no"}
+    )
+    escalated = (
+        test.start()
+        .advance("5h")
+        .delegate("ok", by="ada", to="eve")
+        .approve("ok", by="eve")
+        .approve("ok", by="zoe", roles=["head"])
+    )
+    escalated.finish().expect(state="COMPLETED", duration="5h")
+    test.run().expect(state="FAILED", failure="APPROVAL_REJECTED", duration="1d4h")
+
+
 def test_a_cancel_stops_what_runs() -> None:
     """Q24, G1: attempts in flight are stopped, and their answers come to nothing."""
     run = saga().start({"amount": 1}).advance("1s").cancel()

@@ -38,14 +38,18 @@ def lint(paths: tuple[Path, ...], form: str, strict: bool, quiet: bool, address:
     from tierflow_cli import flow_reports
 
     files = [look(path) for path in _flow_files(paths)]
-    if address is not None:
-        code = guarded(lambda: _ask_for_handlers(Connection(address, None, None), files))
-        if code:
-            sys.exit(code)
-    found = [finding for file in files for finding in file.findings if not (quiet and finding.severity == "note")]
+    if address is not None and (code := guarded(lambda: _ask_for_handlers(Connection(address, None, None), files))):
+        sys.exit(code)
+    hidden = {"note"} if quiet else set()
+    found = [finding for file in files for finding in file.findings if finding.severity not in hidden]
     flow_reports.findings(files, found, form)
-    severities = {finding.severity for finding in found}
-    sys.exit(INVALID if "error" in severities else FAILED if strict and "warning" in severities else 0)
+    sys.exit(_severest({finding.severity for finding in found}, strict=strict))
+
+
+def _severest(severities: set[str], *, strict: bool) -> int:
+    if "error" in severities:
+        return INVALID
+    return FAILED if strict and "warning" in severities else 0
 
 
 async def _ask_for_handlers(connection: Connection, files: list[Linted]) -> None:

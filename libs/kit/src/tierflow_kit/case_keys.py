@@ -58,7 +58,7 @@ FAKE = section(
 )
 FAKES = Each(Several(FAKE, alone=True))
 
-ACTIONS = ("signal", "cancel", "pause", "resume")
+ACTIONS = ("signal", "approve", "reject", "delegate", "cancel", "pause", "resume")
 
 
 def _one_action(read: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -71,6 +71,13 @@ ACTION = section(
     Key("at", SPAN, "When, after the start.", required=True),
     Key("signal", HANDLER_NAME, "A message of this name for the run; its payload is under with."),
     Key("with", AsIs(), "The payload of a signal."),
+    Key("approve", NAME, "Somebody approves what the step of this id asks."),
+    Key("reject", NAME, "Somebody rejects it."),
+    Key("delegate", NAME, "Somebody hands the say on, to the user under to."),
+    Key("by", NAME, "Who does it.", default="test"),
+    Key("roles", Texts(NAME), "The roles of who does it."),
+    Key("to", NAME, "Of delegate: to whom."),
+    Key("reason", Text(MAX_DESCRIPTION), "Of approve and reject: why."),
     Key("cancel", Text(MAX_DESCRIPTION), "Stops everything; the value is the reason."),
     Key("pause", Text(MAX_DESCRIPTION), "Starts nothing new; the value is the reason."),
     Key("resume", Text(MAX_DESCRIPTION), "Goes on; the value is the reason."),

@@ -12,7 +12,7 @@ from tierflow_flow import Flow
 from tierflow_flow.durations import parse_duration
 
 from tierflow_kit import spoken
-from tierflow_kit.comparing_schemas import input_changes, output_changes
+from tierflow_kit.comparing_schemas import input_changes, kind_of_change, output_changes
 
 _CANONICAL_SPAN = re.compile(r"[0-9]+us")
 CALLERS, READERS, RUNNING = "callers", "readers", "running"
@@ -70,11 +70,7 @@ def _settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Chan
         if old != new:
             made_otherwise = path.startswith("output") and path in flat
             breaks, why = (READERS, "the output is made otherwise") if made_otherwise else ("", "")
-            yield Change(path, _kind(path in flat, path in flat_other), old, new, breaks, why)
-
-
-def _kind(there: bool, there_now: bool) -> str:
-    return "changed" if there and there_now else "removed" if there else "added"
+            yield Change(path, kind_of_change(path in flat, path in flat_other), old, new, breaks, why)
 
 
 def _flattened(keys: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -96,22 +92,27 @@ def _shown(value: Any) -> Any:
 
 def _steps(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> Iterator[Change]:
     before, after = ({step["id"]: step for step in steps} for steps in (one, other))
-    gone = [step_id for step_id in before if step_id not in after]
-    fresh = [step_id for step_id in after if step_id not in before]
-    renamed = _renamed(before, after, gone, fresh)
-    for old, new in renamed.items():
-        yield Change(f"steps.{old}", "renamed", old, new, RUNNING, "a run that has it under way does not find it again")
-    for step_id in gone:
-        if step_id not in renamed:
-            yield Change(
-                f"steps.{step_id}", "removed", _brief(before[step_id]), None, RUNNING, "a run may have it under way"
-            )
-    for step_id in fresh:
-        if step_id not in renamed.values():
-            yield Change(f"steps.{step_id}", "added", None, _brief(after[step_id]))
+    yield from _come_and_gone(before, after)
     for step_id in before:
         if step_id in after:
             yield from _step(f"steps.{step_id}", before[step_id], after[step_id])
+
+
+def _come_and_gone(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    gone = [step_id for step_id in before if step_id not in after]
+    fresh = [step_id for step_id in after if step_id not in before]
+    renamed = _renamed(before, after, gone, fresh)
+    for step_id in gone:
+        path = f"steps.{step_id}"
+        if step_id in renamed:
+            why = "a run that has it under way does not find it again"
+            yield Change(path, "renamed", step_id, renamed[step_id], RUNNING, why)
+        else:
+            yield Change(path, "removed", _brief(before[step_id]), None, RUNNING, "a run may have it under way")
+    again = set(renamed.values())
+    for step_id in fresh:
+        if step_id not in again:
+            yield Change(f"steps.{step_id}", "added", None, _brief(after[step_id]))
 
 
 def _renamed(before: Mapping[str, Any], after: Mapping[str, Any], gone: list[str], fresh: list[str]) -> dict[str, str]:
@@ -161,7 +162,12 @@ def _step(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
         else:
             why = _BREAKS_STEP.get(key, "")
             yield Change(
-                f"{path}.{key}", _kind(key in before, key in after), _deep(old), _deep(new), RUNNING if why else "", why
+                f"{path}.{key}",
+                kind_of_change(key in before, key in after),
+                _deep(old),
+                _deep(new),
+                RUNNING if why else "",
+                why,
             )
 
 

@@ -29,12 +29,12 @@ def _changes(
     """Differences between two schemas of objects, property by property; of other keywords, each as one."""
     old, new = before.get("properties", {}), after.get("properties", {})
     must, must_now = set(before.get("required", ())), set(after.get("required", ()))
-    for name in [*old, *(name for name in new if name not in old)]:
+    for name in _names(old, new):
         inner = f"{path}.{name}"
         if name not in new:
             refused = narrower_breaks and after.get("additionalProperties") is False
-            broken = refused or (not narrower_breaks and name in must)
             why = "it is refused now" if refused else "it is no longer promised"
+            broken = refused or (not narrower_breaks and name in must)
             yield inner, "removed", _brief(old[name]), None, *_broken(broken, whom, why)
         elif name not in old:
             broken = narrower_breaks and name in must_now
@@ -43,6 +43,11 @@ def _changes(
             yield from _required(inner, name in must, name in must_now, whom, narrower_breaks)
             yield from _property(inner, old[name], new[name], whom, narrower_breaks=narrower_breaks)
     yield from _keywords(path, before, after, whom, narrower_breaks=narrower_breaks)
+
+
+def _names(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of both, those of the first first."""
+    return list(dict.fromkeys([*before, *after]))
 
 
 def _broken(broken: bool, whom: str, why: str) -> tuple[str, str]:
@@ -67,16 +72,28 @@ def _property(path: str, before: Any, after: Any, whom: str, *, narrower_breaks:
 def _keywords(
     path: str, before: Mapping[str, Any], after: Mapping[str, Any], whom: str, *, narrower_breaks: bool
 ) -> Iterator[Found]:
-    names = [*before, *(name for name in after if name not in before)]
-    for name in names:
+    for name in _names(before, after):
         old, new = before.get(name), after.get(name)
-        if name in ("properties", "required", "additionalProperties") or old == new:
-            continue
-        narrower, wider = _direction(name, old, new)
-        broken = name not in _SILENT and (narrower if narrower_breaks else wider)
-        kind = "changed" if name in before and name in after else "removed" if name in before else "added"
-        said = "it accepts less than before" if narrower_breaks else "it may be what it could not be before"
-        yield f"{path}.{name}", kind, old, new, *_broken(broken, whom, said)
+        if name not in ("properties", "required", "additionalProperties") and old != new:
+            broken = name not in _SILENT and _breaks(name, old, new, narrower_breaks=narrower_breaks)
+            said = "it accepts less than before" if narrower_breaks else "it may be what it could not be before"
+            yield (
+                f"{path}.{name}",
+                kind_of_change(name in before, name in after),
+                old,
+                new,
+                *_broken(broken, whom, said),
+            )
+
+
+def kind_of_change(there: bool, there_now: bool) -> str:
+    """Added, removed or changed."""
+    return "changed" if there and there_now else "removed" if there else "added"
+
+
+def _breaks(name: str, old: Any, new: Any, *, narrower_breaks: bool) -> bool:
+    narrower, wider = _direction(name, old, new)
+    return narrower if narrower_breaks else wider
 
 
 def _direction(name: str, old: Any, new: Any) -> tuple[bool, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,10 @@ from tierflow.outcomes import Degraded, HandlerFailed
 from tierflow_flow import Flow, parse
 from tierflow_flow.durations import parse_duration
 from tierflow_flow.problems import nearest
-from tierflow_flow.values import dumps
-from tierflow_orchestrator.core import Reply, commands
 from tierflow_runtime.values import Micros
 
 from tierflow_kit import expecting, fakes, spoken
+from tierflow_kit.acting import command_of, kind_of
 from tierflow_kit.fakes import ALWAYS, Answer, Attempt, Fake, FakeError, Fakes
 from tierflow_kit.rehearsal import START, Call, Rehearsal, Setting
 from tierflow_kit.report import Emitted, Report, StepReport, report
@@ -149,30 +148,39 @@ class FlowRun:
         return self
 
     def signal(self, name: str, payload: Any = None) -> FlowRun:
-        """Sends a message. Raises `AssertionError` where the run refuses it."""
-        return self._tell(commands.Signal(command_id=self._id(), name=name, payload=dumps(payload), actor="test"))
+        """Sends a message. This and the following raise `AssertionError` where the run refuses it."""
+        return self._act(signal=name, **{"with": payload})
+
+    def approve(self, step: str, *, by: str, roles: Iterable[str] = (), reason: str = "") -> FlowRun:
+        """Somebody approves what a step asks."""
+        return self._act(approve=step, by=by, roles=roles, reason=reason)
+
+    def reject(self, step: str, *, by: str, roles: Iterable[str] = (), reason: str = "") -> FlowRun:
+        """Somebody rejects it."""
+        return self._act(reject=step, by=by, roles=roles, reason=reason)
+
+    def delegate(self, step: str, *, by: str, to: str, roles: Iterable[str] = ()) -> FlowRun:
+        """Somebody hands the say on."""
+        return self._act(delegate=step, by=by, to=to, roles=roles)
 
     def cancel(self, reason: str = "") -> FlowRun:
         """Stops everything."""
-        return self._tell(commands.Cancel(command_id=self._id(), actor="test", reason=reason))
+        return self._act(cancel=reason)
 
     def pause(self, reason: str = "") -> FlowRun:
         """Starts nothing new."""
-        return self._tell(commands.Pause(command_id=self._id(), actor="test", reason=reason))
+        return self._act(pause=reason)
 
     def resume(self, reason: str = "") -> FlowRun:
         """Goes on."""
-        return self._tell(commands.Resume(command_id=self._id(), actor="test", reason=reason))
+        return self._act(resume=reason)
 
-    def _id(self) -> str:
+    def _act(self, **action: Any) -> FlowRun:
         self._told += 1
-        return f"test-{self._told}"
-
-    def _tell(self, command: commands.RunCommand) -> FlowRun:
-        reply: Reply = self.rehearsal.tell(command)
+        reply = self.rehearsal.tell(command_of(action, f"test-{self._told}"))
         if not reply.applied:
             why = expecting.shown(reply.failure) if reply.failure is not None else f"the run is {reply.state}"
-            raise AssertionError(f"{type(command).__name__.lower()} was refused: {why}")
+            raise AssertionError(f"{kind_of(action)} was refused: {why}")
         self.rehearsal.advance(self.rehearsal.elapsed)
         return self
 

@@ -57,6 +57,11 @@ class Outline:
             return f"map {spec.handler} over {_unwrapped(said)}"
         if spec.kind == "fail":
             return f"fail {said['code']}"
+        if spec.kind == "approval":
+            who = [*_names(said.get("users")), *_names(said.get("roles"))]
+            return f"approval by {' or '.join(who)}" + (
+                f", {said['needed']} of them" if said.get("needed", 1) > 1 else ""
+            )
         if spec.kind == "wait":
             [(how, value)] = said.items()
             return f"wait {'until ' if how == 'until' else ''}{_unwrapped(_span(value))}"
@@ -76,6 +81,10 @@ class Outline:
     def condition(self, spec: StepSpec) -> str:
         """Its condition, without `${{ }}`; empty where there is none."""
         return _unwrapped(self.keys[spec.id].get("if", ""))
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(name) for name in value or ()]
 
 
 def _span(value: Any) -> Any:

@@ -65,12 +65,11 @@ class Positions:
         entry = self._nearest(path)
         if entry is None:
             return Span(line or 1, 1)
-        within = self._within(entry.value.line, description)
-        if within is not None:
-            return within
+        return self._within(entry.value.line, description) or self._key_or_value(entry, path, description)
+
+    def _key_or_value(self, entry: _Entry, path: str, description: str) -> Span:
         about_key = any(words in description for words in _ABOUT_KEYS) or path not in self._entries
-        same_line = entry.value.line == entry.key.line
-        return entry.value if same_line and not about_key else entry.key
+        return entry.value if entry.value.line == entry.key.line and not about_key else entry.key
 
     def key(self, path: str) -> Span:
         """Where a key is."""

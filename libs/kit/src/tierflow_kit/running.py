@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierflow_flow import Flow
-from tierflow_flow.values import dumps
-from tierflow_orchestrator.core import Reply, commands
+from tierflow_orchestrator.core import Reply
 
 from tierflow_kit import spoken
+from tierflow_kit.acting import command_of, kind_of
 from tierflow_kit.cases import Case, CaseFile
 from tierflow_kit.expecting import differences, shown
 from tierflow_kit.fakes import FakeError
@@ -73,9 +73,8 @@ def run_file(read: CaseFile, words: str = "") -> FileResults:
 def _action(rehearsal: Rehearsal, action: Mapping[str, Any], name: str, found: list[str]) -> Callable[[], None]:
     def perform() -> None:
         reply = rehearsal.tell(command_of(action, name))
-        kind = next(kind for kind in COMMANDS if kind in action)
         if reply.applied == action.get("refused", False):
-            found.append(f"{name} ({kind} at {spoken.duration(action['at'])}): {_told(reply)}")
+            found.append(f"{name} ({kind_of(action)} at {spoken.duration(action['at'])}): {_told(reply)}")
 
     return perform
 
@@ -85,23 +84,3 @@ def _told(reply: Reply) -> str:
         return "expected to be refused, but it was taken"
     why = f": {shown(reply.failure)}" if reply.failure is not None else ""
     return f"refused, the run was {reply.state}{why}"
-
-
-def command_of(action: Mapping[str, Any], command_id: str) -> commands.RunCommand:
-    """The command of an action."""
-    kind = next(kind for kind in COMMANDS if kind in action)
-    return COMMANDS[kind](action, command_id)
-
-
-def _signal(action: Mapping[str, Any], command_id: str) -> commands.RunCommand:
-    return commands.Signal(
-        command_id=command_id, name=action["signal"], payload=dumps(action.get("with")), actor="test"
-    )
-
-
-COMMANDS: Mapping[str, Callable[[Mapping[str, Any], str], commands.RunCommand]] = {
-    "signal": _signal,
-    "cancel": lambda action, id_: commands.Cancel(command_id=id_, actor="test", reason=action["cancel"]),
-    "pause": lambda action, id_: commands.Pause(command_id=id_, actor="test", reason=action["pause"]),
-    "resume": lambda action, id_: commands.Resume(command_id=id_, actor="test", reason=action["resume"]),
-}

@@ -76,7 +76,7 @@ def _unguarded_side_effect(flow: Flow, document: Mapping[str, Any]) -> Iterator[
 def _endless_wait(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
     paths = _paths(document)
     for spec in flow.steps:
-        if spec.kind in ("signal", "approval") and not _own_timeout(spec) and flow.run_timeout is None:
+        if spec.kind in ("signal", "approval") and _longest_wait(spec) is None and flow.run_timeout is None:
             yield Suspicion(
                 "endless-wait",
                 "warning",
@@ -86,8 +86,10 @@ def _endless_wait(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion
             )
 
 
-def _own_timeout(spec: StepSpec) -> bool:
-    return spec.timeout is not None or spec.settings.get("timeout") is not None
+def _longest_wait(spec: StepSpec) -> Any:
+    """How long a step waits at most; None for ever."""
+    asked = spec.settings.get("approval")
+    return asked.get("timeout") if isinstance(asked, dict) else spec.settings.get("timeout", spec.timeout)
 
 
 def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
@@ -239,16 +241,8 @@ _SECRET_TEXTS = re.compile(
 
 
 def _literal_secret(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    waiting: list[tuple[str, str, Any]] = [
-        ("", "", {name: document.get(name) for name in ("vars", "steps", "defaults")})
-    ]
-    while waiting:
-        path, key, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend((f"{path}.{name}" if path else name, name, item) for name, item in value.items())
-        elif isinstance(value, list):
-            waiting.extend((f"{path}[{index}]", key, item) for index, item in enumerate(value))
-        elif isinstance(value, str) and "${{" not in value and _looks_secret(key, value):
+    for path, key, text in _texts({name: document.get(name) for name in ("vars", "steps", "defaults")}):
+        if "${{" not in text and _looks_secret(key, text):
             yield Suspicion(
                 "literal-secret",
                 "warning",
@@ -256,6 +250,19 @@ def _literal_secret(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspici
                 f"{key or 'this'} looks like a secret, written into a flow that everybody can read",
                 "read it from env, which names it and does not hold it",
             )
+
+
+def _texts(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every string with its path and its key."""
+    waiting: list[tuple[str, str, Any]] = [("", "", document)]
+    while waiting:
+        path, key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend((f"{path}.{name}" if path else name, name, item) for name, item in value.items())
+        elif isinstance(value, list):
+            waiting.extend((f"{path}[{index}]", key, item) for index, item in enumerate(value))
+        elif isinstance(value, str):
+            yield path, key, value
 
 
 def _looks_secret(key: str, value: str) -> bool:
