@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tierflow_runtime.values import RetryPolicy
+
+if TYPE_CHECKING:
+    from tierflow_flow.serverless.program import Program
 
 
 class Scope(Protocol):
@@ -165,7 +168,9 @@ class Flow:
     lane_of: Mapping[str, int] = field(default_factory=dict)
     """By switch: its bit in `lanes`."""
     navigator: str = "graph"
-    """`graph` or `sequence`; the steps' needs already say what follows from it."""
+    """`graph`, `sequence` or `serverless`: who says which steps come next. Of the first two, the steps' needs already say what follows from it."""
+    program: Program | None = None
+    """The compiled document that `serverless` walks."""
 
 
 class ExpressionError(Exception):

@@ -1,0 +1,157 @@
+"""Tasks that executors perform: `call` and `run`. Each becomes a handler and what it is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from tierflow_flow.serverless.compiling import COMMON, Compiler
+from tierflow_flow.serverless.program import Task
+from tierflow_flow.serverless.reader import Part
+from tierflow_flow.serverless.values import Value, is_expression
+
+HTTP: Final = "http.request"
+SHELL: Final = "shell.run"
+_HANDLER: Final = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*", re.ASCII)
+_PROTOCOLS: Final = ("asyncapi", "grpc", "openapi", "a2a", "mcp")
+_METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+
+
+def call(compiler: Compiler, part: Part, task: Task) -> Task:
+    """`call`: HTTP, a function of the document, or a handler by its name."""
+    part.only((*COMMON, "call", "with"))
+    name = part.text("call")
+    if name == "http":
+        return _http(compiler, part, task)
+    if name in _PROTOCOLS:
+        part.unsupported("call", f"calls of {name}; call a handler that does it, by its name")
+        return task
+    functions = compiler.use.source.get("functions", {})
+    if isinstance(functions, Mapping) and name in functions:
+        return _function(compiler, part, task, name)
+    if "://" in name or "@" in name:
+        part.unsupported("call", "functions of catalogs; nothing is fetched")
+        return task
+    if not _HANDLER.fullmatch(name) or len(name) > 200:
+        part.wrong("call", f"{name[:60]!r} is neither a function of use.functions nor the name of a handler")
+        return task
+    return replace(task, handler=name, settings={"call": "handler", "with": part.value("with")})
+
+
+def _function(compiler: Compiler, part: Part, task: Task, name: str) -> Task:
+    """A function is a task of its own, which begins with the call's arguments."""
+    if name in compiler.calling:
+        part.wrong("call", f"the function {name} calls itself: {' -> '.join((*compiler.calling, name))}")
+        return task
+    calling, compiler.calling = compiler.calling, (*compiler.calling, name)
+    pointer = f"{task.pointer}/call/{name}"
+    source = compiler.use.source["functions"][name]
+    there = compiler.task(source, ("use", "functions", name), pointer, part.names)
+    compiler.calling = calling
+    settings = {"call": "function", "with": part.value("with")}
+    return replace(task, kind="function", settings=settings, lists={"do": (pointer,) if there else ()})
+
+
+def _http(compiler: Compiler, part: Part, task: Task) -> Task:
+    arguments = part.part("with")
+    arguments.only(
+        ("method", "endpoint", "headers", "body", "query", "output", "redirect"), required=("method", "endpoint")
+    )
+    method = arguments.text("method").upper()
+    if "method" in arguments and method not in _METHODS:
+        arguments.wrong("method", f"expected one of {', '.join(_METHODS)}")
+    endpoint, key = arguments, "endpoint"
+    authentication = None
+    if isinstance(arguments.source.get("endpoint"), dict):
+        endpoint, key = arguments.part("endpoint"), "uri"
+        endpoint.only(("uri", "authentication"), required=("uri",))
+        authentication = _authentication(compiler, endpoint)
+    settings = {
+        "call": "http",
+        "method": method,
+        "uri": endpoint.uri(key) if key in endpoint else None,
+        "authentication": authentication,
+        "headers": arguments.value("headers"),
+        "query": arguments.value("query"),
+        "body": arguments.value("body"),
+        "output": arguments.one_of("output", ("raw", "content", "response"), "content"),
+        "redirect": arguments.flag("redirect", default=False),
+    }
+    return replace(task, handler=HTTP, settings=settings)
+
+
+def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | None:
+    """How a call says who it is: `basic` or `bearer`, with its values or the name of a secret that holds them."""
+    if "authentication" not in endpoint:
+        return None
+    policy: Part | None = endpoint.part("authentication")
+    if policy is not None and "use" in policy:
+        policy = compiler.named("authentications", policy, "use")
+    if policy is None:
+        return None
+    scheme = next(iter(policy.source), "")
+    if scheme not in ("basic", "bearer"):
+        policy.unsupported(scheme, f"authentication by {scheme or 'nothing'}; known: basic, bearer")
+        return None
+    values = policy.part(scheme)
+    fields = ("username", "password") if scheme == "basic" else ("token",)
+    if "use" in values:
+        values.only(("use",))
+        secret = values.text("use")
+        if secret not in (compiler.use.source.get("secrets") or ()):
+            values.wrong("use", f"use.secrets has no {secret[:60]!r}")
+        return scheme, secret
+    values.only(fields, required=fields)
+    return scheme, {field: values.value(field) for field in fields}
+
+
+def run(compiler: Compiler, part: Part, task: Task) -> Task:
+    """`run`: a command, or a script."""
+    part.only((*COMMON, "run"))
+    running = part.part("run")
+    running.only(("container", "script", "shell", "workflow", "await", "return"))
+    if not running.flag("await", default=True):
+        running.unsupported("await", "what is run is always waited for")
+    returns = running.one_of("return", ("stdout", "stderr", "code", "all", "none"), "stdout")
+    what = next((key for key in ("container", "script", "shell", "workflow") if key in running), "")
+    if what in ("container", "workflow"):
+        texts = {"container": "running containers", "workflow": "running other documents from within one"}
+        running.unsupported(what, texts[what])
+        return task
+    if not what:
+        running.wrong("", "expected shell or script")
+        return task
+    command = _shell(running) if what == "shell" else _script(running)
+    return replace(task, handler=SHELL, settings={"run": what, "return": returns, **command})
+
+
+def _shell(running: Part) -> dict[str, Any]:
+    shell = running.part("shell")
+    shell.only(("command", "stdin", "arguments", "environment"), required=("command",))
+    return {"program": ("/bin/sh", "-c"), "code": shell.value("command"), "name": "sh", **_given(shell)}
+
+
+def _script(running: Part) -> dict[str, Any]:
+    script = running.part("script")
+    script.only(("language", "code", "source", "stdin", "arguments", "environment"), required=("language",))
+    if "source" in script:
+        script.unsupported("source", "scripts are not fetched; write them inline, under code")
+    elif "code" not in script:
+        script.wrong("", "code is missing")
+    language = script.text("language")
+    if language not in ("python", "python3"):
+        script.unsupported("language", f"scripts in {language[:60]}; known: python")
+    return {"program": ("python3", "-c"), "code": script.value("code"), "name": "", **_given(script)}
+
+
+def _given(part: Part) -> dict[str, Value | None]:
+    for key in ("environment",):
+        if key in part and not isinstance(part.source[key], dict) and not is_expression(part.source[key]):
+            part.wrong(key, "expected an object")
+    return {
+        "stdin": part.value("stdin"),
+        "arguments": part.value("arguments"),
+        "environment": part.value("environment"),
+    }

@@ -1,0 +1,93 @@
+"""Tasks that publish events, and tasks that wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tierflow_flow.problems import Place
+from tierflow_flow.serverless.compiling import COMMON, Compiler
+from tierflow_flow.serverless.program import Task
+from tierflow_flow.serverless.reader import Part
+from tierflow_flow.values import kind_of
+
+
+def emit(compiler: Compiler, part: Part, task: Task) -> Task:
+    """`emit`: a CloudEvent."""
+    part.only((*COMMON, "emit"))
+    emitting = part.part("emit")
+    emitting.only(("event",), required=("event",))
+    event = emitting.part("event")
+    event.only(("with",), required=("with",))
+    attributes = event.part("with")
+    for name in ("source", "type"):
+        if name not in attributes:
+            attributes.wrong("", f"{name} is missing")
+    return replace(task, settings={"event": event.value("with")})
+
+
+def listen(compiler: Compiler, part: Part, task: Task) -> Task:
+    """`listen`: events from outside."""
+    part.only((*COMMON, "listen", "foreach"))
+    listening = part.part("listen")
+    listening.only(("to", "read"), required=("to",))
+    settings: dict[str, Any] = {
+        "read": listening.one_of("read", ("data", "envelope", "raw"), "data"),
+        **strategy(compiler, listening.part("to")),
+    }
+    lists: dict[str, tuple[str, ...]] = {}
+    if "foreach" in part:
+        loop = part.part("foreach")
+        loop.only(("item", "at", "do", "output", "export"))
+        for key in ("output", "export"):
+            if key in loop:
+                loop.unsupported(key, "write output and export at the tasks of the loop")
+        item, at = loop.text("item", "item"), loop.text("at", "index")
+        settings["foreach"] = (item, at)
+        names = part.names | {item, at}
+        lists["do"] = compiler.list(loop.source.get("do", []), (*loop.place, "do"), f"{task.pointer}/foreach/do", names)
+    return replace(task, settings=settings, lists=lists)
+
+
+def strategy(compiler: Compiler, part: Part) -> dict[str, Any]:
+    """`one`, `any` or `all` of some events; `until` with `any`."""
+    part.only(("one", "any", "all", "until"))
+    modes = [mode for mode in ("one", "any", "all") if mode in part]
+    if len(modes) != 1:
+        part.wrong("", "expected one of one, any, all")
+        return {"mode": "any", "filters": (), "until": None, "until_events": None}
+    mode = modes[0]
+    filters = (
+        [event_filter(part.part("one"))]
+        if mode == "one"
+        else [_listed(compiler, part, item, (*part.place, mode, index)) for index, item in enumerate(part.items(mode))]
+    )
+    until, events = None, None
+    if "until" in part and mode != "any":
+        part.wrong("until", "belongs to any")
+    elif isinstance(part.source.get("until"), dict):
+        events = strategy(compiler, part.part("until"))
+    elif "until" in part and part.source["until"] is not False:
+        until = part.condition("until")
+    forever = part.source.get("until") is False
+    return {"mode": mode, "filters": tuple(filters), "until": until, "until_events": events, "forever": forever}
+
+
+def _listed(compiler: Compiler, part: Part, item: Any, place: Place) -> Mapping[str, Any]:
+    return event_filter(Part(item, place, compiler.problems, part.names))
+
+
+def event_filter(part: Part) -> Mapping[str, Any]:
+    """What an event must be like."""
+    part.only(("with", "correlate"), required=("with",))
+    correlate = part.part("correlate")
+    keys = {}
+    for name in correlate.source:
+        key = correlate.part(name)
+        key.only(("from", "expect"), required=("from",))
+        keys[name] = (key.condition("from"), key.value("expect"))
+    wanted = part.part("with")
+    if not isinstance(wanted.source.get("type", ""), str):
+        wanted.wrong("type", f"expected a string, found {kind_of(wanted.source['type'])}")
+    return {"with": {name: wanted.value(name) for name in wanted.source}, "correlate": keys}
