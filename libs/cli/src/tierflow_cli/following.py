@@ -148,6 +148,8 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "step_skipped": lambda m: f"SKIPPED: {m.reason}",
     "step_cancelled": lambda m: f"{text.state('CANCELLED')}: {m.reason}",
     "step_stopping": lambda m: f"is being stopped: {m.reason}",
+    "variables_set": lambda m: "set " + ", ".join(variable.name for variable in m.variables),
+    "cache_missed": lambda _: "no stored result has its key",
     "late_result": lambda _: "a result came too late; its cost is booked",
     "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
     "progress_reported": _progress,

@@ -47,6 +47,8 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_skipped": EventClass.EVENT_CLASS_STEPS,
     "step_cancelled": EventClass.EVENT_CLASS_STEPS,
     "step_stopping": EventClass.EVENT_CLASS_STEPS,
+    "variables_set": EventClass.EVENT_CLASS_STEPS,
+    "cache_missed": EventClass.EVENT_CLASS_STEPS,
     "late_result": EventClass.EVENT_CLASS_STEPS,
     "attempt_logged": EventClass.EVENT_CLASS_STEPS,
     "step_waiting": EventClass.EVENT_CLASS_STEPS,

@@ -190,6 +190,8 @@ class Event(_message.Message):
     RUN_UPDATED_FIELD_NUMBER: _builtins.int
     RUN_MIGRATED_FIELD_NUMBER: _builtins.int
     SIGNAL_ANSWERED_FIELD_NUMBER: _builtins.int
+    VARIABLES_SET_FIELD_NUMBER: _builtins.int
+    CACHE_MISSED_FIELD_NUMBER: _builtins.int
     APPROVAL_REQUESTED_FIELD_NUMBER: _builtins.int
     APPROVAL_DECIDED_FIELD_NUMBER: _builtins.int
     APPROVAL_ESCALATED_FIELD_NUMBER: _builtins.int
@@ -337,6 +339,14 @@ class Event(_message.Message):
         """A signal was answered."""
 
     @_builtins.property
+    def variables_set(self) -> Global___VariablesSet:
+        """Variables of the run have values as a step left them."""
+
+    @_builtins.property
+    def cache_missed(self) -> Global___CacheMissed:
+        """A step's result was not found in the cache."""
+
+    @_builtins.property
     def approval_requested(self) -> Global___ApprovalRequested:
         """A step asks people for their approval."""
 
@@ -392,16 +402,18 @@ class Event(_message.Message):
         run_updated: Global___RunUpdated | None = ...,
         run_migrated: Global___RunMigrated | None = ...,
         signal_answered: Global___SignalAnswered | None = ...,
+        variables_set: Global___VariablesSet | None = ...,
+        cache_missed: Global___CacheMissed | None = ...,
         approval_requested: Global___ApprovalRequested | None = ...,
         approval_decided: Global___ApprovalDecided | None = ...,
         approval_escalated: Global___ApprovalEscalated | None = ...,
         approval_resolved: Global___ApprovalResolved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "event_emitted", b"event_emitted", "items_expanded", b"items_expanded", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -943,6 +955,8 @@ class StepCompleted(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Id of the attempt; empty for a step that needs no executor."""
     outcome: _state_pb2.Outcome.ValueType
@@ -955,6 +969,14 @@ class StepCompleted(_message.Message):
     def usage(self) -> _execution_pb2.Usage:
         """What the attempt used."""
 
+    @_builtins.property
+    def cached(self) -> Global___CacheHit:
+        """Where the result came from, where it was found in the cache: then there was no attempt, and it cost nothing."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What rules of the step said that only warn."""
+
     def __init__(
         self,
         *,
@@ -962,14 +984,136 @@ class StepCompleted(_message.Message):
         output: _payload_pb2.Payload | None = ...,
         outcome: _state_pb2.Outcome.ValueType = ...,
         usage: _execution_pb2.Usage | None = ...,
+        cached: Global___CacheHit | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "outcome", b"outcome", "output", b"output", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cached", b"cached", "outcome", b"outcome", "output", b"output", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepCompleted: _TypeAlias = StepCompleted  # noqa: Y015
+
+@_typing.final
+class CacheHit(_message.Message):
+    """CacheHit says which stored result stands for an attempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_HASH_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    STORED_AT_FIELD_NUMBER: _builtins.int
+    key_hash: _builtins.str
+    """SHA-256 of the key, 64 hex digits."""
+    run_id: _builtins.str
+    """The run that made the result."""
+    step_id: _builtins.str
+    """The step that made it."""
+    @_builtins.property
+    def stored_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored."""
+
+    def __init__(
+        self,
+        *,
+        key_hash: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        stored_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored_at", b"stored_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_hash", b"key_hash", "run_id", b"run_id", "step_id", b"step_id", "stored_at", b"stored_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheHit: _TypeAlias = CacheHit  # noqa: Y015
+
+@_typing.final
+class CacheMissed(_message.Message):
+    """CacheMissed says that no stored result has the step's key: it is going to be performed, and its result to be stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_HASH_FIELD_NUMBER: _builtins.int
+    key_hash: _builtins.str
+    """SHA-256 of the key, 64 hex digits."""
+    def __init__(
+        self,
+        *,
+        key_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_hash", b"key_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheMissed: _TypeAlias = CacheMissed  # noqa: Y015
+
+@_typing.final
+class VariablesSet(_message.Message):
+    """VariablesSet says which values variables have as of a step: for itself, where it is where branches meet, and for what needs it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariableSet]:
+        """The values."""
+
+    def __init__(
+        self,
+        *,
+        variables: _abc.Iterable[Global___VariableSet] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariablesSet: _TypeAlias = VariablesSet  # noqa: Y015
+
+@_typing.final
+class VariableSet(_message.Message):
+    """VariableSet is one variable and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    MERGED_FROM_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The variable."""
+    policy: _builtins.str
+    """The rule that decided then: `first`, `last`, `append`."""
+    @_builtins.property
+    def value(self) -> _payload_pb2.Payload:
+        """Its value."""
+
+    @_builtins.property
+    def merged_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where branches meet that have set it: the steps whose values were at hand, in the order in which they were set."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _payload_pb2.Payload | None = ...,
+        merged_from: _abc.Iterable[_builtins.str] | None = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_from", b"merged_from", "name", b"name", "policy", b"policy", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariableSet: _TypeAlias = VariableSet  # noqa: Y015
 
 @_typing.final
 class StepRetrying(_message.Message):

@@ -75,6 +75,7 @@ class StepInput(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     GRANT_TOKEN_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     handler: _builtins.str
     """Name of the handler."""
     grant_token: _builtins.str
@@ -87,6 +88,10 @@ class StepInput(_message.Message):
     def last_heartbeat(self) -> _payload_pb2.Payload:
         """Details of the last heartbeat of the attempt before, where it sent some."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the secrets whose handles are in the input; the executor puts their values in."""
+
     def __init__(
         self,
         *,
@@ -94,10 +99,11 @@ class StepInput(_message.Message):
         input: _payload_pb2.Payload | None = ...,
         last_heartbeat: _payload_pb2.Payload | None = ...,
         grant_token: _builtins.str = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "last_heartbeat", b"last_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_token", b"grant_token", "handler", b"handler", "input", b"input", "last_heartbeat", b"last_heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_token", b"grant_token", "handler", b"handler", "input", b"input", "last_heartbeat", b"last_heartbeat", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

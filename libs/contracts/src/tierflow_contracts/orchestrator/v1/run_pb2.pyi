@@ -15,6 +15,7 @@ from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
+from tierflow_contracts.events.v1 import event_pb2 as _event_pb2
 from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
 import builtins as _builtins
 import sys
@@ -516,6 +517,12 @@ class Step(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     REUSED_FROM_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    COST_ESTIMATE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    START_BY_FIELD_NUMBER: _builtins.int
+    END_BY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its run."""
     step_id: _builtins.str
@@ -536,6 +543,10 @@ class Step(_message.Message):
     """Whether it waits at a breakpoint."""
     reused_from: _builtins.str
     """The run from which its result was taken over, where it was not executed here."""
+    priority: _builtins.int
+    """Of steps that wait for the same handler, those of the highest priority get slots first."""
+    cost_estimate: _builtins.int
+    """What an attempt is expected to cost, micro-credits; absent where the flow does not say."""
     @_builtins.property
     def input(self) -> _payload_pb2.Payload:
         """Its resolved input."""
@@ -580,6 +591,22 @@ class Step(_message.Message):
     def approval(self) -> _approval_pb2.Approval:
         """The approval that it waits for, or waited for last."""
 
+    @_builtins.property
+    def cached(self) -> _event_pb2.CacheHit:
+        """Where its result came from, where it was found in the cache."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What rules of the step said that only warn."""
+
+    @_builtins.property
+    def start_by(self) -> _timestamp_pb2.Timestamp:
+        """When it fails unless an attempt has begun by then (start_timeout)."""
+
+    @_builtins.property
+    def end_by(self) -> _timestamp_pb2.Timestamp:
+        """When it fails unless it has ended by then (total_timeout)."""
+
     def __init__(
         self,
         *,
@@ -604,11 +631,19 @@ class Step(_message.Message):
         held: _builtins.bool = ...,
         reused_from: _builtins.str = ...,
         approval: _approval_pb2.Approval | None = ...,
+        priority: _builtins.int = ...,
+        cost_estimate: _builtins.int | None = ...,
+        cached: _event_pb2.CacheHit | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        start_by: _timestamp_pb2.Timestamp | None = ...,
+        end_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_estimate", b"_cost_estimate", "approval", b"approval", "cached", b"cached", "cost_estimate", b"cost_estimate", "duration", b"duration", "end_by", b"end_by", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "scheduled_at", b"scheduled_at", "start_by", b"start_by", "started_at", b"started_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "attempts", b"attempts", "duration", b"duration", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "held", b"held", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "reason", b"reason", "reused_from", b"reused_from", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_estimate", b"_cost_estimate", "approval", b"approval", "attempts", b"attempts", "cached", b"cached", "cost_estimate", b"cost_estimate", "duration", b"duration", "end_by", b"end_by", "ended_at", b"ended_at", "executor_id", b"executor_id", "failure", b"failure", "handler", b"handler", "held", b"held", "input", b"input", "kind", b"kind", "needs", b"needs", "next_attempt_at", b"next_attempt_at", "output", b"output", "priority", b"priority", "reason", b"reason", "reused_from", b"reused_from", "run_id", b"run_id", "scheduled_at", b"scheduled_at", "start_by", b"start_by", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cost_estimate: _TypeAlias = _typing.Literal["cost_estimate"]  # noqa: Y015
+    _WhichOneofArgType__cost_estimate: _TypeAlias = _typing.Literal["_cost_estimate", b"_cost_estimate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_estimate) -> _WhichOneofReturnType__cost_estimate | None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
