@@ -243,9 +243,7 @@ class Host(Generic[S, C, E]):
         if write.rows:
             entity.committed_seq = write.rows[-1].seq
             entity.adopted = False
-            for row in write.rows:
-                last = write.release and row is write.rows[-1]
-                self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, entity, last=last)
+            self._relay(write)
         if write.update or write.create:
             entity.header = write.header
         if birth is not None:
@@ -258,6 +256,11 @@ class Host(Generic[S, C, E]):
             self.forget(entity, "ended" if write.header.ended_at is not None else "parked")
         else:
             self.timers.set(entity, write.header)
+
+    def _relay(self, write: Write) -> None:
+        for row in write.rows:
+            last = write.release and row is write.rows[-1]
+            self.relay.enqueue(row.position, row.first_seq, row.parts, row.classes, write.entity, last=last)
 
     def _act(self, entity: Entity[S], events: Sequence[E]) -> None:
         try:

@@ -10,18 +10,12 @@ from typing import TypeAlias
 from tierflow_contracts.common.v1.execution_pb2 import ExecutionContext, ExecutionOptions, ResourceAllocation
 from tierflow_contracts.common.v1.flow_pb2 import FlowRef
 from tierflow_contracts.coordinator.v1.swarm_pb2 import SwarmExecutionRequest, SwarmInput
-from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepInput
-from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest, RunInput
+from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
+from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 
+from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time
 from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload
-from tierflow_runtime.wire import (
-    allocation_to_proto,
-    context_to_proto,
-    duration,
-    micros,
-    options_to_proto,
-    payload_to_proto,
-)
+from tierflow_runtime.wire import micros, options_to_proto
 
 ContextLike: TypeAlias = Context | ExecutionContext
 AllocationLike: TypeAlias = Allocation | ResourceAllocation
@@ -63,20 +57,9 @@ def step_request(
         grant_token: Proof that the permission gate let the step pass.
         now: The moment of sending, from which the time remaining until the deadline is filled (rule R17).
     """
-    request = StepExecutionRequest(
-        context=_context(context, now),
-        input=StepInput(
-            handler=handler,
-            input=payload_to_proto(input),
-            last_heartbeat=payload_to_proto(last_heartbeat),
-            grant_token=grant_token,
-        ),
-        allocation=_allocation(allocation),
-        options=_options(options),
-    )
-    own = request.context
-    if now is not None:
-        _set_time_remaining(own, now)
+    request = StepExecutionRequest()
+    own, given = request.context, request.input
+    _fill_context(own, context, now)
     if step_id:
         own.step_id = step_id
     if attempt:
@@ -89,6 +72,13 @@ def step_request(
         own.epoch = epoch
     if traceparent:
         own.traceparent = traceparent
+    given.handler = handler
+    given.grant_token = grant_token
+    if input is not None:
+        fill_payload(given.input, input)
+    if last_heartbeat is not None:
+        fill_payload(given.last_heartbeat, last_heartbeat)
+    _fill_limits(request, allocation, options)
     return request
 
 
@@ -111,14 +101,12 @@ def run_request(
         options: How to run it.
         now: The moment of sending, from which the time remaining until the deadline is filled (rule R17).
     """
-    request = RunExecutionRequest(
-        context=_context(context, now),
-        input=RunInput(flow=flow, input=payload_to_proto(input)),
-        allocation=_allocation(allocation),
-        options=_options(options),
-    )
-    if now is not None:
-        _set_time_remaining(request.context, now)
+    request = RunExecutionRequest()
+    _fill_context(request.context, context, now)
+    request.input.flow.CopyFrom(flow)
+    if input is not None:
+        fill_payload(request.input.input, input)
+    _fill_limits(request, allocation, options)
     return request
 
 
@@ -130,26 +118,38 @@ def swarm_request(
     options: OptionsLike | None = None,
 ) -> SwarmExecutionRequest:
     """The request from a client to Tier 1 for one swarm. Only the input is required."""
-    return SwarmExecutionRequest(
-        context=None if context is None else _context(context, None),
-        input=input,
-        allocation=None if allocation is None else _allocation(allocation),
-        options=None if options is None else _options(options),
-    )
+    request = SwarmExecutionRequest(input=input)
+    if context is not None:
+        _fill_context(request.context, context, None)
+    if allocation is not None:
+        _fill_allocation(request.allocation, allocation)
+    if options is not None:
+        _fill_options(request.options, options)
+    return request
 
 
-def _context(context: ContextLike, now: Micros | None) -> ExecutionContext:
-    return context_to_proto(context, now=now) if isinstance(context, Context) else context
+def _fill_context(message: ExecutionContext, context: ContextLike, now: Micros | None) -> None:
+    if isinstance(context, Context):
+        fill_context(message, context)
+    else:
+        message.CopyFrom(context)
+    if now is not None and message.HasField("deadline"):
+        fill_time(message.time_remaining, max(0, micros(message.deadline) - now))
 
 
-def _allocation(allocation: AllocationLike) -> ResourceAllocation:
-    return allocation_to_proto(allocation) if isinstance(allocation, Allocation) else allocation
+def _fill_limits(
+    request: StepExecutionRequest | RunExecutionRequest, allocation: AllocationLike, options: OptionsLike
+) -> None:
+    _fill_allocation(request.allocation, allocation)
+    _fill_options(request.options, options)
 
 
-def _options(options: OptionsLike) -> ExecutionOptions:
-    return options_to_proto(options) if isinstance(options, Options) else options
+def _fill_allocation(message: ResourceAllocation, allocation: AllocationLike) -> None:
+    if isinstance(allocation, Allocation):
+        fill_allocation(message, allocation)
+    else:
+        message.CopyFrom(allocation)
 
 
-def _set_time_remaining(context: ExecutionContext, now: Micros) -> None:
-    if context.HasField("deadline"):
-        context.time_remaining.CopyFrom(duration(max(0, micros(context.deadline) - now)))
+def _fill_options(message: ExecutionOptions, options: OptionsLike) -> None:
+    message.CopyFrom(options_to_proto(options) if isinstance(options, Options) else options)

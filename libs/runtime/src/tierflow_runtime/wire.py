@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tierflow_contracts.common.v1 import execution_pb2 as ex
 from tierflow_contracts.common.v1 import failure_pb2 as fa
 
+from tierflow_runtime.filling import fill_context, fill_time, fill_usage
 from tierflow_runtime.names import (
     ERROR_CODES,
     FAILURE_POLICIES,
@@ -90,29 +91,11 @@ def context_to_proto(context: Context, *, now: Micros | None = None, labels: boo
         now: Where given and there is a deadline, `time_remaining` is filled (rule R17).
         labels: Whether to carry the labels; results go without.
     """
-    deadline = context.deadline
-    return ex.ExecutionContext(
-        tenant=context.tenant,
-        user_id=context.user_id,
-        swarm_id=context.swarm_id,
-        run_id=context.run_id,
-        step_id=context.step_id,
-        attempt=context.attempt,
-        attempt_id=context.attempt_id,
-        parent_id=context.parent_id,
-        root_id=context.root_id,
-        correlation_id=context.correlation_id,
-        request_id=context.request_id,
-        idempotency_key=context.idempotency_key,
-        epoch=context.epoch,
-        depth=context.depth,
-        deadline=None if deadline is None else timestamp(deadline),
-        time_remaining=None if deadline is None or now is None else duration(max(0, deadline - now)),
-        traceparent=context.traceparent,
-        tracestate=context.tracestate,
-        labels=(context.labels or None) if labels else None,
-        generation=context.generation,
-    )
+    message = ex.ExecutionContext()
+    fill_context(message, context, labels=labels)
+    if context.deadline is not None and now is not None:
+        fill_time(message.time_remaining, max(0, context.deadline - now))
+    return message
 
 
 def context_from_proto(message: ex.ExecutionContext, now: Micros | None = None) -> Context:
@@ -252,20 +235,10 @@ def retry_policy_from_proto(message: ex.RetryPolicy, default: RetryPolicy = _DEF
 
 def usage_to_proto(usage: Usage) -> ex.Usage:
     """A usage as a message."""
-    if usage is NO_USAGE:
-        return ex.Usage()
-    return ex.Usage(
-        credits=usage.credits,
-        wall_time=duration(usage.wall_time) if usage.wall_time else None,
-        cpu_time=duration(usage.cpu_time) if usage.cpu_time else None,
-        memory_bytes=usage.memory_bytes,
-        steps=usage.steps,
-        attempts=usage.attempts,
-        tool_calls=usage.tool_calls,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        metrics=usage.metrics or None,
-    )
+    message = ex.Usage()
+    if usage is not NO_USAGE:
+        fill_usage(message, usage)
+    return message
 
 
 def usage_from_proto(message: ex.Usage) -> Usage:

@@ -6,12 +6,12 @@ from tierflow_contracts.common.v1 import execution_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_durable.reading import EntityRow
 from tierflow_runtime.errors import public
+from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
 from tierflow_runtime.payloads import payload_to_proto
 from tierflow_runtime.values import NO_USAGE, Micros
 from tierflow_runtime.wire import (
     OUTCOMES,
     SWARM_STATES,
-    allocation_to_proto,
     context_to_proto,
     duration,
     failure_to_proto,
@@ -21,20 +21,20 @@ from tierflow_runtime.wire import (
 
 from tierflow_coordinator.core.ledger import returned
 from tierflow_coordinator.core.swarm import Swarm
-from tierflow_coordinator.wire import fill_payload, fill_usage
 
 
 def result_message(swarm: Swarm) -> swarm_pb2.SwarmExecutionResult:
     """How an ended swarm ended, without internals (F29)."""
-    message = swarm_pb2.SwarmExecutionResult(context=context_to_proto(swarm.context, labels=False))
+    message = swarm_pb2.SwarmExecutionResult()
+    fill_context(message.context, swarm.context, labels=False)
     message.state = SWARM_STATES.number(swarm.state)
     message.outcome = OUTCOMES.number(swarm.outcome)
     fill_payload(message.output, swarm.output)
     if swarm.failure is not None:
         message.failure.CopyFrom(failure_to_proto(public(swarm.failure)))
     fill_usage(message.usage, swarm.usage)
-    message.allocation_returned.CopyFrom(allocation_to_proto(returned(swarm.allocation, swarm.usage)))
-    message.duration.FromMicroseconds(max(0, (swarm.ended_at or swarm.created_at) - swarm.created_at))
+    fill_allocation(message.allocation_returned, returned(swarm.allocation, swarm.usage))
+    fill_time(message.duration, max(0, (swarm.ended_at or swarm.created_at) - swarm.created_at))
     return message
 
 

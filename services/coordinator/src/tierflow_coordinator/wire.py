@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from tierflow_contracts.common.v1 import execution_pb2, payload_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
-from tierflow_runtime.values import Context, Micros, Payload, Usage
+from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.values import Context, Micros
 from tierflow_runtime.wire import (
     OUTCOMES,
     RUN_STATES,
     SWARM_STATES,
     allocation_from_proto,
-    allocation_to_proto,
-    blob_ref_to_proto,
     context_from_proto,
-    context_to_proto,
     failure_from_proto,
     failure_to_proto,
     micros,
@@ -26,7 +23,6 @@ from tierflow_runtime.wire import (
     options_to_proto,
     payload_from_proto,
     usage_from_proto,
-    usage_to_proto,
 )
 
 from tierflow_coordinator.core import commands, events
@@ -42,9 +38,7 @@ def encode(event: events.SwarmEvent, seq: int, time: Micros) -> bytes:
     """An event as a serialised `tierflow.events.v1.Event`."""
     field, fill = _ENCODERS[type(event)]
     message = ev.Event(seq=seq)
-    moment = message.time
-    moment.seconds, rest = divmod(time, 1_000_000)
-    moment.nanos = rest * 1000
+    fill_time(message.time, time)
     # Filled in place: a message that is built apart is copied into the one that holds it, at twice the cost of everything else here.
     fill(getattr(message, field), event)
     return message.SerializeToString()
@@ -90,13 +84,13 @@ def run_command(effect: commands.CommandRun, context: Context | None = None) -> 
 
 
 def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
-    message.context.CopyFrom(context_to_proto(event.context))
+    fill_context(message.context, event.context)
     flow = message.flow
     flow.name = event.flow_name
     flow.version = event.flow_version
     flow.hash = event.flow_hash
     fill_payload(message.input, event.input)
-    message.allocation.CopyFrom(allocation_to_proto(event.allocation))
+    fill_allocation(message.allocation, event.allocation)
     message.options.CopyFrom(options_to_proto(event.options))
     message.goal = event.goal
 
@@ -198,31 +192,6 @@ def _fill_command(message: ev.CommandReceived, event: events.CommandReceived) ->
     message.command = event.command
     message.actor = event.actor
     message.reason = event.reason
-
-
-def fill_payload(message: payload_pb2.Payload, payload: Payload | None) -> None:
-    """Writes a payload into the message that is to hold it; nothing where there is none."""
-    if isinstance(payload, str):
-        message.json = payload
-    elif payload is not None:
-        message.ref.CopyFrom(blob_ref_to_proto(payload))
-
-
-def fill_usage(message: execution_pb2.Usage, usage: Usage) -> None:
-    """Writes a usage into the message that is to hold it."""
-    if usage.metrics or usage.tool_calls or usage.input_tokens or usage.output_tokens or usage.credits:
-        message.CopyFrom(usage_to_proto(usage))
-        return
-    # What a plain step used.
-    message.SetInParent()
-    if usage.wall_time:
-        message.wall_time.FromMicroseconds(usage.wall_time)
-    if usage.cpu_time:
-        message.cpu_time.FromMicroseconds(usage.cpu_time)
-    if usage.memory_bytes:
-        message.memory_bytes = usage.memory_bytes
-    message.steps = usage.steps
-    message.attempts = usage.attempts
 
 
 _ENCODERS: Final[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tierflow_contracts.common.v1 import execution_pb2
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_contracts.executor.v1 import executor_service_pb2, step_pb2
 from tierflow_durable.entity import Entity
@@ -16,10 +15,10 @@ from tierflow_flow import Flow
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, subjects_of
-from tierflow_runtime.requests import step_request
-from tierflow_runtime.values import Allocation, Failure, FailureError, Options
+from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_orchestrator import wire as own_wire
+from tierflow_orchestrator.attempt_requests import AttemptRequests
 from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.core.decide import missing_blobs
 from tierflow_orchestrator.core.react import open_effects, react
@@ -32,8 +31,6 @@ from tierflow_orchestrator.spans import RunSpans
 
 log = get_log(__name__)
 
-DEFAULT_TIMEOUT = 30_000_000
-
 
 class Engine(Reports):
     """Hooks of the durable library on one side, reports of the dispatcher on the other."""
@@ -45,6 +42,7 @@ class Engine(Reports):
         self.host: Host[Run, commands.RunCommand, events.RunEvent] = None  # type: ignore[assignment]  # set by `connect`
         self.router: Router[Run, commands.RunCommand] = None  # type: ignore[assignment]
         self.dispatcher: Dispatcher = None  # type: ignore[assignment]
+        self.requests: AttemptRequests = None  # type: ignore[assignment]
         self.on_ended: Callable[[Run], None] = lambda run: None
         self.on_state: Callable[[Run], None] = lambda run: None
         self._reading: set[str] = set()
@@ -57,6 +55,7 @@ class Engine(Reports):
     ) -> None:
         """Joins the parts that need each other."""
         self.host, self.router, self.dispatcher, self._flows = host, router, dispatcher, flows
+        self.requests = AttemptRequests(dispatcher, self._spans, host.clock)
 
     # --- Hooks ---
 
@@ -148,7 +147,7 @@ class Engine(Reports):
             self.on_ended(run)
 
     def _dispatch(self, run: Run, event: Any) -> None:
-        self.dispatcher.send(event.attempt_id, lambda: self.request(run, event))
+        self.dispatcher.send(event.attempt_id, lambda: self.requests.make(run, event))
 
     def replaces(self, instance_id: str) -> None:
         """This instance takes over from a fenced one."""
@@ -166,7 +165,7 @@ class Engine(Reports):
 
     def _recover(self, run: Run, effect: commands.DispatchAttempt) -> None:
         self.dispatcher.recover(
-            effect.attempt_id, run.id, effect.step_id, effect.executor_id, lambda: self.request(run, effect)
+            effect.attempt_id, run.id, effect.step_id, effect.executor_id, lambda: self.requests.make(run, effect)
         )
 
     def resettle(self, entity: Entity[Run]) -> None:
@@ -183,48 +182,7 @@ class Engine(Reports):
         """The run is no longer here."""
         self.dispatcher.forget_run(entity.id, stop=entity.state.ended)
         self._spans.forget(entity.state)
-
-    # --- requests ---
-
-    def request(self, run: Run, effect: Any) -> step_pb2.StepExecutionRequest:
-        """The exact request for an attempt; `effect` is its StepScheduled event or DispatchAttempt effect."""
-        step = run.steps[effect.step_id]
-        spec = run.spec(step)
-        flow = run.definition()
-        base = self._base(run)
-        timeout = spec.timeout or flow.timeout or DEFAULT_TIMEOUT
-        return step_request(
-            base,
-            effect.handler,
-            input=effect.input,
-            allocation=Allocation(memory_bytes=run.allocation.memory_bytes, wall_time=timeout),
-            options=Options(
-                timeout=timeout,
-                heartbeat_timeout=spec.heartbeat_timeout,
-                test_mode=run.options.test_mode,
-                priority=run.options.priority,
-            ),
-            step_id=effect.step_id,
-            attempt=effect.attempt,
-            attempt_id=effect.attempt_id,
-            idempotency_key=f"{run.id}/{effect.step_id}",
-            epoch=effect.epoch,
-            traceparent=self._spans.attempt_traceparent(run, effect.step_id, effect.attempt),
-            last_heartbeat=self.dispatcher.heartbeats.get((run.id, effect.step_id)),
-            # The permission gate comes with norms; until then every step of a registered flow passes, and the token says which attempt did.
-            grant_token=effect.attempt_id,
-            now=self.host.clock.now() if run.deadline is not None else None,
-        )
-
-    def _base(self, run: Run) -> execution_pb2.ExecutionContext:
-        context = run.context
-        base = wire.context_to_proto(context)
-        base.parent_id = run.id
-        base.request_id = ""
-        base.depth = context.depth + 1
-        if run.deadline is not None:
-            base.deadline.CopyFrom(wire.timestamp(run.deadline))
-        return base
+        self.requests.forget(entity.id)
 
     # --- Reports ---
 

@@ -11,6 +11,7 @@ from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.reading import EntityRow
 from tierflow_runtime import wire
 from tierflow_runtime.errors import public
+from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
 from tierflow_runtime.values import Allocation, Micros, Payload
 
 from tierflow_orchestrator.core.run import Run
@@ -25,16 +26,18 @@ UNDER_WAY = ("SCHEDULED", "RUNNING", "BACKOFF", "COMPENSATING")
 
 def result_of(run: Run) -> run_pb2.RunExecutionResult:
     """The result of an ended run."""
-    return run_pb2.RunExecutionResult(
-        context=wire.context_to_proto(run.context, labels=False),
-        state=RUN.number(run.state),
-        outcome=OUTCOME.number(run.outcome),
-        output=wire.payload_to_proto(run.output),
-        failure=None if run.failure is None else wire.failure_to_proto(public(run.failure)),
-        usage=wire.usage_to_proto(run.usage),
-        allocation_returned=wire.allocation_to_proto(returned(run)),
-        duration=wire.duration((run.ended_at or run.created_at) - run.created_at),
-    )
+    message = run_pb2.RunExecutionResult()
+    fill_context(message.context, run.context, labels=False)
+    message.state = RUN.number(run.state)
+    message.outcome = OUTCOME.number(run.outcome)
+    if run.output is not None:
+        fill_payload(message.output, run.output)
+    if run.failure is not None:
+        message.failure.CopyFrom(wire.failure_to_proto(public(run.failure)))
+    fill_usage(message.usage, run.usage)
+    fill_allocation(message.allocation_returned, returned(run))
+    fill_time(message.duration, (run.ended_at or run.created_at) - run.created_at)
+    return message
 
 
 def returned(run: Run) -> Allocation:

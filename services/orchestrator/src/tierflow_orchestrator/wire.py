@@ -7,14 +7,15 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
+from tierflow_runtime.filling import fill_time
 from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator import wire_approvals
 from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.wire_filling import FILLERS
 from tierflow_orchestrator.wire_reading import decode_events, log_lines
 
 __all__ = ["decode_events", "encode_event", "log_lines", "moment", "result_command"]
@@ -31,41 +32,6 @@ def moment(at: Micros) -> Timestamp:
 # --- events to messages ---
 
 
-def _run_created(e: events.RunCreated) -> dict[str, Any]:
-    return {
-        "run_created": ev.RunCreated(
-            context=wire.context_to_proto(e.context),
-            flow=flow_pb2.FlowRef(name=e.flow_name, version=e.flow_version, hash=e.flow_hash),
-            input=wire.payload_to_proto(e.input),
-            allocation=wire.allocation_to_proto(e.allocation),
-            options=wire.options_to_proto(e.options),
-        )
-    }
-
-
-def _run_state_changed(e: events.RunStateChanged) -> dict[str, Any]:
-    return {
-        "run_state_changed": ev.RunStateChanged(
-            to=RUN.number(e.to), reason=e.reason, actor=e.actor, **{"from": RUN.number(e.from_)}
-        )
-    }
-
-
-def _run_ended(e: events.RunEnded) -> dict[str, Any]:
-    return {
-        "run_ended": ev.RunEnded(
-            to=RUN.number(e.to),
-            outcome=OUTCOME.number(e.outcome),
-            output=wire.payload_to_proto(e.output),
-            failure=None if e.failure is None else wire.failure_to_proto(e.failure),
-            usage=wire.usage_to_proto(e.usage),
-            reason=e.reason,
-            unconfirmed_attempts=e.unconfirmed_attempts,
-            **{"from": RUN.number(e.from_)},
-        )
-    }
-
-
 def _command_received(e: events.CommandReceived) -> dict[str, Any]:
     return {
         "command_received": ev.CommandReceived(
@@ -76,41 +42,6 @@ def _command_received(e: events.CommandReceived) -> dict[str, Any]:
 
 def _items_expanded(e: events.ItemsExpanded) -> dict[str, Any]:
     return {"step_id": e.step_id, "items_expanded": ev.ItemsExpanded(count=e.count)}
-
-
-def _step_scheduled(e: events.StepScheduled) -> dict[str, Any]:
-    return {
-        "step_id": e.step_id,
-        "attempt": e.attempt,
-        "step_scheduled": ev.StepScheduled(
-            attempt_id=e.attempt_id,
-            epoch=e.epoch,
-            executor_id=e.executor_id,
-            handler=e.handler,
-            input=wire.payload_to_proto(e.input),
-        ),
-    }
-
-
-def _step_started(e: events.StepStarted) -> dict[str, Any]:
-    return {
-        "step_id": e.step_id,
-        "attempt": e.attempt,
-        "step_started": ev.StepStarted(attempt_id=e.attempt_id, started_at=moment(e.started_at)),
-    }
-
-
-def _step_completed(e: events.StepCompleted) -> dict[str, Any]:
-    return {
-        "step_id": e.step_id,
-        "attempt": e.attempt,
-        "step_completed": ev.StepCompleted(
-            attempt_id=e.attempt_id,
-            output=wire.payload_to_proto(e.output),
-            outcome=OUTCOME.number(e.outcome),
-            usage=wire.usage_to_proto(e.usage),
-        ),
-    }
 
 
 def _step_retrying(e: events.StepRetrying) -> dict[str, Any]:
@@ -202,14 +133,8 @@ def _signal_received(e: events.SignalReceived) -> dict[str, Any]:
 
 
 _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
-    events.RunCreated: _run_created,
-    events.RunStateChanged: _run_state_changed,
-    events.RunEnded: _run_ended,
     events.CommandReceived: _command_received,
     events.ItemsExpanded: _items_expanded,
-    events.StepScheduled: _step_scheduled,
-    events.StepStarted: _step_started,
-    events.StepCompleted: _step_completed,
     events.StepRetrying: _step_retrying,
     events.StepFailed: _step_failed,
     events.StepSkipped: _step_skipped,
@@ -226,7 +151,14 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
 
 def encode_event(event: events.RunEvent, seq: int, time: Micros) -> bytes:
     """An event of a run as a serialised `tierflow.events.v1.Event`."""
-    return ev.Event(seq=seq, time=moment(time), **_ENCODERS[type(event)](event)).SerializeToString()
+    kind = type(event)
+    fill = FILLERS.get(kind)
+    if fill is None:
+        return ev.Event(seq=seq, time=moment(time), **_ENCODERS[kind](event)).SerializeToString()
+    message = ev.Event(seq=seq)
+    fill_time(message.time, time)
+    fill(message, event)
+    return message.SerializeToString()
 
 
 # --- results of attempts ---

@@ -1,0 +1,86 @@
+"""The exact requests for attempts. What the attempts of a run have in common is made once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from tierflow_contracts.common.v1 import execution_pb2
+from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_durable.clock import DatabaseClock
+from tierflow_flow.definition import StepSpec
+from tierflow_runtime import wire
+from tierflow_runtime.requests import step_request
+from tierflow_runtime.values import Allocation, Micros, Options
+
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.spans import RunSpans
+
+DEFAULT_TIMEOUT = 30_000_000
+
+
+class AttemptRequests:
+    """Builds them."""
+
+    def __init__(self, dispatcher: Dispatcher, spans: RunSpans, clock: DatabaseClock) -> None:
+        self._dispatcher = dispatcher
+        self._spans = spans
+        self._clock = clock
+        self._contexts: dict[str, tuple[Micros | None, execution_pb2.ExecutionContext]] = {}
+        """By run: the deadline with which it was made, and what is the same in the contexts of all its attempts."""
+
+    def make(self, run: Run, effect: Any) -> step_pb2.StepExecutionRequest:
+        """The request for an attempt; `effect` is its StepScheduled event or DispatchAttempt effect."""
+        step_id = effect.step_id
+        allocation, options = _limits_of(run, run.spec(run.steps[step_id]))
+        return step_request(
+            self._context(run),
+            effect.handler,
+            input=effect.input,
+            allocation=allocation,
+            options=options,
+            step_id=step_id,
+            attempt=effect.attempt,
+            attempt_id=effect.attempt_id,
+            idempotency_key=f"{run.id}/{step_id}",
+            epoch=effect.epoch,
+            traceparent=self._spans.attempt_traceparent(run, step_id, effect.attempt),
+            last_heartbeat=self._dispatcher.heartbeats.get((run.id, step_id)),
+            # The permission gate comes with norms; until then every step of a registered flow passes, and the token says which attempt did.
+            grant_token=effect.attempt_id,
+            now=self._clock.now() if run.deadline is not None else None,
+        )
+
+    def forget(self, run_id: str) -> None:
+        """The run is no longer here."""
+        self._contexts.pop(run_id, None)
+
+    def _context(self, run: Run) -> execution_pb2.ExecutionContext:
+        known = self._contexts.get(run.id)
+        if known is not None and known[0] == run.deadline:
+            return known[1]
+        message = wire.context_to_proto(run.context)
+        message.parent_id = run.id
+        message.request_id = ""
+        message.depth = run.context.depth + 1
+        if run.deadline is not None:
+            message.deadline.CopyFrom(wire.timestamp(run.deadline))
+        self._contexts[run.id] = (run.deadline, message)
+        return message
+
+
+def _limits_of(run: Run, spec: StepSpec) -> tuple[execution_pb2.ResourceAllocation, execution_pb2.ExecutionOptions]:
+    timeout = spec.timeout or run.definition().timeout or DEFAULT_TIMEOUT
+    options = run.options
+    return _limits(timeout, spec.heartbeat_timeout, run.allocation.memory_bytes, options.test_mode, options.priority)
+
+
+@lru_cache(maxsize=1024)
+def _limits(
+    timeout: Micros, heartbeat: Micros | None, memory: int | None, test_mode: bool, priority: int
+) -> tuple[execution_pb2.ResourceAllocation, execution_pb2.ExecutionOptions]:
+    """Messages that are copied, never changed."""
+    options = Options(timeout=timeout, heartbeat_timeout=heartbeat, test_mode=test_mode, priority=priority)
+    allocation = Allocation(memory_bytes=memory, wall_time=timeout)
+    return wire.allocation_to_proto(allocation), wire.options_to_proto(options)

@@ -1,0 +1,90 @@
+"""The events that every run has, written into their message in place (see `tierflow_runtime.filling` for what that saves); all others are in `wire`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tierflow_contracts.events.v1 import event_pb2 as ev
+from tierflow_runtime import wire
+from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+
+from tierflow_orchestrator.core import events
+
+RUN, OUTCOME = wire.RUN_STATES, wire.OUTCOMES
+
+
+def _run_created(message: ev.Event, e: events.RunCreated) -> None:
+    body = message.run_created
+    fill_context(body.context, e.context)
+    flow = body.flow
+    flow.name, flow.version, flow.hash = e.flow_name, e.flow_version, e.flow_hash
+    if e.input is not None:
+        fill_payload(body.input, e.input)
+    fill_allocation(body.allocation, e.allocation)
+    body.options.CopyFrom(wire.options_to_proto(e.options))
+
+
+def _run_state_changed(message: ev.Event, e: events.RunStateChanged) -> None:
+    body = message.run_state_changed
+    setattr(body, "from", RUN.number(e.from_))
+    body.to = RUN.number(e.to)
+    if e.reason:
+        body.reason = e.reason
+    if e.actor:
+        body.actor = e.actor
+
+
+def _run_ended(message: ev.Event, e: events.RunEnded) -> None:
+    body = message.run_ended
+    setattr(body, "from", RUN.number(e.from_))
+    body.to = RUN.number(e.to)
+    body.outcome = OUTCOME.number(e.outcome)
+    if e.output is not None:
+        fill_payload(body.output, e.output)
+    if e.failure is not None:
+        body.failure.CopyFrom(wire.failure_to_proto(e.failure))
+    fill_usage(body.usage, e.usage)
+    body.reason = e.reason
+    if e.unconfirmed_attempts:
+        body.unconfirmed_attempts.extend(e.unconfirmed_attempts)
+
+
+def _step_scheduled(message: ev.Event, e: events.StepScheduled) -> None:
+    message.step_id = e.step_id
+    message.attempt = e.attempt
+    body = message.step_scheduled
+    body.attempt_id = e.attempt_id
+    body.epoch = e.epoch
+    body.executor_id = e.executor_id
+    body.handler = e.handler
+    fill_payload(body.input, e.input)
+
+
+def _step_started(message: ev.Event, e: events.StepStarted) -> None:
+    message.step_id = e.step_id
+    message.attempt = e.attempt
+    body = message.step_started
+    body.attempt_id = e.attempt_id
+    fill_time(body.started_at, e.started_at)
+
+
+def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
+    message.step_id = e.step_id
+    message.attempt = e.attempt
+    body = message.step_completed
+    body.attempt_id = e.attempt_id
+    if e.output is not None:
+        fill_payload(body.output, e.output)
+    body.outcome = OUTCOME.number(e.outcome)
+    fill_usage(body.usage, e.usage)
+
+
+FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {
+    events.RunCreated: _run_created,
+    events.RunStateChanged: _run_state_changed,
+    events.RunEnded: _run_ended,
+    events.StepScheduled: _step_scheduled,
+    events.StepStarted: _step_started,
+    events.StepCompleted: _step_completed,
+}
