@@ -16,6 +16,7 @@ from tierflow_runtime.wire import (
     SWARM_STATES,
     allocation_from_proto,
     context_from_proto,
+    context_to_proto,
     failure_from_proto,
     failure_to_proto,
     micros,
