@@ -62,7 +62,7 @@ def test_cases_are_run_and_told(files: pathlib.Path) -> None:
 
 
 def test_what_cannot_be_tested_is_said(files: pathlib.Path) -> None:
-    """Q24, G1: no file, no cases, a test file that is wrong: each with what to do and an exit code of its own."""
+    """Q24: no file, no cases, a test file that is wrong: each with what to do and an exit code of its own."""
     assert said("test", "nowhere.yaml").exit_code == 66
     (files / "alone.yaml").write_text(FLOW)
     result = said("test", "alone.yaml")
@@ -74,7 +74,7 @@ def test_what_cannot_be_tested_is_said(files: pathlib.Path) -> None:
 
 
 def test_lint_shows_the_line(files: pathlib.Path) -> None:
-    """G1, E5: people see the line and a mark; errors are 64, warnings are not, unless they are to be."""
+    """E5: people see the line and a mark; errors are 64, warnings are not, unless they are to be."""
     assert said("lint", ".").output == "2 files: nothing to say\n"
     (files / "pay.yaml").write_text(FLOW.replace("needs: ask", "neds: ask").replace(", timeout: 2d", ""))
     result = said("lint", "pay.yaml")
@@ -110,7 +110,7 @@ def test_graph_draws(files: pathlib.Path) -> None:
 
 
 def test_diff_says_what_changed(files: pathlib.Path) -> None:
-    """E2, D19: between files, without a server; whom it breaks is said, and can fail a build."""
+    """E2: between files, without a server; whom it breaks is said, and can fail a build."""
     (files / "new.yaml").write_text(
         FLOW.replace("bank.pay,", "bank.send,").replace("name: pay", "name: pay\ninput: {n: integer}")
     )
@@ -132,7 +132,7 @@ def test_diff_says_what_changed(files: pathlib.Path) -> None:
 
 
 async def test_diff_asks_for_registered_flows(fake: FakeCoordinator, tierflow: Any, files: pathlib.Path) -> None:
-    """E2, N3: a name is a registered flow; the server has its definition."""
+    """E2, N1: a name is a registered flow; the server has its definition."""
     stored = parse(FLOW.replace("timeout: 2d", "timeout: 1d"))
     known = flow_pb2.Flow(name="pay", version="3", hash=stored.hash, definition_json=stored.canonical)
     fake.answers["GetFlow"] = api.GetFlowResponse(flow=known)
@@ -142,7 +142,7 @@ async def test_diff_asks_for_registered_flows(fake: FakeCoordinator, tierflow: A
 
 
 async def test_lint_asks_for_handlers(fake: FakeCoordinator, tierflow: Any, files: pathlib.Path) -> None:
-    """E5, N7: with an address, handlers that nobody offers are errors at the steps that call them."""
+    """E5: with an address, handlers that nobody offers are errors at the steps that call them."""
     fake.answers["CheckFlow"] = api.CheckFlowResponse(check=flow_pb2.FlowCheck(missing_handlers=["bank.pay"]))
     result = await tierflow("flow", "lint", str(files / "pay.yaml"), "--address", fake.address)
     assert result.code == 64

@@ -104,7 +104,7 @@ cases:
 
 
 def test_everything_wrong_is_said_at_once(tmp_path: pathlib.Path) -> None:
-    """Q24, G1: as with flows: line, place, what is wrong, and what was meant."""
+    """Q24: as with flows: line, place, what is wrong, and what was meant."""
     text = """handlers:
   bank.pay: {output: 1, fail: NO}
 cases:

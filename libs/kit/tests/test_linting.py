@@ -42,7 +42,7 @@ steps:
 
 
 def test_everything_wrong_has_its_place(tmp_path: pathlib.Path) -> None:
-    """E5, G1: each problem has line and column of what is wrong, within expressions too, and a hint apart."""
+    """E5: each problem has line and column of what is wrong, within expressions too, and a hint apart."""
     findings = found(tmp_path, BROKEN)
     assert short(findings) == [
         (5, 5, 4, "invalid", "unknown key"),
@@ -62,7 +62,7 @@ def test_everything_wrong_has_its_place(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_frame_shows_the_line_and_marks_it(tmp_path: pathlib.Path) -> None:
-    """G1: people see what is meant without opening the file."""
+    """E5: people see what is meant without opening the file."""
     first = found(tmp_path, BROKEN)[0]
     assert frame(first, BROKEN.split("\n")).splitlines() == [
         "4 |     call: echo",
@@ -83,7 +83,7 @@ def test_the_frame_shows_the_line_and_marks_it(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_texts_that_are_no_flow_have_a_place_too(tmp_path: pathlib.Path, text: str, line: int, column: int) -> None:
-    """E5, G1: syntax errors point to where the parser gave up; nothing raises."""
+    """E5: syntax errors point to where the parser gave up; nothing raises."""
     [finding, *_] = found(tmp_path, text)
     assert (finding.line, finding.column, finding.severity) == (line, column, "error")
 
@@ -150,7 +150,7 @@ def test_suspicious_things_are_named(tmp_path: pathlib.Path, code: str) -> None:
 
 
 def test_steps_that_never_run(tmp_path: pathlib.Path) -> None:
-    """E5, E10: what needs a step that never runs, that always fails, or two of which a switch chooses one; not what asks for failure() or always()."""
+    """E5, E10: what needs a step that never runs or always fails; not where branches meet, one of several is enough, or what asks for failure() or always()."""
     text = """
 name: f
 input: {n: number}
@@ -161,17 +161,19 @@ steps:
   q: {call: h}
   r: {call: h}
   s: {fail: {code: NO}}
-  both: {call: h, needs: [p, q]}
-  after-both: {call: h, needs: both}
+  meet: {call: h, needs: [p, q]}
+  off: {call: h, if: 1 > 2}
+  after-off: {call: h, needs: [off, p]}
+  one-of: {call: h, needs: [off, p], join: any}
   fine: {call: h, needs: [q, r]}
-  any: {call: h, needs: [p, q], if: always()}
+  whatever: {call: h, needs: [off], if: always()}
   failed: {call: h, needs: s}
   told: {call: h, needs: s, if: failure()}
 """
     messages = {each.path: each.message for each in found(tmp_path, text) if each.code == "never-runs"}
     assert messages == {
-        "steps.both.needs": "both never runs: it needs p and q, of which w chooses one at most; say if: always()",
-        "steps.after-both.needs": "after-both never runs: it needs both, which never runs",
+        "steps.off.if": "off never runs: its condition is false",
+        "steps.after-off.needs": "after-off never runs: it needs off, which never runs",
         "steps.failed.needs": "failed never runs: it needs s, which always fails",
     }
 
@@ -199,13 +201,13 @@ output: "${{ steps.x.output }}"
 
 
 def test_timeouts_beyond_the_run(tmp_path: pathlib.Path) -> None:
-    """D20: a step that may take longer than the whole run is pointed at."""
+    """E5: a step that may take longer than the whole run is pointed at."""
     [finding] = found(tmp_path, "name: f\ntimeout: 1h\nsteps:\n  s: {signal: go, timeout: 2h}\n")
     assert (finding.code, finding.message) == ("timeout-beyond-run", "s may take 2h, the whole run only 1h")
 
 
 def test_handlers_that_nobody_offers(tmp_path: pathlib.Path) -> None:
-    """E5, N7: told by whoever knows the executors, at the step that calls them."""
+    """E5: told by whoever knows the executors, at the step that calls them."""
     path = tmp_path / "f.yaml"
     path.write_text("name: f\ndefaults: {timeout: 1s}\nsteps:\n  a: {call: echo}\n  b: {call: bank.pay}\n")
     linted = lint(path)
@@ -214,7 +216,7 @@ def test_handlers_that_nobody_offers(tmp_path: pathlib.Path) -> None:
 
 
 def test_annotations_for_github() -> None:
-    """G1: one line each, with everything escaped that ends a property or a line."""
+    """E5: one line each, with everything escaped that ends a property or a line."""
     finding = Finding("a,b.yaml", 3, 5, 4, "note", "unused-output", "steps.a", "50% of\nit: x", "y")
     assert (
         github(finding) == "::notice file=a%2Cb.yaml,line=3,col=5,endColumn=9,title=unused-output::50%25 of%0Ait: x; y"
@@ -233,7 +235,7 @@ def test_positions_survive_anything() -> None:
 
 
 def test_other_yaml_is_left_alone(tmp_path: pathlib.Path) -> None:
-    """G1: of a directory only what looks like a flow is looked at."""
+    """E5: of a directory only what looks like a flow is looked at."""
     (tmp_path / "compose.yaml").write_text("services: {}\n")
     (tmp_path / "flow.yaml").write_text("name: f\nsteps: {}\n")
     (tmp_path / "x.test.yaml").write_text("cases: []\n")

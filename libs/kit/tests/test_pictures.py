@@ -115,16 +115,16 @@ def differences(*changes: tuple[str, str]) -> list[tuple[str, str, str]]:
     ],
 )  # fmt: skip
 def test_what_changed_and_whom_it_breaks(change: tuple[str, str], expected: list[tuple[str, str, str]]) -> None:
-    """E2, D19: steps, needs, schemas, settings; narrower inputs break callers, wider outputs break readers, steps that are gone break runs under way."""
+    """E2: steps, needs, schemas, settings; narrower inputs break callers, wider outputs break readers, steps that are gone break runs under way."""
     assert differences(change) == expected
 
 
 def test_names_and_versions_are_no_change() -> None:
-    """D19: a version that says the same is no change."""
+    """E2: a version that says the same is no change."""
     assert differences(("name: f\n", 'name: g\nversion: "2"\n')) == []
 
 
 def test_values_are_shown_as_people_write_them() -> None:
-    """G1: durations, not microseconds."""
+    """E5: durations, not microseconds."""
     [change] = compare(*changed(("timeout: 1h", "timeout: 90m"))).changes
     assert (change.before, change.after) == ("1h", "1h30m")

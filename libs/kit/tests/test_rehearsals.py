@@ -58,7 +58,7 @@ def test_outputs_feed_inputs() -> None:
 
 
 def test_retries_take_virtual_time_without_jitter() -> None:
-    """Q24, F11: a failure that can be helped is tried again after the delays that the flow names, exactly."""
+    """Q24: a failure that can be helped is tried again after the delays that the flow names, exactly."""
     test = FlowTest(SAGA).fails("bank.charge", "UNAVAILABLE", times=2, takes="1s").fake("bank.charge", {"id": "c2"})
     run = test.fake("courier.book", {"parcel": 1}).run({"amount": 1})
     run.expect(state="COMPLETED", steps={"charge": {"state": "COMPLETED", "attempts": 3, "ended": "5s"}}, duration="5s")
@@ -98,7 +98,7 @@ def test_functions_answer() -> None:
 
 
 def test_attempts_that_hang_meet_their_timeout() -> None:
-    """Q24, G1: a fake that is silent, or takes too long, is ended by the attempt's timeout; what was paid for stays booked."""
+    """Q24: a fake that is silent, or takes too long, is ended by the attempt's timeout; what was paid for stays booked."""
     slow = FlowTest(SAGA).fake("bank.charge", {"id": 1}, takes="11s").run({"amount": 1})
     slow.expect(state="FAILED", failure="TIMEOUT", calls={"bank.charge": 3}, duration="33s")
     FlowTest(SAGA).hangs("bank.charge").run({"amount": 1}).expect(failure="TIMEOUT", calls={"bank.charge": 3})
@@ -168,7 +168,7 @@ steps:
 
 
 def test_a_cancel_stops_what_runs() -> None:
-    """Q24, G1: attempts in flight are stopped, and their answers come to nothing."""
+    """Q24: attempts in flight are stopped, and their answers come to nothing."""
     run = saga().start({"amount": 1}).advance("1s").cancel()
     run.finish()
     run.expect(state="CANCELLED", steps={"charge": "CANCELLED", "ship": "CANCELLED"}, duration="1s")
@@ -176,7 +176,7 @@ def test_a_cancel_stops_what_runs() -> None:
 
 
 def test_maps_run_as_wide_as_they_may() -> None:
-    """Q24, D11: items are steps of their own, their number at once is bounded by the flow."""
+    """Q24: items are steps of their own, their number at once is bounded by the flow."""
     text = "name: f\ninput: {n: integer}\nsteps:\n  each: {map: '${{ range(input.n) }}', concurrency: 4, tolerate: 1, call: h, with: {i: '${{ index }}'}}\n"
     test = FlowTest(text).fails("each[3]", "NO", retryable=False).fake("h", lambda given: given["i"] * 2, takes="1s")
     run = test.run({"n": 9})

@@ -137,7 +137,7 @@ def _hopeless(flow: Flow, spec: StepSpec, hopeless: Mapping[str, str]) -> str:
     """Why a step can never run; empty where it may."""
     if _always(spec) is False:
         return "its condition is false"
-    if spec.always:
+    if spec.always or spec.join is not None:
         return ""
     for need in spec.needs:
         other = flow.by_id[need]
@@ -145,20 +145,6 @@ def _hopeless(flow: Flow, spec: StepSpec, hopeless: Mapping[str, str]) -> str:
             return f"it needs {need}, which never runs"
         if other.kind == "fail" and other.on_error != "continue":
             return f"it needs {need}, which always fails"
-    return _exclusive(flow, spec)
-
-
-def _exclusive(flow: Flow, spec: StepSpec) -> str:
-    """Whether it needs steps of which a switch never chooses more than one."""
-    by_switch: dict[str, list[str]] = {}
-    for need in spec.needs:
-        if switch := flow.by_id[need].chosen_by:
-            by_switch.setdefault(switch, []).append(need)
-    for switch, needs in by_switch.items():
-        settings = flow.by_id[switch].settings
-        cases = [set(case["then"]) for case in settings["switch"]] + [set(settings.get("default", ()))]
-        if len(needs) > 1 and not any(set(needs) <= chosen for chosen in cases):
-            return f"it needs {' and '.join(needs)}, of which {switch} chooses one at most; say if: always()"
     return ""
 
 
