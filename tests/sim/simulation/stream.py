@@ -32,8 +32,6 @@ class Broker:
         """Events that it has ever held."""
         self.stream = 0
         """Which stream of the name it is; 0 before the first was made."""
-        self.promised = True
-        """Whether all events must be there in the end: a tier of which no process lives through the loss of the stream does not know that it has to fill it again."""
         self.subjects: dict[tuple[str, int], str] = {}
         self.messages = 0
         self.connections: list[SimMessaging] = []
@@ -42,13 +40,6 @@ class Broker:
         """The stream is gone with all that it held; whoever notices first makes it anew."""
         self.stored.clear()
         self.stream += 1
-        self.world.after(1.5, self._noticed)
-
-    def _noticed(self) -> None:
-        noticed = {
-            each.tier for each in self.connections if each.saw_loss_of == self.stream and not each.publisher.dead
-        }
-        self.promised = self.promised and noticed == {"c", "o"}
 
     def store(self, subject: str, payload: bytes) -> None:
         self.messages += 1
