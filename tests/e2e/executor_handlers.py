@@ -32,3 +32,10 @@ async def note(path: str, number: int) -> int:
         file.write(f"{number}\n")
     await asyncio.sleep(0.3)
     return number
+
+
+@handler("t.slow", timeout="200ms")
+async def slow(seconds: float) -> float:
+    """Takes its time; declares that it should not."""
+    await asyncio.sleep(seconds)
+    return seconds

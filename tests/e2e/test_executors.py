@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tierflow import Client
+from tierflow import Client, ExecutionFailed
 from tierflow_testing.stack import Stack
 
 MakeStack = Callable[..., Stack]
@@ -104,3 +104,15 @@ async def test_a_command_in_a_flow(with_handlers: MakeStack) -> None:
             one_step("shell", "shell.run", {"command": "echo hi; env | grep -c TIERFLOW", "ok_exit_codes": [0, 1]})
         )
         assert output["stdout"] == "hi\n0\n"
+
+
+async def test_a_handlers_own_timeout(with_handlers: MakeStack) -> None:
+    """F8: where neither step nor flow says how long an attempt may take, its handler's declaration counts; both are stronger than it."""
+    stack = with_handlers()
+    async with Client(stack.address, patience=60) as client:
+        with pytest.raises(ExecutionFailed) as told:
+            await client.run(one_step("declared", "t.slow", {"seconds": 20.0}, retry={"max_attempts": 1}))
+        assert "TIMEOUT" in repr(told.value.failure)
+        given = {"seconds": 0.4}
+        assert await client.run(one_step("step", "t.slow", given, timeout="10s")) == 0.4
+        assert await client.run({**one_step("flow", "t.slow", given), "defaults": {"timeout": "10s"}}) == 0.4

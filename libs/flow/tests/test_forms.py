@@ -45,7 +45,7 @@ def test_yaml_json_and_canonical_form_have_one_hash() -> None:
         {"id": "reduce", "call": "report.reduce", "if": "${{ always() }}", "with": {"files": "${{ steps.analyse.output }}"},
          "on_error": "stop", "side_effecting": false}],
         "output": {"report": "${{ steps.reduce.output.markdown }}"}, "vars": {"limit": 3}, "timeout": "600s",
-        "defaults": {"timeout": "30s", "retry": {"max_attempts": 3}}, "on_failure": "fail_fast", "navigator": "graph",
+        "defaults": {"retry": {"max_attempts": 3}}, "on_failure": "fail_fast", "navigator": "graph",
         "input": {"type": "object", "additionalProperties": false, "properties": {"directory": {"default": ".", "type": "string"}}},
         "version": "1", "name": "code-report"}"""
     assert parse(as_json, "json").canonical == flow.canonical

@@ -38,7 +38,7 @@ def test_least_flow_has_the_documented_defaults() -> None:
     made = flow()
     assert (made.name, made.version, made.description, made.navigator) == ("f", "1", "", "graph")
     assert made.retry == DEFAULT
-    assert (made.timeout, made.run_timeout, made.concurrency) == (30_000_000, None, None)
+    assert (made.timeout, made.run_timeout, made.concurrency) == (None, None, None)
     assert (made.failure_policy, made.env, made.vars) == ("FAIL_FAST", (), {})
     assert made.input_schema is made.output is made.output_schema is None
     only = made.by_id["a"]

@@ -123,7 +123,7 @@ SUSPICIOUS = {
         "a: {call: h, timeout: 1s, side_effecting: true}",
         "nothing says what to do when its executor is lost",
     ),
-    "default-timeout": ("a: {call: h}", "an attempt at a is stopped after 30s, the default"),
+    "default-timeout": ("a: {call: h}", "an attempt at a is stopped after what its handler declares, else 30 s"),
     "never-runs": ("a: {call: h, timeout: 1s, if: false}", "a never runs: its condition is false"),
     "constant-condition": ("a: {call: h, timeout: 1s, if: 1 < 2}", "the condition of a is always true"),
     "unbounded-map": ("a: {map: [1, 2], call: h, timeout: 1s}", "all items of a run at once"),

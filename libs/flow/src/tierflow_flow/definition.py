@@ -148,8 +148,8 @@ class Flow:
     """None: an object of the leaves' outputs by step id."""
     output_schema: Mapping[str, Any] | None
     retry: RetryPolicy
-    timeout: int
-    """Default timeout of an attempt, microseconds."""
+    timeout: int | None
+    """Default timeout of an attempt, microseconds; None: the handler's own."""
     run_timeout: int | None
     """Of the whole run, microseconds."""
     failure_policy: str

@@ -50,7 +50,6 @@ CODE = Text(64, 1, r"[A-Z][A-Z0-9_]*", "a failure code such as RATE_LIMITED")
 LABEL = Text(MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._/-]*", "letters, digits, '.', '_', '/' and '-'")
 ENV_NAME = Text(MAX_NAME, 1, r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
-DEFAULT_TIMEOUT = "30s"
 DEFAULT_RETRY: dict[str, Any] = {
     "max_attempts": 3,
     "initial_delay": 1_000_000,
@@ -83,7 +82,11 @@ RETRY = section(
 TIMEOUT = Duration(1_000, MAX_TIMEOUT)
 DEFAULTS = section(
     Key("retry", RETRY, "How failed attempts are retried, where a step does not say."),
-    Key("timeout", TIMEOUT, "Timeout of an attempt, where a step does not say.", default=DEFAULT_TIMEOUT),
+    Key(
+        "timeout",
+        TIMEOUT,
+        "Timeout of an attempt, where a step does not say; where both do not: the handler's own, else 30s.",
+    ),
     Key("heartbeat_timeout", TIMEOUT, "Longest silence of an attempt, where a step does not say."),
 )
 

@@ -202,7 +202,7 @@ class _Compilation:
             output=output,
             output_schema=keys.get("output_schema"),
             retry=_retry(keys["defaults"]["retry"]),
-            timeout=keys["defaults"]["timeout"],
+            timeout=keys["defaults"].get("timeout"),
             run_timeout=keys.get("timeout"),
             failure_policy=keys["on_failure"].upper(),
             concurrency=keys.get("concurrency"),

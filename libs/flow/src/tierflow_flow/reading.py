@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierflow_flow.durations import canonical_duration, parse_duration
-from tierflow_flow.keys import DEFAULT_RETRY, DEFAULT_TIMEOUT, FLOW, STEP_NAME
+from tierflow_flow.durations import canonical_duration
+from tierflow_flow.keys import DEFAULT_RETRY, FLOW, STEP_NAME
 from tierflow_flow.kind_shapes import counted_join
 from tierflow_flow.kinds import Kind, read_step
 from tierflow_flow.limits import MAX_STEPS
@@ -58,7 +58,7 @@ def read_flow(value: Any, problems: Problems) -> FlowParts | None:
     source = keys.pop("steps", None)
     defaults = keys.get("defaults", {})
     retry = {**DEFAULT_RETRY, **defaults.get("retry", {})}
-    keys["defaults"] = {"timeout": parse_duration(DEFAULT_TIMEOUT), **defaults, "retry": retry}
+    keys["defaults"] = {**defaults, "retry": retry}
     keys = {"version": "1", "on_failure": "fail_fast", "navigator": "graph", **keys}
     seen: dict[str, Place] = {}
     steps = tuple(_steps(source, keys, seen, problems)) if "steps" in value else ()

@@ -103,7 +103,7 @@ def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspic
                 "default-timeout",
                 "note",
                 f"{paths.get(spec.id, '')}.call",
-                f"an attempt at {spec.id} is stopped after {spoken.duration(flow.timeout)}, the default",
+                f"an attempt at {spec.id} is stopped after what its handler declares, else 30 s",
                 "say timeout here, or under defaults",
             )
             return  # one such note says it all
@@ -215,7 +215,8 @@ def _timeouts(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
                 f"{spec.id} may take {spoken.duration(timeout)}, the whole run only {spoken.duration(flow.run_timeout)}"
             )
             yield Suspicion("timeout-beyond-run", "warning", path, message)
-        if spec.handler and spec.heartbeat_timeout is not None and spec.heartbeat_timeout >= (timeout or flow.timeout):
+        longest = timeout or flow.timeout
+        if spec.handler and spec.heartbeat_timeout and longest is not None and spec.heartbeat_timeout >= longest:
             message = f"the heartbeat timeout of {spec.id} is no shorter than its timeout: it has no effect"
             yield Suspicion("idle-heartbeat", "warning", f"{paths.get(spec.id, '')}.heartbeat_timeout", message)
 

@@ -33,7 +33,11 @@ class AttemptRequests:
     def make(self, run: Run, effect: Any) -> step_pb2.StepExecutionRequest:
         """The request for an attempt; `effect` is its StepScheduled event or DispatchAttempt effect."""
         step_id = effect.step_id
-        allocation, options = _limits_of(run, run.spec(run.steps[step_id]))
+        spec = run.spec(run.steps[step_id])
+        timeout = spec.timeout or run.definition().timeout
+        if timeout is None:
+            timeout = self._dispatcher.declared_timeout(effect.attempt_id, effect.handler) or DEFAULT_TIMEOUT
+        allocation, options = _limits_of(run, spec, timeout)
         return step_request(
             self._context(run),
             effect.handler,
@@ -70,8 +74,9 @@ class AttemptRequests:
         return message
 
 
-def _limits_of(run: Run, spec: StepSpec) -> tuple[execution_pb2.ResourceAllocation, execution_pb2.ExecutionOptions]:
-    timeout = spec.timeout or run.definition().timeout or DEFAULT_TIMEOUT
+def _limits_of(
+    run: Run, spec: StepSpec, timeout: Micros
+) -> tuple[execution_pb2.ResourceAllocation, execution_pb2.ExecutionOptions]:
     options = run.options
     return _limits(timeout, spec.heartbeat_timeout, run.allocation.memory_bytes, options.test_mode, options.priority)
 

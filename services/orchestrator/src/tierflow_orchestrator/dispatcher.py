@@ -12,7 +12,7 @@ from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_orchestrator.discovery import follow
 from tierflow_orchestrator.flights import REPLACED, Flight, Reports, name_of
@@ -91,6 +91,11 @@ class Dispatcher:
         """Takes the reserved slot for an attempt that was just decided (rule R24)."""
         link.used += 1
         self._add(Flight(attempt_id, run_id, step_id, link.key, link))
+
+    def declared_timeout(self, attempt_id: str, handler: str) -> Micros | None:
+        """The timeout that a handler declares at the executor which an attempt goes to."""
+        flight = self.flights.get(attempt_id)
+        return flight.link.timeouts.get(handler) if flight is not None and flight.link is not None else None
 
     def _add(self, flight: Flight) -> None:
         self.flights[flight.attempt_id] = flight

@@ -14,6 +14,8 @@ from tierflow_contracts.executor.v1.executor_service_pb2_grpc import ExecutorSer
 from tierflow_runtime.channels import open_channel
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.streams import Frames
+from tierflow_runtime.values import Micros
+from tierflow_runtime.wire import micros
 
 log = get_log(__name__)
 
@@ -51,6 +53,8 @@ class Link:
         self.hello: pb.ExecutorHello | None = None
         self.key = ""
         self.handlers: frozenset[str] = frozenset()
+        self.timeouts: dict[str, Micros] = {}
+        """Of handlers that declare one."""
         self.slots = 0
         self.used = 0
         self.connected = False
@@ -133,6 +137,9 @@ class Link:
     def _greet(self, hello: pb.ExecutorHello) -> None:
         self.hello = hello
         self.handlers = frozenset(handler.name for handler in hello.handlers)
+        self.timeouts = {
+            handler.name: micros(handler.timeout) for handler in hello.handlers if handler.HasField("timeout")
+        }
         self.slots = hello.slots
         self.draining = False
         self.connected = True

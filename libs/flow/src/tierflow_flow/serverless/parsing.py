@@ -10,8 +10,7 @@ from typing import Any, Final
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.definition import Flow, StepSpec
-from tierflow_flow.durations import parse_duration
-from tierflow_flow.keys import DEFAULT_RETRY, DEFAULT_TIMEOUT
+from tierflow_flow.keys import DEFAULT_RETRY
 from tierflow_flow.limits import MAX_CANONICAL, MAX_TIMEOUT
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import content_hash
@@ -120,7 +119,7 @@ def _flow(program: Program, document: Mapping[str, str], text: str, timeout: int
         output=None,
         output_schema=None,
         retry=_ONCE,
-        timeout=parse_duration(DEFAULT_TIMEOUT),
+        timeout=None,
         run_timeout=timeout,
         failure_policy="FAIL_FAST",
         concurrency=None,
