@@ -97,6 +97,10 @@ class StepSpec:
     timeout: int | None = None
     """Of an attempt, microseconds. None: the flow's or 30 s."""
     heartbeat_timeout: int | None = None
+    start_timeout: int | None = None
+    """Longest wait for a slot, microseconds, of each attempt; None: any."""
+    total_timeout: int | None = None
+    """Longest time from READY to the end, microseconds, of a map for each item; None: any."""
     on_error: str = "stop"
     """`stop`: the run's failure policy decides. `continue`: the failure is tolerated, dependants run."""
     on_lost: str = ""
@@ -115,6 +119,11 @@ class StepSpec:
     """The switch that decides whether it runs; empty where none does."""
     join: Join | None = None
     """None: everything that it needs must end well."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are limits in time that span attempts."""
+        return self.start_timeout is not None or self.total_timeout is not None
 
     @property
     def decided_by(self) -> tuple[Template, ...]:

@@ -114,6 +114,12 @@ CALL_KEYS = (
     Key("retry", RETRY, "How failed attempts are retried; what is absent is as in the flow's defaults."),
     Key("timeout", TIMEOUT, "Timeout of an attempt."),
     Key("heartbeat_timeout", TIMEOUT, "Longest silence of an attempt."),
+    Key("start_timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest wait for a slot of an executor, for each attempt."),
+    Key(
+        "total_timeout",
+        Duration(1_000, MAX_RUN_TIMEOUT),
+        "Longest time for all attempts, with the delays between them.",
+    ),
     Key(
         "on_lost",
         Choice(("retry", "fail", "ask")),

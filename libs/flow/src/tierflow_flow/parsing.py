@@ -161,6 +161,8 @@ class _Compilation:
             retry=_retry(keys["retry"]) if "retry" in keys else None,
             timeout=keys.get("timeout"),
             heartbeat_timeout=keys.get("heartbeat_timeout", defaults.get("heartbeat_timeout")),
+            start_timeout=keys.get("start_timeout"),
+            total_timeout=keys.get("total_timeout"),
             on_error=keys.get("on_error", "stop"),
             on_lost=keys.get("on_lost", "").upper(),
             side_effecting=keys.get("side_effecting", False),

@@ -26,7 +26,7 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "with": {},
 }
 """Left out of the normal form: absent means these for ever."""
-_DURATIONS = ("initial_delay", "max_delay", "timeout", "heartbeat_timeout")
+_DURATIONS = ("initial_delay", "max_delay", "timeout", "heartbeat_timeout", "start_timeout", "total_timeout")
 
 
 @dataclass(frozen=True, slots=True)

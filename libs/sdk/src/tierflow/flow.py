@@ -71,6 +71,8 @@ class FlowBuilder:
         retry: Mapping[str, Any] | None = None,
         timeout: Duration | None = None,
         heartbeat_timeout: Duration | None = None,
+        start_timeout: Duration | None = None,
+        total_timeout: Duration | None = None,
         on_error: str | None = None,
         on_lost: str | None = None,
         side_effecting: bool | None = None,
@@ -91,6 +93,8 @@ class FlowBuilder:
             retry: How failed attempts are retried: max_attempts, initial_delay, factor, max_delay, jitter, retry_on, never_retry_on.
             timeout: Of an attempt.
             heartbeat_timeout: Longest silence of an attempt.
+            start_timeout: Longest wait for a slot, of each attempt.
+            total_timeout: Longest time for all attempts, with the delays between them.
             on_error: `stop` or `continue`.
             on_lost: `retry`, `fail` or `ask`.
             side_effecting: Whether repeating it does harm.
@@ -115,6 +119,8 @@ class FlowBuilder:
                 "retry": retry_of(retry),
                 "timeout": duration_of("timeout", timeout),
                 "heartbeat_timeout": duration_of("heartbeat_timeout", heartbeat_timeout),
+                "start_timeout": duration_of("start_timeout", start_timeout),
+                "total_timeout": duration_of("total_timeout", total_timeout),
                 "on_lost": on_lost,
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),

@@ -316,7 +316,7 @@ class _Checker(ApprovalRules):
 
 def _lost(failure: Any) -> bool:
     """Whether the attempt was given up without a result."""
-    if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
+    if failure.code in ("MAX_RETRIES_EXCEEDED", "TIMEOUT") and failure.tier == 2 and failure.cause is not None:
         failure = failure.cause
     return bool(failure.code == "EXECUTOR_LOST" and failure.tier == 2)
 

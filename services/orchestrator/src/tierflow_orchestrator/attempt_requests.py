@@ -33,11 +33,14 @@ class AttemptRequests:
     def make(self, run: Run, effect: Any) -> step_pb2.StepExecutionRequest:
         """The request for an attempt; `effect` is its StepScheduled event or DispatchAttempt effect."""
         step_id = effect.step_id
-        spec = run.spec(run.steps[step_id])
+        step = run.steps[step_id]
+        spec = run.spec(step)
         timeout = spec.timeout or run.definition().timeout
         if timeout is None:
             timeout = self._dispatcher.declared_timeout(effect.attempt_id, effect.handler) or DEFAULT_TIMEOUT
         allocation, options = _limits_of(run, spec, timeout)
+        if step.end_by is not None:
+            allocation, options = _cut(allocation, options, step.end_by - self._clock.now())
         return step_request(
             self._context(run),
             effect.handler,
@@ -89,3 +92,17 @@ def _limits(
     options = Options(timeout=timeout, heartbeat_timeout=heartbeat, test_mode=test_mode, priority=priority)
     allocation = Allocation(memory_bytes=memory, wall_time=timeout)
     return wire.allocation_to_proto(allocation), wire.options_to_proto(options)
+
+
+def _cut(
+    allocation: execution_pb2.ResourceAllocation, options: execution_pb2.ExecutionOptions, left: Micros
+) -> tuple[execution_pb2.ResourceAllocation, execution_pb2.ExecutionOptions]:
+    """The same for an attempt whose step has only this much time left."""
+    if left >= wire.micros(options.timeout):
+        return allocation, options
+    shorter, sooner = execution_pb2.ResourceAllocation(), execution_pb2.ExecutionOptions()
+    shorter.CopyFrom(allocation)
+    sooner.CopyFrom(options)
+    for duration in (shorter.wall_time, sooner.timeout):
+        duration.FromMicroseconds(max(1_000, left))
+    return shorter, sooner

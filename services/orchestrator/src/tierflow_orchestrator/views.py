@@ -160,6 +160,10 @@ def _show_times(message: run_pb2.Step, step: Step, now: Micros) -> None:
         at = getattr(step, field)
         if at is not None:
             getattr(message, field).CopyFrom(wire.timestamp(at))
+    for field in ("start_by", "end_by"):
+        at = getattr(step, field)
+        if at is not None:
+            getattr(message, field).CopyFrom(wire.timestamp(at))
     if step.scheduled_at is not None:
         message.duration.CopyFrom(wire.duration(max(0, (step.ended_at or now) - step.scheduled_at)))
     if step.state == "BACKOFF" and step.next_attempt_at is not None:

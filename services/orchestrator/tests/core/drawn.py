@@ -61,6 +61,8 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
         more["with_"] = Ref(f"steps.{needs[0]}.output")
     elif draw(st.sampled_from([False] * 24 + [True])):
         more["with_"] = Computed(raising)
+    more["start_timeout"] = draw(st.sampled_from((None, None, None, 30 * SECOND)))
+    more["total_timeout"] = draw(st.sampled_from((None, None, None, 40 * SECOND)))
     if draw(st.sampled_from((False, False, True))):
         more["concurrency"] = draw(st.sampled_from((None, 1, 2)))
         more["tolerate"] = draw(st.integers(0, 2))

@@ -21,6 +21,7 @@ def check_invariants(run: Run) -> None:
     _effects(run)
     _not_stuck(run)
     _waits(run)
+    _limits_in_time(run)
     _navigation(run)
     _verdict(run)
     _snapshot(run)
@@ -116,6 +117,16 @@ def _waits(run: Run) -> None:
     assert waiting == sorted(run.waits), "V13"
     moments = [step.wakes_at for step in run.steps.values() if step.is_waiting and step.wakes_at is not None]
     assert run.next_timer() == min(moments, default=None), "V18"
+
+
+def _limits_in_time(run: Run) -> None:
+    """Q2: who is limited in time is known, and is woken when it is over."""
+    moments = {moment for step in run.steps.values() if not step.stop_to for moment in (step.start_by, step.end_by)}
+    moments.discard(None)
+    assert run.next_limit() == min(moments, default=None), "V18"
+    for step in run.steps.values():
+        assert not step.ended or step.start_by is step.end_by is None, "V18"
+        assert step.start_by is None or step.state in ("READY", "BACKOFF"), "V18"
 
 
 def _good(step: Step) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload, Usage
 
-from tierflow_orchestrator.core import commands, events, failures
+from tierflow_orchestrator.core import commands, events, failures, limits
 from tierflow_orchestrator.core.branches import being_stopped, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -122,8 +122,18 @@ def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
 
 def _stopped(turn: Turn, step: Step, by: Step, command: commands.ReportResult) -> None:
     """The attempt of a step that is being stopped is over: whatever it brings is booked, and refused."""
+    usage = _booked(command.usage, 1)
+    if by.stop_to == "FAILED":
+        _cut_off(turn, step, usage)
+        return
     ended_as = "" if command.state == "CANCELLED" else command.state
-    _emit_cancelled(turn, step, by.stopping, usage=_booked(command.usage, 1), ended_as=ended_as)
+    _emit_cancelled(turn, step, by.stopping, usage=usage, ended_as=ended_as)
+
+
+def _cut_off(turn: Turn, step: Step, usage: Usage, cause: Failure | None = None) -> None:
+    """The attempt of a step whose time is up is over."""
+    failure = limits.failure_of(turn.run, step, turn.now, cause)
+    fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=usage)
 
 
 def _emit_cancelled(
@@ -149,9 +159,11 @@ def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     retried = not being_stopped(run, step) and may_retry(policy, failure)
     if retried and step.attempt < policy.max_attempts:
         due = next_attempt_at(policy, failure, step.attempt, step.attempt_id, turn.now)
-        _emit_retrying(turn, step, failure, due, _booked(usage, 0))
-        return
-    if retried and policy.max_attempts > 1:
+        if step.end_by is None or due < step.end_by:
+            _emit_retrying(turn, step, failure, due, _booked(usage, 0))
+            return
+        failure = limits.out_of_time(run, step, failure)
+    elif retried and policy.max_attempts > 1:
         failure = _exhausted(step, failure)
     fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(usage, 1))
 
@@ -224,6 +236,10 @@ def _reason(run: Run, step: Step) -> str:
 
 def give_up(turn: Turn, step: Step, reason: str) -> None:
     """Ends a step whose attempt is being stopped without waiting for it any longer."""
+    if step.stop_to == "FAILED" and turn.run.state != "CANCELLING":
+        gone = failures.of_step(step, "EXECUTOR_LOST", f"{step.id} did not confirm that it has stopped.", "stop")
+        _cut_off(turn, step, _booked(_LOST, 1), gone)
+        return
     _emit_cancelled(turn, step, reason, usage=_booked(_LOST, 1), confirmed=False)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from tierflow_orchestrator.core import limits
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import STEP
 from tierflow_orchestrator.core.step import Branches, Step, item_id
@@ -23,6 +24,9 @@ def expand(run: Run, step: Step, count: int) -> None:
     for index, child in enumerate(children):
         state = "READY" if index < at_once else STEP.initial
         steps[child] = Step(id=child, of=of, handler=handler, index=index, state=state)
+    if spec.limited:
+        for child in children[:at_once]:
+            limits.begin(run, steps[child], spec)
     run.counts_by_state["READY"] += at_once
     run.counts_by_state[STEP.initial] += count - at_once
     if count:
@@ -36,15 +40,18 @@ def release(run: Run, step: Step) -> None:
     branches = step.branches
     if branches is None or branches.released == branches.count or stopped(run, step):
         return
-    most = run.spec(step).concurrency
+    spec = run.spec(step)
+    most = spec.concurrency
     last = branches.count if most is None else min(branches.count, branches.ended + most)
     if branches.released >= last:
         return
-    queue = run.ready.setdefault(run.spec(step).handler, deque())
+    queue = run.ready.setdefault(spec.handler, deque())
     for index in range(branches.released, last):
         child = run.steps[item_id(step.id, index)]
         child.state = "READY"
         queue.append(child.id)
+        if spec.limited:
+            limits.begin(run, child, spec)
     run.counts_by_state["PENDING"] -= last - branches.released
     run.counts_by_state["READY"] += last - branches.released
     branches.released = last

@@ -8,7 +8,7 @@ from typing import Any
 
 from tierflow_runtime.values import BlobRef, Micros
 
-from tierflow_orchestrator.core import branches, events, evolve_approvals
+from tierflow_orchestrator.core import branches, events, evolve_approvals, limits
 from tierflow_orchestrator.core.failures import is_loss
 from tierflow_orchestrator.core.moves import book, end_step, make_ready, move, remember
 from tierflow_orchestrator.core.run import Run
@@ -18,6 +18,7 @@ from tierflow_orchestrator.core.step import Step
 
 def evolve(run: Run, event: events.RunEvent, time: Micros) -> None:
     """Applies an event that happened at `time`. Raises `IllegalTransition` for a history that cannot have been."""
+    run.moment = time
     _BY_TYPE[type(event)](run, event, time)
 
 
@@ -137,7 +138,7 @@ def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
     move(run, step, "SCHEDULED")
     step.attempt, step.epoch, step.attempt_id = event.attempt, event.epoch, event.attempt_id
     step.executor_id, step.input = event.executor_id, event.input
-    step.next_attempt_at = None
+    step.next_attempt_at = step.start_by = None
     step.started_at = None
     if step.scheduled_at is None:
         step.scheduled_at = time
@@ -197,6 +198,7 @@ def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
             run.asked[step.id] = None
             return
     heappush(run.backoff, (event.next_attempt_at, step.id, step.epoch))
+    limits.await_slot(run, step, run.spec(step), event.next_attempt_at)
 
 
 def on_lost(run: Run, step: Step) -> str:

@@ -44,6 +44,6 @@ def stale(what: str) -> Failure:
 
 def is_loss(failure: Failure) -> bool:
     """Whether it says that an attempt was given up without knowing how it ended."""
-    if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
+    if failure.code in ("MAX_RETRIES_EXCEEDED", "TIMEOUT") and failure.tier == 2 and failure.cause is not None:
         failure = failure.cause
     return failure.code == "EXECUTOR_LOST" and failure.tier == 2

@@ -7,7 +7,7 @@ from collections import deque
 from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
-from tierflow_orchestrator.core import branches, joins
+from tierflow_orchestrator.core import branches, joins, limits
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -27,6 +27,8 @@ def make_ready(run: Run, step: Step) -> None:
     """Everything the step needs has ended. Whether it is needed itself is looked at before the decision is over."""
     move(run, step, "READY")
     spec = run.spec(step)
+    if spec.limited and spec.kind == "call":
+        limits.begin(run, step, spec)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
     if step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by or is_looked_at(step, spec):
@@ -42,7 +44,7 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
     """A step ends: whatever waits for it counts it in."""
     move(run, step, state)
     step.ended_at = time
-    step.next_attempt_at = None
+    step.next_attempt_at = step.start_by = step.end_by = None
     run.live.pop(step.id, None)
     run.waits.pop(step.id, None)
     run.decided.pop(step.id, None)

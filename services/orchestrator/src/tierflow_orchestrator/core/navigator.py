@@ -8,7 +8,7 @@ from __future__ import annotations
 from tierflow_flow.definition import ExpressionError, StepSpec
 from tierflow_runtime.values import NO_USAGE, Failure, Usage
 
-from tierflow_orchestrator.core import ending, events, failures, joins
+from tierflow_orchestrator.core import ending, events, failures, joins, limits
 from tierflow_orchestrator.core.branches import stopped
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.approval import expire, resolve
@@ -121,8 +121,10 @@ def _ask(turn: Turn, step: Step, how: Proceed) -> None:
 
 
 def fire(turn: Turn) -> None:
-    """Ends the waits whose message is there or whose moment has come."""
+    """Ends the waits whose message is there or whose moment has come, and the steps whose time is up."""
     run = turn.run
+    while run.limits and run.state in ("RUNNING", "SUSPENDED") and (late := limits.over(run, turn.now)) is not None:
+        _cut_off(turn, late)
     while run.state in ("RUNNING", "SUSPENDED"):
         if run.decided:
             step = run.steps[next(iter(run.decided))]
@@ -139,6 +141,18 @@ def fire(turn: Turn) -> None:
         go_on(turn)
         proceed(turn, step, how)
     settle(turn)
+
+
+def _cut_off(turn: Turn, step: Step) -> None:
+    """The time of a step is up: it fails, once its attempt has stopped where one is in flight."""
+    if step.in_flight:
+        stopping = events.StepStopping(step_id=step.id, reason="TIMEOUT", then="FAILED", attempt_id=step.attempt_id)
+        turn.emit(stopping)
+        return
+    fail(turn, step, limits.failure_of(turn.run, step, turn.now))
+    look(turn)
+    if not turn.run.only_waits:
+        go_on(turn)
 
 
 def go_on(turn: Turn) -> None:

@@ -53,8 +53,10 @@ class Run:
         "items",
         "large",
         "large_bytes",
+        "limits",
         "live",
         "looked_into",
+        "moment",
         "open_steps",
         "options",
         "outcome",
@@ -142,6 +144,10 @@ class Run:
         """A heap of (latest moment, step) of those; entries of waits that are over are dropped when they are met."""
         self.decided: dict[str, None] = {}
         """Steps whose approval is decided and not resolved yet."""
+        self.limits: list[tuple[Micros, str]] = []
+        """A heap of (moment, step): when steps fail unless they have begun or ended by then; see `limits`."""
+        self.moment: Micros = 0
+        """Of the event that was applied last."""
         self.undecided: deque[str] = deque()
         """Steps to look at within the decision under way: READY ones with a condition or items, maps whose items have all ended."""
         self.contents: dict[str, str] = {}
@@ -256,9 +262,9 @@ class Run:
         if self.answered() is not None or (self.decided and self.state in ("RUNNING", "SUSPENDED")):
             return self.created_at
         if self.state == "RUNNING":
-            other = earliest(self._next_due(), self.next_timer())
+            other = earliest(self._next_due(), self._next_moment())
         elif self.state == "SUSPENDED":
-            other = self.next_timer()
+            other = self._next_moment()
         elif self.state == "QUEUED":
             other = self.options.not_before
         return earliest(moment, other)
@@ -276,6 +282,21 @@ class Run:
             if step_id in self.waits and self.steps[step_id].wakes_at == moment:
                 return moment
             heappop(self.timers)
+        return None
+
+    def _next_moment(self) -> Micros | None:
+        timer = self.next_timer()
+        return earliest(timer, self.next_limit()) if self.limits else timer
+
+    def next_limit(self) -> Micros | None:
+        """The moment at which the first limit in time of a step is over."""
+        heap = self.limits
+        while heap:
+            moment, step_id = heap[0]
+            step = self.steps[step_id]
+            if not step.stop_to and (moment == step.start_by or moment == step.end_by):
+                return moment
+            heappop(heap)
         return None
 
     def answered(self) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micros, Options, Usage
 
+from tierflow_orchestrator.core import limits
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import STEP
 from tierflow_orchestrator.core.step import Step
@@ -95,6 +96,7 @@ def _restore(run: Run, step: Step) -> None:
     run.counts_by_state[step.state] = run.counts_by_state.get(step.state, 0) + 1
     if step.state == "BACKOFF" and not step.asked and step.next_attempt_at is not None:
         run.backoff.append((step.next_attempt_at, step.id, step.epoch))
+    limits.restore(run, step)
     if step.is_waiting:
         run.wait(step)
         if step.approval is not None and step.approval.outcome:

@@ -123,6 +123,10 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     started_at: Micros | None = None
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
+    start_by: Micros | None = None
+    """When it fails unless an attempt has begun by then."""
+    end_by: Micros | None = None
+    """When it fails unless it has ended by then."""
     branches: Branches | None = None
     stopping: str = ""
     """Why its attempts are being stopped, apart from its run; empty where they are not."""
