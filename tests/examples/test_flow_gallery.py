@@ -1,6 +1,7 @@
 """The flows in examples/flows, each with cases of its own on a virtual clock."""
 
 import pathlib
+import re
 
 import pytest
 from tierflow_kit.cases import Case, read_cases
@@ -33,3 +34,12 @@ def test_every_flow_has_cases_that_reach_every_step(path: pathlib.Path) -> None:
         if step.state in ("COMPLETED", "FAILED")
     }
     assert set(read.flow.by_id) - reached == set()
+
+
+def test_the_list_is_complete() -> None:
+    """E2: the page beside the flows names each of them, in its own words."""
+    rows = dict(
+        re.findall(r"^\| \[([\w-]+)\]\([\w-]+\.yaml\) \| (.+) \|$", (GALLERY / "README.md").read_text(), re.MULTILINE)
+    )
+    assert rows == {path.stem: READ[path.stem].flow.description for path in FLOWS}
+    assert len(rows) >= 20

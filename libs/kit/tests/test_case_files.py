@@ -168,6 +168,11 @@ def test_files_find_each_other(tmp_path: pathlib.Path) -> None:
         read_cases(lonely)
     lonely.write_text("flow: ../pay.yaml\ncases: [{name: a, input: {amount: 1}, expect: {}}]")
     assert read_cases(lonely).flow.name == "pay"
+    (tmp_path / "pay.yaml").write_text("name: pay\nsteps: {a: {cal: h}, b: {if: f(1, 2), call: h}}")
+    with pytest.raises(
+        FlowError, match=r"pay.yaml is not valid, line 2: steps.a.cal: unknown key; did you mean call\? and \d more"
+    ):
+        read_cases(lonely)
     lonely.write_text("flow: ../pya.yaml\ncases: [{name: a, expect: {}}]")
     with pytest.raises(FlowError, match=r"there is no file .*pya.yaml"):
         read_cases(lonely)

@@ -101,6 +101,14 @@ def test_json_has_places(tmp_path: pathlib.Path) -> None:
     assert (finding.line, finding.column, finding.message) == (3, 3, "unknown key")
 
 
+def test_expressions_cut_by_commas_are_recognised(tmp_path: pathlib.Path) -> None:
+    """E5: within braces a comma ends a value; what is left of an expression is no unknown key to look up, but something to quote."""
+    findings = found(tmp_path, "name: f\nsteps:\n  a: {call: h, if: size(f(1, 2)) == 0}\n")
+    assert ("unknown key", "put what has commas in quotes, within braces and brackets") in [
+        (each.message, each.hint) for each in findings
+    ]
+
+
 def test_steps_in_lists_have_places(tmp_path: pathlib.Path) -> None:
     """E5: the place of a step in a list is its number."""
     text = "name: f\nsteps:\n  - {id: a, call: h, whit: 1}\n  - id: b\n    signal: go\n"

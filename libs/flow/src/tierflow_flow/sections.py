@@ -61,12 +61,21 @@ class Section:
     def _key(self, name: str, item: Any, place: Place, problems: Problems) -> Any:
         key = self.keys.get(name)
         if key is None:
-            problems.add(place, f"unknown key{problems.hint(name, self.keys)}")
+            problems.add(place, f"unknown key{problems.hint(name, self.keys) or _split_hint(name)}")
         elif item is None and not isinstance(key.shape, Anything | AsIs):
             problems.add(place, "has no value; leave the key out")
         else:
             return key.shape.read(item, place, problems)
         return INVALID
+
+
+def _split_hint(name: str) -> str:
+    """A hint where a key looks like the rest of an expression that a comma cut in two."""
+    return (
+        "; put what has commas in quotes, within braces and brackets"
+        if any(sign in name for sign in "(){}=!<>&|")
+        else ""
+    )
 
 
 def section(

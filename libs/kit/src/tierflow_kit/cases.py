@@ -100,7 +100,7 @@ def read_cases(path: Path) -> CaseFile:
     if not cases:
         problems.add(("cases",), "there is no case")
     problems.raise_if_any()
-    flow = load(flow_path)
+    flow = _flow_at(flow_path)
     _check_names(flow, read, problems)
     problems.raise_if_any()
     return CaseFile(path, flow_path, flow, cases)
@@ -118,6 +118,16 @@ def _flow_path(path: Path, read: Mapping[str, Any]) -> Path:
         if beside != path and beside.exists():
             return beside
     raise FlowError([Problem("flow", f"no {stem}.yaml beside it; say under flow where the flow is")])
+
+
+def _flow_at(path: Path) -> Flow:
+    try:
+        return load(path)
+    except FlowError as error:
+        first = error.problems[0]
+        more = f" and {len(error.problems) - 1} more" if len(error.problems) > 1 else ""
+        said = f"{path} is not valid, line {first.line}: {first.path}: {first.description}{more}"
+        raise FlowError([Problem("flow", said)]) from None
 
 
 class _Reader:
