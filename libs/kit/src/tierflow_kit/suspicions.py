@@ -25,6 +25,8 @@ class Suspicion:
     hint: str = ""
 
 
+DEFAULT_TIMEOUT = 30_000_000
+
 Check = Callable[[Flow, Mapping[str, Any]], Iterator[Suspicion]]
 """Takes the flow and its text as plain values."""
 
