@@ -84,3 +84,50 @@ async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeSt
         assert decided == ["ada", "eve"]
     report = await audit(stack.database_url, stack.nats.url, settled=True)
     assert report.ok, report
+
+
+POLICY = """
+norms:
+  - {name: echo-is-fine, permit: echo}
+  - {name: not-for-others, prohibit: echo, if: run.labels.other == "yes"}
+  - {name: ask, oblige: echo, if: call.input.n > 1.0, approval: {roles: [finance], message: "Echo ${{ call.input.n }}?"}}
+"""
+PLAIN = """
+name: plain
+steps:
+  a: {call: echo, side_effecting: true, with: {n: "${{ input.n }}"}}
+"""
+
+
+async def test_the_policy_of_the_service(make_stack: MakeStack, tmp_path: pathlib.Path) -> None:
+    """L12, L13, L14, B3: what the policy permits is called, what it prohibits is not, what it wants approved waits; while it cannot be read, nothing is called."""
+    policy, text = tmp_path / "policy.yaml", tmp_path / "plain.yaml"
+    policy.write_text(POLICY)
+    text.write_text(PLAIN)
+    stack = make_stack(orchestrator_environment={"TIERFLOW_POLICY_FILE": str(policy)})
+    calm, other = {"other": "no"}, {"other": "yes"}
+    async with (
+        Client(stack.address, user="carl") as client,
+        Client(stack.address, user="eve", roles=["finance"]) as eve,
+    ):
+        assert (await client.run(str(text), {"n": 1}, labels=calm))["a"] == {"n": 1}
+        with pytest.raises(ExecutionFailed, match="policy:not-for-others") as denied:
+            await client.run(str(text), {"n": 1}, labels=other)
+        assert "PERMISSION_DENIED" in repr(denied.value.failure)
+        asked = await client.submit(str(text), {"n": 2}, labels=calm)
+        await eventually(lambda: suspended(client, asked.run_id), timeout=30)
+        (approval,) = [approval async for approval in eve.approvals()]
+        assert (approval.message, approval.norm, approval.handler) == ("Echo 2?", "policy:ask", "echo")
+        assert json.loads(approval.input.json) == {"n": 2}
+        assert await eve.approve(asked.run_id, "a")
+        assert (await asked.result(60))["a"] == {"n": 2}
+        policy.write_text("norms: [")
+
+        async def closed() -> bool:
+            try:
+                await client.run(str(text), {"n": 1}, labels=calm)
+            except ExecutionFailed as error:
+                return "PERMISSION_DENIED" in repr(error.failure)
+            return False
+
+        await eventually(closed, timeout=30)

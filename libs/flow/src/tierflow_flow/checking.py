@@ -8,7 +8,7 @@ from typing import Any
 
 from tierflow_flow.expressions import Expression, Reference
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.scope import RUN_FIELDS, STEP_FIELDS, names_available, show_path
+from tierflow_flow.scope import CALL_FIELDS, RUN_FIELDS, STEP_FIELDS, names_available, show_path
 from tierflow_flow.templates import CompiledTemplate, compile_template
 
 
@@ -47,6 +47,7 @@ class Checker:
         whole: bool = False,
         item: bool = False,
         status: bool = False,
+        norm: bool = False,
     ) -> CompiledTemplate:
         """Compile the template at `place`.
 
@@ -57,12 +58,13 @@ class Checker:
             whole: Whether a string must be one hole and nothing else.
             item: Whether item and index are to be had.
             status: Whether success() and the like are to be had.
+            norm: Whether it is a norm's: call is to be had, steps are not.
         """
 
         def visit(path: Place, expression: Expression) -> None:
             where = (*place, *path)
             for reference in expression.references:
-                if problem := self.problem(reference, item=item):
+                if problem := self.problem(reference, item=item, norm=norm):
                     self.problems.add(where, f"{problem}, in ${{{{ {expression.text} }}}}")
             if expression.status and not status:
                 self.problems.add(where, f"{min(expression.status)}() is for if only, in ${{{{ {expression.text} }}}}")
@@ -75,10 +77,14 @@ class Checker:
             self.problems.add(place, "expected one expression and nothing around it")
         return template
 
-    def problem(self, reference: Reference, *, item: bool) -> str:
+    def problem(self, reference: Reference, *, item: bool, norm: bool = False) -> str:
         """What is wrong with a reference; empty where nothing is."""
+        if norm and reference.name in ("steps", "env"):
+            return f"norms do not look at {reference.name}: they see call, run, input and vars"
         if reference.name in ("item", "index"):
             return "" if item else f"{reference.name} is there only under with of a map"
+        if reference.name == "call" and not norm:
+            return "call is there only in norms"
         return _CHECKS[reference.name](self, reference)
 
     def _steps(self, reference: Reference) -> str:
@@ -106,6 +112,9 @@ class Checker:
         hint = self.problems.hint(first, known) if isinstance(first, str) else ""
         return f"{show_path(reference.name, (first,))} is not there; {reference.name} has: {names_available(sorted(known))}{hint}"
 
+    def _call(self, reference: Reference) -> str:
+        return self._first(reference, CALL_FIELDS)
+
     def _input(self, reference: Reference) -> str:
         return self._first(reference, self.around.input_names)
 
@@ -118,6 +127,7 @@ class Checker:
 
 _CHECKS: Mapping[str, Callable[[Checker, Reference], str]] = {
     "steps": Checker._steps,
+    "call": Checker._call,
     "env": Checker._env,
     "input": Checker._input,
     "vars": Checker._vars,

@@ -133,6 +133,23 @@ class StepSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """A rule on what handlers may be called. A prohibition outweighs every permission; an obligation says what must come first."""
+
+    name: str
+    effect: str
+    """`permit`, `prohibit` or `oblige`."""
+    handlers: tuple[str, ...]
+    """Names, in which `*` stands for anything."""
+    condition: Template | None = None
+    """When it applies; None: always."""
+    approval: Template | None = None
+    """Of an obligation: whom to ask."""
+    after: tuple[str, ...] = ()
+    """Of an obligation: handlers of which a step must have completed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """A checked, compiled flow."""
 
@@ -180,6 +197,8 @@ class Flow:
     """`graph`, `sequence` or `serverless`: who says which steps come next. Of the first two, the steps' needs already say what follows from it."""
     program: Program | None = None
     """The compiled document that `serverless` walks."""
+    norms: tuple[Norm, ...] = ()
+    """The flow's own norms: what they prohibit or oblige, no other norm allows."""
 
 
 class ExpressionError(Exception):

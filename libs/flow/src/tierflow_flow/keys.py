@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.kind_shapes import Cases, DurationText, JoinRule, WaitFor
+from tierflow_flow.kind_shapes import Cases, JoinRule, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
-    MAX_APPROVERS,
     MAX_ATTEMPTS,
     MAX_CONCURRENCY,
     MAX_DELAY,
@@ -19,6 +18,7 @@ from tierflow_flow.limits import (
     MAX_TIMEOUT,
     MAX_VERSION,
 )
+from tierflow_flow.norm_keys import APPROVAL, Norms
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import (
@@ -167,34 +167,6 @@ SIGNAL_KEYS = (
     Key("schema", JsonSchema(), "What the message must look like; others are refused."),
     Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest wait; then the step fails."),
 )
-ESCALATION = section(
-    Key("users", Anything(kind="array"), "Users who may decide as well."),
-    Key("roles", Anything(kind="array"), "Roles whose holders may decide as well."),
-    Key("timeout", DurationText(1_000, MAX_RUN_TIMEOUT), "How long they have; then it is rejected."),
-    finish=lambda read, place, problems: _check_named(read, place, problems),
-)
-
-
-def _check_named(read: dict[str, Any], place: Place, problems: Problems) -> None:
-    if not (read.get("users") or read.get("roles")):
-        problems.add(place, "names nobody: give users or roles")
-
-
-def _check_approval(read: dict[str, Any], place: Place, problems: Problems) -> None:
-    _check_named(read, place, problems)
-    if "escalate" in read and "timeout" not in read:
-        problems.add(place, "escalate needs timeout: after it the others are asked")
-
-
-APPROVAL = section(
-    Key("message", Text(MAX_DESCRIPTION), "What is asked, with expressions."),
-    Key("users", Anything(kind="array"), "Users who may decide."),
-    Key("roles", Anything(kind="array"), "Roles whose holders may decide."),
-    Key("needed", Number(1, MAX_APPROVERS, whole=True), "So many different people must approve.", default=1),
-    Key("timeout", DurationText(1_000, MAX_RUN_TIMEOUT), "Longest wait; then it is escalated, else rejected."),
-    Key("escalate", ESCALATION, "Who is asked as well when the timeout is over."),
-    finish=_check_approval,
-)
 APPROVAL_KEYS = (Key("approval", APPROVAL, "What people are asked, and who they are.", required=True),)
 
 FLOW: Section = section(
@@ -223,6 +195,7 @@ FLOW: Section = section(
         "graph: steps run when what they need is done. sequence: each step also needs the one before.",
         default="graph",
     ),
+    Key("norms", Norms(), "What may be called, what may not, and what must come first."),
     Key("steps", AsIs(), "The steps: a mapping from id to step, or a list of steps with an id each.", required=True),
     Key(
         "output", Anything(), "The output; without it, an object of the outputs of the steps that no other step needs."

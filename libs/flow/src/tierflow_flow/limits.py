@@ -32,6 +32,8 @@ MAX_RUN_TIMEOUT = 366 * 24 * 3_600 * 1_000_000
 MAX_CONCURRENCY = 100_000
 MAX_APPROVERS = 100
 """People who must approve."""
+MAX_NORMS = 200
+"""Norms of a flow or a policy."""
 MAX_CASES = 100
 """Cases of a switch."""
 

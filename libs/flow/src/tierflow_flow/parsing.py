@@ -9,10 +9,11 @@ from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.cache import FlowCache
 from tierflow_flow.checking import Checker, Surroundings
-from tierflow_flow.definition import Flow, Join, StepSpec
+from tierflow_flow.definition import Flow, Join, Norm, StepSpec
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
 from tierflow_flow.joining import check_join
 from tierflow_flow.limits import MAX_CANONICAL
+from tierflow_flow.norms import compile_norms
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
 from tierflow_flow.source import Document, fatal, read_document
@@ -77,6 +78,7 @@ class _Compilation:
 
     def flow(self, canonical: str | None) -> Flow:
         templates = {step.id: self.templates(step) for step in self.parts.steps}
+        norms = compile_norms(self.parts.keys.get("norms", ()), self.checker, ("norms",))
         output = None
         if "output" in self.parts.keys:
             output = self.checker.template(self.parts.keys["output"], ("output",))
@@ -87,7 +89,7 @@ class _Compilation:
             self.problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
             self.problems.raise_if_any()
         steps = tuple(self.step(step, templates[step.id], needs[step.id]) for step in self.parts.steps)
-        return self.assembled(text, steps, needs, output)
+        return self.assembled(text, steps, needs, output, norms)
 
     def templates(self, step: StepParts) -> dict[str, CompiledTemplate]:
         """The compiled templates of a step by key."""
@@ -182,7 +184,12 @@ class _Compilation:
         return constants
 
     def assembled(
-        self, canonical: str, steps: tuple[StepSpec, ...], needs: Needs, output: CompiledTemplate | None
+        self,
+        canonical: str,
+        steps: tuple[StepSpec, ...],
+        needs: Needs,
+        output: CompiledTemplate | None,
+        norms: tuple[Norm, ...],
     ) -> Flow:
         """The whole."""
         keys = self.parts.keys
@@ -215,6 +222,7 @@ class _Compilation:
             joins={step.id: step.join for step in steps if step.join is not None},
             lanes=lanes,
             lane_of=lane_of,
+            norms=norms,
         )
 
 

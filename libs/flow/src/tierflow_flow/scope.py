@@ -10,8 +10,8 @@ from tierflow_flow.values import kind_of
 
 Path = tuple[str | int, ...]
 
-NAMES = ("input", "steps", "vars", "env", "run", "item", "index")
-"""The names that expressions may begin with; the last two inside a map only."""
+NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "call")
+"""The names that expressions may begin with; `item` and `index` inside a map only, `call` in norms only."""
 STEP_FIELDS = ("output", "state", "outcome", "failure")
 """What expressions can read of a step that has ended."""
 RUN_FIELDS = (
@@ -25,8 +25,11 @@ RUN_FIELDS = (
     "flow",
     "version",
     "created_at",
+    "roles",
 )
 """What expressions can read of the run. `created_at` is microseconds since the epoch."""
+CALL_FIELDS = ("handler", "step", "attempt", "side_effecting", "input")
+"""What the expressions of norms can read of the call that is to be made."""
 STATUS = "status"
 """Not for users: the functions success(), failure() and cancelled() are look-ups of `status` with the function's name as path; a scope answers with a boolean."""
 

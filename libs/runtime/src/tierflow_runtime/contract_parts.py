@@ -37,6 +37,7 @@ from tierflow_runtime.wire import micros
 LONGEST_TRACESTATE: Final = 512
 DEEPEST_CONTEXT: Final = 64
 MOST_LABELS: Final = 32
+MOST_ROLES: Final = 64
 LONGEST_LABEL: Final = 128
 MOST_ATTEMPTS: Final = 1000
 RESERVED_LABELS: Final = ("tierflow.", "tierflow/")
@@ -81,7 +82,7 @@ def check_context(context: ExecutionContext, found: list[Violation], now: Micros
     if context.traceparent and not valid_traceparent(context.traceparent):
         wrong = "is not a W3C traceparent; leave it empty to start a trace"
         found.append(Violation(field="context.traceparent", description=wrong))
-    if context.labels:
+    if context.labels or context.roles:
         _check_labels(context, found)
     _check_deadline(context, found, now)
 
@@ -111,6 +112,11 @@ def _check_deadline(context: ExecutionContext, found: list[Violation], now: Micr
 
 def _check_labels(context: ExecutionContext, found: list[Violation]) -> None:
     labels = context.labels
+    if len(context.roles) > MOST_ROLES:
+        wrong = f"has {len(context.roles)} roles; at most {MOST_ROLES} are allowed"
+        found.append(Violation(field="context.roles", description=wrong))
+    for index, role in enumerate(context.roles[:MOST_ROLES]):
+        check_text(f"context.roles[{index}]", role, found)
     if len(labels) > MOST_LABELS:
         wrong = f"has {len(labels)} labels; at most {MOST_LABELS} are allowed"
         found.append(Violation(field="context.labels", description=wrong))

@@ -70,7 +70,7 @@ def fill_allocation(message: ex.ResourceAllocation, allocation: Allocation) -> N
 
 
 def fill_context(message: ex.ExecutionContext, context: Context, *, labels: bool = True) -> None:
-    """A context; `labels`: whether to carry the labels."""
+    """A context; `labels`: whether to carry labels and roles."""
     message.tenant = context.tenant
     message.user_id = context.user_id
     message.swarm_id = context.swarm_id
@@ -90,6 +90,8 @@ def fill_context(message: ex.ExecutionContext, context: Context, *, labels: bool
         message.tracestate = context.tracestate
     if labels and context.labels:
         message.labels.update(context.labels)
+    if labels and context.roles:
+        message.roles.extend(context.roles)
 
 
 def _fill_attempt(message: ex.ExecutionContext, context: Context) -> None:

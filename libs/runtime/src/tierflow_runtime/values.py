@@ -157,6 +157,7 @@ class Context(Value, frozen=True):
     tracestate: str = ""
     labels: dict[str, str] = {}
     generation: int = 1
+    roles: tuple[str, ...] = ()
 
     @property
     def trace_id(self) -> str:

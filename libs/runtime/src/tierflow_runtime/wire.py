@@ -132,6 +132,7 @@ def context_from_proto(message: ex.ExecutionContext, now: Micros | None = None) 
         tracestate=message.tracestate,
         labels=dict(labels) if labels else {},
         generation=message.generation or 1,
+        roles=tuple(message.roles) if message.roles else (),
     )
 
 

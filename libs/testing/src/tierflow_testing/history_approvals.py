@@ -15,6 +15,7 @@ class Asked:
     needed: int
     further: set[str]
     further_by_role: bool
+    norm: str
     approved: set[str] = field(default_factory=set)
     rejected: set[str] = field(default_factory=set)
     handed_on: set[str] = field(default_factory=set)
@@ -39,10 +40,17 @@ class ApprovalRules:
         """People are asked."""
         self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(event.step_id not in self.asked, "V44", f"{event.step_id} asks twice")
+        before = self.asked.get(event.step_id)
+        again = before is None or (before.verdict == "APPROVED" and before.norm != event.norm)
+        self.expect(again, "V44", f"{event.step_id} asks twice")
         self.expect(bool(event.users or event.roles), "V44", f"{event.step_id} asks nobody")
         self.asked[event.step_id] = Asked(
-            set(event.users), bool(event.roles), event.needed, set(event.escalate_users), bool(event.escalate_roles)
+            set(event.users),
+            bool(event.roles),
+            event.needed,
+            set(event.escalate_users),
+            bool(event.escalate_roles),
+            event.norm,
         )
 
     def on_ApprovalDecided(self: _Checker, event: Any, time: int) -> None:  # noqa: N802

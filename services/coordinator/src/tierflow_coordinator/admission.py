@@ -135,6 +135,7 @@ class Admission:
             given,
             tenant=caller.tenant,
             user_id=caller.user_id,
+            roles=caller.roles,
             swarm_id=swarm_id,
             root_id=given.root_id or swarm_id,
             deadline=_deadline(given, options, allocation.wall_time, now),

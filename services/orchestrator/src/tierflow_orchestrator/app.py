@@ -27,6 +27,7 @@ from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.gauges import publish_metrics
 from tierflow_orchestrator.machine import RunMachine
+from tierflow_orchestrator.policy import PolicyFile
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_orchestrator.spans import RunSpans
@@ -55,6 +56,7 @@ async def check_database(settings: OrchestratorSettings) -> None:
 
 async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains. Raises FailureError FENCED when another instance has taken over."""
+    policy = PolicyFile(settings.policy_file) if settings.policy_file is not None else None
     await check_database(settings)
     telemetry = setup_telemetry("tierflow-orchestrator", settings)
     fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -70,6 +72,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     server = Server(settings, tier=2, component="orchestrator", telemetry=telemetry)
     spans = RunSpans(telemetry)
     engine = Engine(spans=spans, messaging=messaging)
+    engine.policy = policy
     options = DurableOptions(
         schema=SCHEMA,
         database_url=settings.database_url,
@@ -115,6 +118,8 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     )
     metrics = publish_metrics(settings, durable, dispatcher, engine, sessions)
     loops = [asyncio.create_task(dispatcher.run()), asyncio.create_task(sessions.run_sweep())]
+    if policy is not None:
+        loops.append(asyncio.create_task(policy.run()))
     if messaging is not None:
         loops.append(asyncio.create_task(messaging.run()))
     try:

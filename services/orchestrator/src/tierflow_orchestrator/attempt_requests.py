@@ -54,7 +54,7 @@ class AttemptRequests:
             epoch=effect.epoch,
             traceparent=self._spans.attempt_traceparent(run, step_id, effect.attempt),
             last_heartbeat=self._dispatcher.heartbeats.get((run.id, step_id)),
-            # The permission gate comes with norms; until then every step of a registered flow passes, and the token says which attempt did.
+            # Nothing is scheduled that the gate has not let pass (L12); the token says which attempt it was.
             grant_token=effect.attempt_id,
             now=self._clock.now() if run.deadline is not None else None,
         )

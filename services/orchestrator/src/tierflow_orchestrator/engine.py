@@ -27,6 +27,7 @@ from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flights import Reports
 from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.link import Link
+from tierflow_orchestrator.policy import PolicyFile
 from tierflow_orchestrator.spans import RunSpans
 
 log = get_log(__name__)
@@ -45,6 +46,8 @@ class Engine(Reports):
         self.requests: AttemptRequests = None  # type: ignore[assignment]
         self.on_ended: Callable[[Run], None] = lambda run: None
         self.on_state: Callable[[Run], None] = lambda run: None
+        self.policy: PolicyFile | None = None
+        """The norms of this service; None: it has none."""
         self._reading: set[str] = set()
         """Runs for which large values are being read."""
         self.steps_ended = 0
@@ -103,7 +106,10 @@ class Engine(Reports):
     def _assign(self, entity: Entity[Run], step_id: str, link: Link) -> bool:
         """Decides one dispatch; False where a large value must be read first: then it is done once that is there."""
         run = entity.state
-        command = commands.AssignSlot(step_id=step_id, executor_id=link.key)
+        if self.policy is not None:
+            run.policy = self.policy.current
+        side_effecting = run.steps[step_id].handler in link.side_effecting
+        command = commands.AssignSlot(step_id=step_id, executor_id=link.key, side_effecting=side_effecting)
         if run.large and missing_blobs(run, command):
             if entity.id not in self._reading:
                 self._reading.add(entity.id)

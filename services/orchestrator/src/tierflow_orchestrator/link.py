@@ -55,6 +55,8 @@ class Link:
         self.handlers: frozenset[str] = frozenset()
         self.timeouts: dict[str, Micros] = {}
         """Of handlers that declare one."""
+        self.side_effecting: frozenset[str] = frozenset()
+        """Of these, those that change the world outside, as they say themselves."""
         self.slots = 0
         self.used = 0
         self.connected = False
@@ -140,6 +142,7 @@ class Link:
         self.timeouts = {
             handler.name: micros(handler.timeout) for handler in hello.handlers if handler.HasField("timeout")
         }
+        self.side_effecting = frozenset(handler.name for handler in hello.handlers if handler.side_effecting)
         self.slots = hello.slots
         self.draining = False
         self.connected = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from tierflow_runtime.settings import Addresses, StatefulSettings
 
@@ -18,4 +20,7 @@ class OrchestratorSettings(StatefulSettings):
         default=30.0, gt=0, le=3600, description="seconds without an answer after which an executor's attempts are lost"
     )
     keep_days: int = Field(default=30, ge=1, le=3650, description="days for which ended runs are kept")
+    policy_file: Path | None = Field(
+        default=None, description="a file of norms; with it, handlers with side effects need a permission"
+    )
     most_runs: int = Field(default=50_000, ge=1, description="runs in memory above which new ones are refused")

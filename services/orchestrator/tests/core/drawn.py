@@ -6,12 +6,25 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from tierflow_flow.definition import Flow, Join, StepSpec
+from tierflow_flow.definition import Flow, Join, Norm, StepSpec
 from tierflow_runtime.values import RetryPolicy
 
 from .fakes import SECOND, Computed, Ref, Value, approval, call, emit, fail, flow, map_, raising, signal, switch, wait
 
 PLAIN: list[dict[str, Any]] = [{}]
+ASKED = Value({"users": ["ada"], "timeout": "5s"})
+NORMS: list[tuple[Norm, ...]] = [()] * 4 + [
+    (Norm("ask", "oblige", ("h1",), approval=ASKED),),
+    (
+        Norm("ask", "oblige", ("*",), approval=Value({"users": ["ada", "bob"], "needed": 2})),
+        Norm("no", "prohibit", ("h2",)),
+    ),
+    (
+        Norm("ask", "oblige", ("h*",), approval=ASKED),
+        Norm("too", "oblige", ("h2",), approval=Value({"roles": ["boss"], "users": ["eve"]})),
+    ),
+    (Norm("may", "permit", ("h1",)), Norm("first", "oblige", ("h2",), after=("h1",))),
+]
 CONDITIONS = PLAIN * 20 + [
     {"condition": Value(True)},
     {"condition": Value(True), "always": True},
@@ -101,6 +114,7 @@ def flows(draw: st.DrawFn) -> Flow:
     made = [draw(joined(spec)) for spec in made]
     return flow(
         *made,
+        norms=draw(st.sampled_from(NORMS)),
         failure_policy=draw(st.sampled_from(("FAIL_FAST", "CONTINUE", "PAUSE"))),
         concurrency=draw(st.sampled_from((None, None, 1, 3))),
         retry=RetryPolicy(max_attempts=draw(st.integers(1, 2)), initial_delay=SECOND),

@@ -30,6 +30,8 @@ class AssignSlot(Command):
 
     step_id: str
     executor_id: str
+    side_effecting: bool = False
+    """Whether the handler says of itself that it changes the world outside."""
 
 
 class ReportStarted(Command):

@@ -17,6 +17,10 @@ from tierflow_orchestrator.core.step import Approval, Vote
 def _requested(run: Run, event: events.ApprovalRequested, time: Micros) -> None:
     step = run.steps[event.step_id]
     move(run, step, "AWAITING_APPROVAL")
+    run.due.discard(step.id)
+    queue = run.ready.get(step.handler)
+    if queue and step.id in queue:
+        queue.remove(step.id)
     if step.scheduled_at is None:
         step.scheduled_at = time
     step.approval = Approval(
@@ -68,6 +72,8 @@ def _resolved(run: Run, event: events.ApprovalResolved, time: Micros) -> None:
     if step.approval is not None:
         step.approval.verdict = event.verdict
     if step.handler and event.verdict == "APPROVED":
+        if step.approval is not None:
+            step.granted = (*step.granted, step.approval.norm)
         move(run, step, "READY")
         run.waits.pop(step.id, None)
         step.reason, step.wakes_at = "", None

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from typing import Any, Final
 
 from tierflow_flow.definition import Flow, StepSpec
+from tierflow_flow.norms import Policy
 from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
 
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES
@@ -63,6 +64,7 @@ class Run:
         "output",
         "parsed",
         "partial",
+        "policy",
         "ready",
         "reason",
         "signals",
@@ -158,6 +160,8 @@ class Run:
         self.parsed: dict[str, Any] = {}
         self.items: dict[str, list[Any]] = {}
         """By id of the map: its items, plain."""
+        self.policy: Policy | None = None
+        """The norms of the service; given by the shell. None: it has none."""
         self.environment: Mapping[str, str] = {}
         """Values of the environment variables that the flow may read; given by the shell."""
 

@@ -221,6 +221,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "flow": run.flow_name,
         "version": run.flow_version,
         "created_at": run.created_at,
+        "roles": list(context.roles),
     }
 
 

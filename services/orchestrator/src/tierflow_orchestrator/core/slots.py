@@ -5,7 +5,7 @@ from __future__ import annotations
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
-from tierflow_orchestrator.core import commands, events, failures
+from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.kinds.map import items_of
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -31,6 +31,9 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
         fail(turn, step, failure or failures.reported(step, None))
         settle(turn)
         return turn.refused(failure)
+    if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
+        settle(turn)
+        return turn.refused()
     epoch = step.epoch + 1
     turn.emit(
         events.StepScheduled(
@@ -53,6 +56,8 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     if limit is not None and run.attempts >= limit:
         message = f"The run may start {limit} attempts and has started them."
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
+    if step.granted and step.approval is not None and step.approval.input is not None:
+        return None, step.approval.input  # what was approved, and nothing else
     try:
         return None, resolve_input(turn, step)
     except ExpressionError as error:

@@ -129,6 +129,7 @@ STEP: Final = Machine(
             "CANCELLED": _STOPPED,
         },
         "BACKOFF": {
+            "AWAITING_APPROVAL": "people are asked first",
             "SCHEDULED": "the delay is over and a slot is assigned",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": _STOPPED,

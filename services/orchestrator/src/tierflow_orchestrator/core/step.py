@@ -136,6 +136,8 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """Of a step that waits: until when at the latest."""
     approval: Approval | None = None
     """What people were asked, where they were."""
+    granted: tuple[str, ...] = ()
+    """Norms whose approval it has."""
 
     @property
     def is_map(self) -> bool:
