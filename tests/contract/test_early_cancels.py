@@ -1,6 +1,7 @@
 """Cancels that come before their runs (R29)."""
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -88,6 +89,27 @@ async def test_who_cancels_an_unknown_run_without_its_context(system: Stack) -> 
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await tier2.CommandRun(cancel(run_id, context))
             assert failure_of(refused.value).code == code
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await tier2.GetRun(api.GetRunRequest(run_id=run_id))
+        assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(("days", "words"), [(-31, "31 days old"), (0.1, "minutes ahead of the clock")])
+async def test_ids_out_of_time_are_refused(system: Stack, days: float, words: str) -> None:
+    """R8, A5: the id of a new run is neither older than what is kept nor far ahead of the clock, be it asked for or cancelled before it came."""
+    run_id = uuid7(time.time_ns() // 1000 + int(days * 86_400_000_000))
+    context = context_of(run_id)
+    request = run_request(
+        context, flow_pb2.FlowRef(source=flow_pb2.FlowSource(yaml=ECHO)), input="{}", allocation=Allocation(), options=Options()
+    )  # fmt: skip
+    async with open_channel(system.orchestrators[0].address) as channel:
+        tier2 = OrchestratorServiceStub(channel)
+        for call in (tier2.StartRun(request), tier2.CommandRun(cancel(run_id, context_to_proto(context)))):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            failure = failure_of(refused.value)
+            assert (refused.value.code(), failure.code) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+            assert [words in each.description for each in failure.violations] == [True]
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await tier2.GetRun(api.GetRunRequest(run_id=run_id))
         assert unknown.value.code() == grpc.StatusCode.NOT_FOUND

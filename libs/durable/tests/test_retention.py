@@ -141,6 +141,7 @@ async def test_what_is_needed_is_kept(start_node: Start, connection: Any, why: s
     if why == "not ended":
         ids.append(uuid7(node.durable.clock.now() - 40 * DAY))
         await node.host.create(ids[-1], Add(n=1))
+        await node.durable.relay.save()
     elif why == "owned":
         await connection.execute("UPDATE toy.entity SET owner = $2 WHERE id = $1", ids[0], node.durable.instance_id)
     elif why == "unacknowledged":
@@ -149,6 +150,10 @@ async def test_what_is_needed_is_kept(start_node: Start, connection: Any, why: s
     assert await _at(node, 60).tend()
     assert _name(node, -40) in await _partitions(connection)
     assert await connection.fetchval("SELECT count(*) FROM toy.entity") == before
+    kept = _at(node, 60)
+    assert await kept.tend()
+    assert kept.overdue >= 1
+    assert (kept.unpublished > 0) == (why == "not relayed")  # an operator learns that it is the event stream
 
     if why == "not relayed":
         await connection.execute("UPDATE toy.watermark SET position = (SELECT max(position) FROM toy.journal)")
@@ -157,6 +162,21 @@ async def test_what_is_needed_is_kept(start_node: Start, connection: Any, why: s
         await node.durable.relay.save()
     assert await _at(node, 60).tend()
     assert _name(node, -40) not in await _partitions(connection)
+
+
+async def test_without_an_event_stream_nothing_is_owed_to_it(start_node: Start, connection: Any) -> None:
+    """R34, R20: where NATS is given up for good, what departed instances could not publish does not keep journals for ever."""
+    node = await start_node("a", publisher=_Away())
+    await _old_entities(node, -40)
+    await node.die()
+    heir = await start_node("b", lease=1.0)
+    async with asyncio.timeout(20):
+        while await connection.fetchval(
+            "SELECT count(*) FROM toy.watermark WHERE id = $1", node.durable.instance_id
+        ):  # the lease runs out, the peer fences it
+            await asyncio.sleep(0.05)
+    assert await _at(heir, 60).tend()
+    assert _name(heir, -40) not in await _partitions(connection)
 
 
 async def test_a_living_instance_holds_nothing_back(start_node: Start, connection: Any) -> None:

@@ -266,6 +266,14 @@ def drop_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
     return []
 
 
+@model("waive_watermark", writes=True)
+def waive_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
+    if p["id"] in tables.watermark:
+        t.exclusive(("watermark", tables.schema, p["id"]))
+        t.write(tables.watermark.pop, p["id"], None)
+    return []
+
+
 @model("rewind_watermark", writes=True)
 def rewind_watermark(t: Transaction, tables: Tables, p: P) -> list[P]:
     row = tables.watermark.get(p["id"])

@@ -53,8 +53,15 @@ class Departed:
         self._me = instance_id
 
     async def relay(self) -> None:
-        """Publishes what fenced and departed instances committed and did not publish, terminal and parked entities included (rule R19)."""
-        if self._publisher is None or not self._publisher.connected:
+        """Publishes what fenced and departed instances committed and did not publish, terminal and parked entities included (rule R19).
+
+        Where there is no event stream at all nothing is owed to it, and no day is kept for its sake: one that comes later is filled from the journals (rule R20).
+        """
+        if self._publisher is None:
+            for row in await self._database.fetch("orphaned_watermarks", me=self._me):
+                await self._database.fetch("waive_watermark", id=str(row["id"]))
+            return
+        if not self._publisher.connected:
             return
         for row in await self._database.fetch("orphaned_watermarks", me=self._me):
             instance_id, position = str(row["id"]), row["position"]

@@ -27,7 +27,8 @@ from tierflow_durable.packing import Message, by_class, messages_of, messages_of
 log = get_log(__name__)
 
 MOST_IN_MEMORY = 20_000
-"""Rows kept in memory while JetStream is slow or away; beyond, they are read from the journal again."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Rows kept in memory while JetStream is slow or away, and their bytes; beyond, they are read from the journal again."""
 
 LINGER = 0.02
 """Seconds between looks at what has gathered."""
@@ -46,12 +47,13 @@ AGAIN_AFTER = 0.5
 
 
 class Waybill:
-    """One journal row on its way: its position and how many of its messages are not yet acknowledged."""
+    """One journal row on its way: its position, its bytes, and how many of its messages are not yet acknowledged."""
 
-    __slots__ = ("open", "position")
+    __slots__ = ("open", "position", "size")
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, size: int) -> None:
         self.position = position
+        self.size = size
         self.open = 0
 
 
@@ -90,6 +92,8 @@ class Relay:
         """Boxes to which nothing is added any more; they are sent before the others."""
         self._waybills: deque[Waybill] = deque()
         """Rows in the order of their positions, the oldest that is not acknowledged first."""
+        self.held_bytes = 0
+        """Of the rows in memory."""
         self._flush_at: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
         self.watermark = first_position
@@ -128,17 +132,22 @@ class Relay:
             return
         if self._behind:
             return
-        if len(self._waybills) >= MOST_IN_MEMORY:
+        if len(self._waybills) >= MOST_IN_MEMORY or self.held_bytes >= MOST_BYTES:
             self._behind = True
             return
-        waybill = Waybill(position)
-        self._waybills.append(waybill)
+        waybill = self._hold(position, sum(map(len, parts)))
         for name, seq, body in by_class(first_seq, parts, classes):
             self._pack(entity, name, seq, body, waybill)
         if last:
             self._close(entity.id)
         if self._flush_at is None:
             self._plan_flush()
+
+    def _hold(self, position: int, size: int) -> Waybill:
+        waybill = Waybill(position, size)
+        self._waybills.append(waybill)
+        self.held_bytes += size
+        return waybill
 
     def _pack(self, entity: Any, name: str, first_seq: int, body: bytes, waybill: Waybill) -> None:
         box = self._boxes.get((entity.id, name))
@@ -217,7 +226,9 @@ class Relay:
         for waybill in waybills:
             waybill.open -= 1
         while self._waybills and self._waybills[0].open == 0:
-            self.watermark = self._waybills.popleft().position
+            waybill = self._waybills.popleft()
+            self.held_bytes -= waybill.size
+            self.watermark = waybill.position
         if self._full or (self._boxes and self._flush_at is None) or self._behind:
             self._wake.set()
 
@@ -257,8 +268,7 @@ class Relay:
         except FailureError:
             return
         for row in rows:
-            waybill = Waybill(row["position"])
-            self._waybills.append(waybill)
+            waybill = self._hold(row["position"], len(row["data"]))
             for message in messages_of_row(self._kind, row, self._me):
                 waybill.open += 1
                 self._publish(message, [waybill])

@@ -51,6 +51,10 @@ class Retention:
         self._database = database
         self._clock = clock
         self.keep: Micros = keep_days * DAY
+        self.overdue = 0
+        """Partitions whose day is over for long and that are still needed, as of this instance's last round."""
+        self.unpublished = 0
+        """Of these: kept because events in them are not on the event stream."""
 
     async def prepare(self) -> None:
         """Makes the partitions of today and the next days, before the first row is written. Without them rows go to the default partition."""
@@ -82,6 +86,7 @@ class Retention:
 
     async def _round(self, connection: asyncpg.Connection[Any]) -> None:
         await self._make_partitions(connection)
+        self.overdue = self.unpublished = 0
         if not await connection.fetchval(*_call("try_lock", key=DROPPING_LOCK)):
             return  # A peer is at it.
         await self._drop_partitions(connection)
@@ -126,9 +131,18 @@ class Retention:
             await self._delete("forget_strays", below=known[0].low)
         for partition in known:
             if moment_of(partition.high) > horizon:
-                return
+                break
             if await self._forgotten(connection, partition.low, partition.high, horizon):
                 await self._drop(connection, partition)
+            else:
+                await self._note_overdue(connection, partition)
+        if self.unpublished:
+            log.warning("journal partitions are kept: their events are not on the event stream", count=self.unpublished)
+
+    async def _note_overdue(self, connection: asyncpg.Connection[Any], partition: _Partition) -> None:
+        self.overdue += 1
+        if await connection.fetchval(*_call("range_unpublished", low=partition.low, high=partition.high)):
+            self.unpublished += 1
 
     async def _forgotten(self, connection: asyncpg.Connection[Any], low: str, high: str, horizon: Micros) -> bool:
         """Deletes the rows of a range's entities, if all have ended before the horizon and are acknowledged by the tier above and by JetStream."""

@@ -42,4 +42,10 @@ def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches:
     gauge(
         "events_published", "Event messages that JetStream has acknowledged since the start.", lambda: relay.published
     )
+    held = "Bytes of committed events in memory that JetStream has not acknowledged."
+    gauge("events_held_bytes", held, lambda: relay.held_bytes)
+    overdue = "Journal partitions beyond the time for which they are kept, and still needed."
+    gauge("partitions_overdue", overdue, lambda: durable.retention.overdue)
+    unpublished = "Of these: kept because their events are not on the event stream."
+    gauge("partitions_unpublished", unpublished, lambda: durable.retention.unpublished)
     gauge("adopted", "Swarms adopted from fenced instances since the start.", lambda: host.owning.adopted)

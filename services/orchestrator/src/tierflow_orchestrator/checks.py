@@ -10,7 +10,9 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_durable.ids import moment_of
 from tierflow_durable.reading import ListFilter
+from tierflow_durable.retention import DAY
 from tierflow_runtime import wire
 from tierflow_runtime.contract import refusal, refuse_if
 from tierflow_runtime.contract_basics import (
@@ -24,13 +26,15 @@ from tierflow_runtime.contract_basics import (
 )
 from tierflow_runtime.contract_parts import check_flow_ref
 from tierflow_runtime.errors import failure
-from tierflow_runtime.values import Failure, FailureError, Violation
+from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
 from tierflow_orchestrator.link import Link
 
 T = TypeVar("T")
 
 LONGEST_REASON = 2000
+MOST_AHEAD: Micros = 3_600_000_000
+"""Microseconds by which the id of a new run may be ahead of the database's clock."""
 _PLACE = re.compile(r"[0-9]{1,9}")
 
 
@@ -47,6 +51,23 @@ def valid_id(field: str, text: str) -> str:
     check_uuid(field, text, found, required=True)
     refuse_if(found, "orchestrator")
     return text
+
+
+def out_of_time(field: str, run_id: str, now: Micros, keep: Micros) -> list[Violation]:
+    """What is wrong with the moment in a new run's id (rule R8).
+
+    Older than what is kept, it would be forgotten with its day; far ahead of the clock, it would hold back a day that is still to come. `keep` in microseconds.
+    """
+    age = now - moment_of(run_id)
+    if age > keep:
+        description = f"is {age // DAY} days old; new ids are at most {keep // DAY} days old"
+    elif -age > MOST_AHEAD:
+        description = (
+            f"is {-age // 60_000_000} minutes ahead of the clock here; at most {MOST_AHEAD // 60_000_000} are taken"
+        )
+    else:
+        return []
+    return [Violation(field=field, description=description)]
 
 
 def page_size(given: int, default: int, *, most: int = 1000, field: str = "page_size") -> int:

@@ -43,6 +43,21 @@ def publish_metrics(
         lambda: durable.relay.published,
     )
     metrics.gauge_of(
+        "events_held_bytes",
+        "Bytes of committed events in memory that JetStream has not acknowledged",
+        lambda: durable.relay.held_bytes,
+    )
+    metrics.gauge_of(
+        "partitions_overdue",
+        "Journal partitions beyond the time for which they are kept, and still needed",
+        lambda: durable.retention.overdue,
+    )
+    metrics.gauge_of(
+        "partitions_unpublished",
+        "Of these: kept because their events are not on the event stream",
+        lambda: durable.retention.unpublished,
+    )
+    metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
     metrics.serve(settings)

@@ -95,7 +95,7 @@ class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
         except FailureError as error:
             if error.failure.code != "NOT_FOUND":
                 raise
-        reply = await bury(self._durable, request, command)
+        reply = await bury(self._durable, request, command, keep=self._starting.keep)
         return reply or await self._durable.router.command(request.run_id, command, command_id)
 
     async def ExecuteRuns(

@@ -9,14 +9,15 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.durable import Durable
 from tierflow_durable.entity import Created
+from tierflow_durable.retention import DAY
 from tierflow_flow import Flow
 from tierflow_runtime import wire
 from tierflow_runtime.contract import check_run_request, refusal
 from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure
-from tierflow_runtime.values import Failure, FailureError, Violation
+from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
-from tierflow_orchestrator.checks import no_handlers
+from tierflow_orchestrator.checks import no_handlers, out_of_time
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows
@@ -38,6 +39,7 @@ class Starting:
         self._dispatcher = dispatcher
         self._most_runs = settings.most_runs
         self._most_commits = settings.most_commits_waiting
+        self.keep: Micros = settings.keep_days * DAY
         self.draining = False
 
     def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
@@ -45,6 +47,8 @@ class Starting:
         now = self._durable.clock.now()
         answer = self._unless_known(request.context.run_id, answer)
         violations = check_run_request(request, now)
+        if not violations:
+            violations = out_of_time("context.run_id", request.context.run_id, now, self.keep)
         if violations:
             answer(FailureError(refusal(violations, component="orchestrator", operation="start_run")))
             return

@@ -9,8 +9,9 @@ from tierflow_runtime import wire
 from tierflow_runtime.contract import refuse_if
 from tierflow_runtime.contract_parts import check_context
 from tierflow_runtime.errors import failure
-from tierflow_runtime.values import Failure, Violation
+from tierflow_runtime.values import Failure, Micros, Violation
 
+from tierflow_orchestrator.checks import out_of_time
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.core.turn import Reply
 
@@ -20,7 +21,10 @@ REFUSAL: Failure = failure(
 
 
 def check_burial(request: pb.CommandRunRequest) -> None:
-    """Whether the context that a cancel brings is one of the run that it cancels. Raises FailureError INVALID_REQUEST."""
+    """Whether the context that a cancel brings is one of the run that it cancels. Raises FailureError INVALID_REQUEST.
+
+    Whether its id may still be new is seen when it is (`bury`): a run that exists may be as old as it likes.
+    """
     context = request.context
     found: list[Violation] = []
     check_context(context, found, None)
@@ -31,9 +35,13 @@ def check_burial(request: pb.CommandRunRequest) -> None:
     refuse_if(found, "orchestrator", "command_run")
 
 
-async def bury(durable: Durable, request: pb.CommandRunRequest, cancel: commands.Cancel) -> Reply | None:
+async def bury(
+    durable: Durable, request: pb.CommandRunRequest, cancel: commands.Cancel, *, keep: Micros
+) -> Reply | None:
     """The reply to a cancel of a run that does not exist; None where it has come meanwhile. Raises FailureError."""
-    context = wire.context_from_proto(request.context, durable.clock.now())
+    now = durable.clock.now()
+    refuse_if(out_of_time("run_id", request.run_id, now, keep), "orchestrator", "command_run")
+    context = wire.context_from_proto(request.context, now)
     created: Created = await durable.host.create(request.run_id, commands.Bury(context=context, cancel=cancel))
     reply: Reply | None = created.reply if created.created else None
     return reply

@@ -147,6 +147,9 @@ RETURNING id, position
 DELETE FROM watermark WHERE id = :id
     AND NOT EXISTS (SELECT 1 FROM journal WHERE journal.instance = watermark.id AND journal.position > watermark.position)
 
+-- name: waive_watermark
+DELETE FROM watermark WHERE id = :id
+
 -- name: rewind_watermark
 UPDATE watermark SET position = 0 WHERE id = :id
 
@@ -208,6 +211,12 @@ SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_a
         SELECT 1 FROM watermark w JOIN journal j ON j.instance = w.id AND j.position > w.position
         WHERE j.entity_id >= :low::uuid AND j.entity_id < :high::uuid
     )
+
+-- name: range_unpublished
+SELECT EXISTS (
+    SELECT 1 FROM watermark w JOIN journal j ON j.instance = w.id AND j.position > w.position
+    WHERE j.entity_id >= :low::uuid AND j.entity_id < :high::uuid
+)
 
 -- name: forget_entities
 WITH gone AS (
