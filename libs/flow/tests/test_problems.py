@@ -70,7 +70,7 @@ ONE = "name: f\nsteps:\n  a: {call: echo}\n"
         ("env: {A: 1}", "env", "expected a list of texts, found an object"),
         ("output: ${{ steps.a.output + }}", "output", "expected a value, found the end (at character 22 of"),
         ("output: ${{ steps.b.output }}", "output", "unknown step 'b'"),
-        ("output: {x: ['${{ item }}']}", "output.x[0]", "item is there only under with of a map"),
+        ("output: {x: ['${{ item }}']}", "output.x[0]", "item is there only under with and within the steps of a map"),
         ("output: ${{ success() }}", "output", "success() is for if only"),
         ("output: ${{ input.x", "output", "no }} at the end of the expression"),
         ("output: '${{ }}'", "output", "expected a value"),
@@ -115,9 +115,9 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{call: x, with: [1]}", ".with", "expected a mapping or one ${{ }} expression, found an array"),
         ("{call: x, with: text}", ".with", "expected a mapping or one ${{ }} expression, found a string"),
         ("{call: x, with: '${{ input }} x'}", ".with", "expected one expression and nothing around it"),
-        ("{call: x, with: {a: '${{ item }}'}}", ".with.a", "item is there only under with of a map"),
-        ("{call: x, map: '${{ item }}'}", ".map", "item is there only under with of a map"),
-        ("{call: x, map: [1], if: index > 1}", ".if", "index is there only under with of a map"),
+        ("{call: x, with: {a: '${{ item }}'}}", ".with.a", "item is there only under with and within the steps of a map"),
+        ("{call: x, map: '${{ item }}'}", ".map", "item is there only under with and within the steps of a map"),
+        ("{call: x, map: [1], if: index > 1}", ".if", "index is there only under with and within the steps of a map"),
         ("{call: x, map: {a: 1}}", ".map", "expected a list or one ${{ }} expression, found an object"),
         ("{call: x, map: 'a ${{ input.x }}'}", ".map", "expected a list or one ${{ }} expression, found a string"),
         ("{call: x, map: '${{ input.x }} a'}", ".map", "expected one expression and nothing around it"),
@@ -144,7 +144,17 @@ def test_problem_of_a_flow(lines: str, path: str, description: str) -> None:
         ("{call: x, output_schema: {type: 3}}", ".output_schema", "no JSON Schema"),
         ("{call: x, labels: {a: 1}}", ".labels.a", "expected text, found an integer; put it in quotes"),
         ("{call: x, labels: {'a b': c}}", ".labels.a b", "'a b' is not allowed"),
-        ("{loop: {}}", ".loop", "steps of kind loop are not known; known kinds: "),
+        ("{loop: {}, steps: {a: {call: x}}}", ".loop", "a loop has while, until or for"),
+        ("{loop: {for: 3}}", "", "steps is missing"),
+        ("{agent: {}}", ".agent", "steps of kind agent are not known; known kinds: "),
+        ("{emit: x, on_error: retry}", ".on_error", "steps of kind emit are never retried"),
+        ("{call: x, on_error: {goto: nobody}}", ".on_error.goto", "unknown step 'nobody'"),
+        ("{call: x, on_error: {goto: a}}", ".on_error.goto", "a step does not handle its own error"),
+        ("{call: x, on_error: {goto: first, then: on}}", ".on_error.then", "'on' is not one of continue, retry, stop"),
+        ("{map: [1], call: x, on_error: {goto: first, then: retry}}", ".on_error.then", "does not begin again"),
+        ("{call: x, compensate: {with: {}}}", ".compensate", "call is missing"),
+        ("{call: x, with: {v: '${{ output }}'}}", ".with.v", "output is there only under with of compensate"),
+        ("{call: x, with: {v: '${{ last_error }}'}}", ".with.v", "last_error is there only in a step that on_error names"),
         ("{switch: {}}", ".switch", "expected a list of cases, found an object"),
         ("{switch: []}", ".switch", "must have from 1 to 100 cases"),
         ("{switch: [{if: true}]}", ".switch[0]", "then is missing"),
@@ -191,7 +201,7 @@ steps:
   a: {call: x, needs: [c, nobody]}
   b: {cal: x, timeout: never}
   b: {cal: x, timeout: never}
-  c: {loop: {}}
+  c: {agent: {}}
   d: {call: x, with: {v: "${{ steps.c.output }} ${{ nothing }}"}}
 output: ${{ steps.b.output }}
 """
@@ -206,7 +216,7 @@ output: ${{ steps.b.output }}
         (6, "steps.b"),
         (6, "steps.b.cal"),
         (6, "steps.b.timeout"),
-        (7, "steps.c.loop"),
+        (7, "steps.c.agent"),
         (8, "steps.d.with.v"),
     ]
 

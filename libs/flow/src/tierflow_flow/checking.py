@@ -8,7 +8,15 @@ from typing import Any
 
 from tierflow_flow.expressions import Expression, Reference
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.scope import CALL_FIELDS, RUN_FIELDS, STEP_FIELDS, names_available, show_path
+from tierflow_flow.scope import (
+    CALL_FIELDS,
+    ERROR_FIELDS,
+    LOOP_FIELDS,
+    RUN_FIELDS,
+    STEP_FIELDS,
+    names_available,
+    show_path,
+)
 from tierflow_flow.templates import CompiledTemplate, compile_template
 
 
@@ -16,19 +24,36 @@ from tierflow_flow.templates import CompiledTemplate, compile_template
 class Surroundings:
     """What the flow offers to its expressions."""
 
-    steps: frozenset[str]
     input_names: frozenset[str] | None
     """None where the input may have others than those that its schema names."""
     vars: frozenset[str]
     env: frozenset[str]
 
     @classmethod
-    def of(cls, keys: Mapping[str, Any], steps: frozenset[str]) -> Surroundings:
+    def of(cls, keys: Mapping[str, Any]) -> Surroundings:
         """From the flow's keys."""
         schema = keys.get("input", {})
         closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         names = frozenset(schema.get("properties", {})) if closed else None
-        return cls(steps, names, frozenset(keys.get("vars", {})), frozenset(keys.get("env", ())))
+        return cls(names, frozenset(keys.get("vars", {})), frozenset(keys.get("env", ())))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What can be seen from one place in a flow."""
+
+    step: Callable[[str], str]
+    """What is wrong with reading the step of this id; empty where nothing is."""
+    names: frozenset[str] = frozenset()
+    """Of the names that not every place has: those that this one has."""
+
+    def with_names(self, *names: str) -> View:
+        """The same with further names."""
+        return View(self.step, self.names | set(names))
+
+
+NORM = View(lambda id_: "", frozenset(("call",)))
+"""What norms see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +62,15 @@ class Checker:
 
     around: Surroundings
     problems: Problems
+    navigator: str = "graph"
+    """Of the flow, and of the blocks in it."""
+    heartbeat_timeout: int | None = None
+    """Of steps that do not say, microseconds."""
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any], problems: Problems) -> Checker:
+        """From the flow's keys in normal form."""
+        return cls(Surroundings.of(keys), problems, keys["navigator"], keys["defaults"].get("heartbeat_timeout"))
 
     def template(
         self,
@@ -44,10 +78,9 @@ class Checker:
         place: Place,
         *,
         as_: type[CompiledTemplate] = CompiledTemplate,
+        view: View,
         whole: bool = False,
-        item: bool = False,
         status: bool = False,
-        norm: bool = False,
     ) -> CompiledTemplate:
         """Compile the template at `place`.
 
@@ -55,16 +88,15 @@ class Checker:
             source: The template.
             place: Where it is.
             as_: The class of the template.
+            view: What it can see.
             whole: Whether a string must be one hole and nothing else.
-            item: Whether item and index are to be had.
             status: Whether success() and the like are to be had.
-            norm: Whether it is a norm's: call is to be had, steps are not.
         """
 
         def visit(path: Place, expression: Expression) -> None:
             where = (*place, *path)
             for reference in expression.references:
-                if problem := self.problem(reference, item=item, norm=norm):
+                if problem := self.problem(reference, view):
                     self.problems.add(where, f"{problem}, in ${{{{ {expression.text} }}}}")
             if expression.status and not status:
                 self.problems.add(where, f"{min(expression.status)}() is for if only, in ${{{{ {expression.text} }}}}")
@@ -77,22 +109,25 @@ class Checker:
             self.problems.add(place, "expected one expression and nothing around it")
         return template
 
-    def problem(self, reference: Reference, *, item: bool, norm: bool = False) -> str:
+    def problem(self, reference: Reference, view: View) -> str:
         """What is wrong with a reference; empty where nothing is."""
-        if norm and reference.name in ("steps", "env"):
-            return f"norms do not look at {reference.name}: they see call, run, input and vars"
-        if reference.name in ("item", "index"):
-            return "" if item else f"{reference.name} is there only under with of a map"
-        if reference.name == "call" and not norm:
-            return "call is there only in norms"
-        return _CHECKS[reference.name](self, reference)
+        name = reference.name
+        if name in ("steps", "env") and "call" in view.names:
+            return f"norms do not look at {name}: they see call, run, input and vars"
+        if name == "steps":
+            return self._steps(reference, view)
+        if name not in _PLACES:
+            return _CHECKS[name](self, reference)
+        if name not in view.names:
+            return f"{name} is there only {_PLACES[name]}"
+        return self._first(reference, _FIELDS.get(name))
 
-    def _steps(self, reference: Reference) -> str:
+    def _steps(self, reference: Reference, view: View) -> str:
         path = reference.path
         if not path or not isinstance(path[0], str):
             return "steps takes the id of a step, written out: steps.id.output"
-        if path[0] not in self.around.steps:
-            return f"unknown step {path[0]!r}{self.problems.hint(path[0], self.around.steps)}"
+        if problem := view.step(path[0]):
+            return problem
         if len(path) < 2 or path[1] not in STEP_FIELDS:
             return f"{show_path('steps', path[:2])} is not there; a step has: {', '.join(STEP_FIELDS)}"
         return ""
@@ -112,9 +147,6 @@ class Checker:
         hint = self.problems.hint(first, known) if isinstance(first, str) else ""
         return f"{show_path(reference.name, (first,))} is not there; {reference.name} has: {names_available(sorted(known))}{hint}"
 
-    def _call(self, reference: Reference) -> str:
-        return self._first(reference, CALL_FIELDS)
-
     def _input(self, reference: Reference) -> str:
         return self._first(reference, self.around.input_names)
 
@@ -126,10 +158,19 @@ class Checker:
 
 
 _CHECKS: Mapping[str, Callable[[Checker, Reference], str]] = {
-    "steps": Checker._steps,
-    "call": Checker._call,
     "env": Checker._env,
     "input": Checker._input,
     "vars": Checker._vars,
     "run": Checker._run,
 }
+
+_PLACES: Mapping[str, str] = {
+    "item": "under with and within the steps of a map, or of a loop with for",
+    "index": "under with and within the steps of a map or loop",
+    "loop": "within the steps of a loop, and in its while and until",
+    "last_error": "in a step that on_error names, and in then",
+    "output": "under with of compensate",
+    "call": "in norms",
+}
+"""Names that not every place has."""
+_FIELDS: Mapping[str, tuple[str, ...]] = {"loop": LOOP_FIELDS, "last_error": ERROR_FIELDS, "call": CALL_FIELDS}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scope(Protocol):
-    """What expressions can see. Names: input, steps, vars, env, run, item, index."""
+    """What expressions can see. See `tierflow_flow.scope.NAMES`."""
 
     def lookup(self, name: str, path: tuple[str | int, ...]) -> Any:
         """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none; `tierflow_flow.scope.walk` words it.
@@ -70,10 +70,37 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Steps within a step: a graph of its own. Their ids are paths, `group/child`; they need each other only."""
+
+    steps: tuple[StepSpec, ...]
+    """Those that are begun with it; steps that handle errors are not among them."""
+    leaves: tuple[str, ...]
+    """Ids of the steps that nothing needs."""
+    output: Template | None = None
+    """None: an object of the leaves' outputs by their own ids."""
+    until: Template | None = None
+    """Of a loop: whether it is over after this iteration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """What `on_error: {goto: …}` says."""
+
+    step: str
+    """Id of the step that handles the error."""
+    then: Template
+    """`continue`, `retry` or `stop`, once that step has completed."""
+    calls: int
+    """Most calls for one step; after them its failure stands."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepSpec:
     """One node of a flow."""
 
     id: str
+    """Within a block a path: `group/child`."""
     kind: str
     """The name of an entry of `tierflow_flow.kinds.KINDS`."""
     handler: str
@@ -102,7 +129,9 @@ class StepSpec:
     total_timeout: int | None = None
     """Longest time from READY to the end, microseconds, of a map for each item; None: any."""
     on_error: str = "stop"
-    """`stop`: the run's failure policy decides. `continue`: the failure is tolerated, dependants run."""
+    """`stop`: the run's failure policy decides. `continue`: the failure is tolerated, dependants run. `retry`: whatever it was, as often as `retry` allows.
+
+    `goto`: see `rescue`."""
     on_lost: str = ""
     """RETRY, FAIL or ASK; empty: RETRY, or ASK where side_effecting."""
     side_effecting: bool = False
@@ -119,6 +148,17 @@ class StepSpec:
     """The switch that decides whether it runs; empty where none does."""
     join: Join | None = None
     """None: everything that it needs must end well."""
+    block: Block | None = None
+    """The steps within it."""
+    rescue: Rescue | None = None
+    """Who handles its failure."""
+    undo: StepSpec | None = None
+    """The call that compensates it; its id is `<id>!compensate`."""
+
+    @property
+    def local(self) -> str:
+        """Its id within its block."""
+        return self.id.rpartition("/")[2]
 
     @property
     def limited(self) -> bool:
@@ -158,9 +198,11 @@ class Flow:
     hash: str
     description: str
     steps: tuple[StepSpec, ...]
+    """Those that are begun with the run: not those within blocks, not those that handle errors."""
     by_id: Mapping[str, StepSpec]
+    """All there are, compensating calls included."""
     dependants: Mapping[str, tuple[str, ...]]
-    """For each step the steps that need it."""
+    """For each step, those within blocks included, the steps that need it."""
     roots: tuple[str, ...]
     """Steps that need nothing."""
     leaves: tuple[str, ...]
@@ -193,6 +235,8 @@ class Flow:
     """By step that is on the branch of some switch, or after one: a bit for each of these switches. Empty where the flow has none."""
     lane_of: Mapping[str, int] = field(default_factory=dict)
     """By switch: its bit in `lanes`."""
+    compensate_on: frozenset[str] = frozenset()
+    """`failure`, `cancel`: when completed steps are compensated. Empty where no step says how."""
     navigator: str = "graph"
     """`graph`, `sequence` or `serverless`: who says which steps come next. Of the first two, the steps' needs already say what follows from it."""
     program: Program | None = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.kind_shapes import Cases, JoinRule, WaitFor
+from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
+    DEFAULT_ITERATIONS,
     MAX_ATTEMPTS,
     MAX_CONCURRENCY,
     MAX_DELAY,
     MAX_DESCRIPTION,
     MAX_FACTOR,
     MAX_HANDLER,
+    MAX_ITERATIONS,
     MAX_NAME,
     MAX_RUN_TIMEOUT,
     MAX_TIMEOUT,
@@ -50,6 +52,7 @@ CODE = Text(64, 1, r"[A-Z][A-Z0-9_]*", "a failure code such as RATE_LIMITED")
 LABEL = Text(MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._/-]*", "letters, digits, '.', '_', '/' and '-'")
 ENV_NAME = Text(MAX_NAME, 1, r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
+COMPENSATE_ON = ("failure", "cancel")
 DEFAULT_RETRY: dict[str, Any] = {
     "max_attempts": 3,
     "initial_delay": 1_000_000,
@@ -102,14 +105,24 @@ STEP_KEYS = (
     Key("if", Condition(), "Whether the step runs; without it, it runs when everything it needs has completed."),
     Key(
         "on_error",
-        Choice(("stop", "continue")),
-        "stop: the flow's on_failure decides. continue: the failure is tolerated.",
+        OnError(STEP_NAME),
+        "stop: the flow's on_failure decides. continue: the failure is tolerated. retry: whatever it was, as often as retry allows. "
+        "A mapping with goto: the step that handles it.",
         default="stop",
     ),
 )
 """Keys of steps of all kinds."""
+COMPENSATE = section(
+    Key("call", HANDLER_NAME, "The handler that undoes what the step did.", required=True),
+    Key("with", Anything(kind="object"), "Its input; output is what the step returned."),
+    Key("retry", RETRY, "How failed attempts are retried."),
+    Key("timeout", TIMEOUT, "Timeout of an attempt."),
+    Key("labels", TextMap(LABEL, Text(MAX_NAME)), "Labels that the executor must have."),
+)
+COMPENSATE_KEY = Key("compensate", COMPENSATE, "What undoes the step where the run fails or is cancelled.")
 CALL_KEYS = (
     Key("call", HANDLER_NAME, "The handler to call.", required=True),
+    COMPENSATE_KEY,
     Key("with", Anything(kind="object"), "The handler's input."),
     Key("retry", RETRY, "How failed attempts are retried; what is absent is as in the flow's defaults."),
     Key("timeout", TIMEOUT, "Timeout of an attempt."),
@@ -144,6 +157,43 @@ MAP_KEYS = (
     *CALL_KEYS,
     Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most items at once."),
     Key("tolerate", Number(0, MAX_CONCURRENCY, whole=True), "Failed items that do not make the step fail.", default=0),
+)
+BLOCK_KEYS = (
+    Key("steps", AsIs(), "The steps within, as those of the flow.", required=True),
+    Key(
+        "output",
+        Anything(),
+        "What the steps within yield; without it, an object of the outputs of those that no other needs.",
+    ),
+)
+BOUNDS = (
+    Key("retry", RETRY, "How often the whole block is run again; without it, never."),
+    Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that the block may take."),
+    COMPENSATE_KEY,
+)
+GROUP_KEYS = (*BLOCK_KEYS, *BOUNDS)
+MAP_BLOCK_KEYS = (*(key for key in MAP_KEYS if key.name in ("map", "concurrency", "tolerate")), *BLOCK_KEYS, *BOUNDS)
+
+
+def _check_loop(read: dict[str, Any], place: Place, problems: Problems) -> None:
+    if not read.keys() & {"while", "until", "for"}:
+        problems.add(place, "a loop has while, until or for")
+
+
+LOOP = section(
+    Key("while", Condition(), "Looked at before each iteration: whether there is one."),
+    Key("until", Condition(), "Looked at after each iteration, where its steps can be read: whether it was the last."),
+    Key("for", CountOrItems(MAX_ITERATIONS), "How many iterations, or an array: one for each item."),
+    Key("max", Number(1, MAX_ITERATIONS, whole=True), "Most iterations.", default=DEFAULT_ITERATIONS),
+    Key("delay", Duration(0, MAX_RUN_TIMEOUT), "Delay between iterations; a timer that survives restarts."),
+    Key("factor", Number(1, MAX_FACTOR), "What each further delay is multiplied by.", default=1),
+    Key("max_delay", Duration(0, MAX_RUN_TIMEOUT), "Longest delay."),
+    finish=_check_loop,
+)
+LOOP_KEYS = (
+    Key("loop", LOOP, "When another iteration follows.", required=True),
+    *BLOCK_KEYS,
+    Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that all iterations may take."),
 )
 WAIT_KEYS = (
     Key("wait", WaitFor(), "How long to wait, or {until: moment}; a timer that survives restarts.", required=True),
@@ -184,6 +234,12 @@ FLOW: Section = section(
         Choice(("fail_fast", "continue", "pause")),
         "What a failed step means for the run.",
         default="fail_fast",
+    ),
+    Key(
+        "compensate_on",
+        Texts(Choice(COMPENSATE_ON)),
+        "When completed steps with compensate are compensated.",
+        default=list(COMPENSATE_ON),
     ),
     Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that a run may take."),
     Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most steps of a run at once."),

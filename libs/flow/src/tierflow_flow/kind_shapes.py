@@ -7,11 +7,11 @@ from typing import Any
 
 from tierflow_flow.durations import PATTERN, canonical_duration
 from tierflow_flow.holes import OPEN, normal_text
-from tierflow_flow.limits import MAX_CASES, MAX_RUN_TIMEOUT, MAX_STEPS
+from tierflow_flow.limits import MAX_CALLS, MAX_CASES, MAX_RUN_TIMEOUT, MAX_STEPS
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, section
-from tierflow_flow.shapes import INVALID, Choice, Condition, Duration, Number, Text, Texts, refuse
+from tierflow_flow.shapes import INVALID, Choice, Condition, Duration, Number, Text, Texts, in_order, refuse
 
 _HOLE = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
 
@@ -144,3 +144,65 @@ def counted_join(rule: Any, needs: list[str]) -> dict[str, Any]:
     of = sorted(given.get("of", needs))
     least = {"any": 1, "majority": len(of) // 2 + 1}
     return {"at_least": given["at_least"] if given else least[rule], "of": of}
+
+
+@dataclass(frozen=True)
+class CountOrItems:
+    """A number of iterations, an array, or one expression that gives either."""
+
+    most: int
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": self.most}, {"type": "array"}, _HOLE]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The number, array or expression."""
+        if isinstance(value, str) and is_hole(value):
+            return normal_text(value.strip())
+        if isinstance(value, list):
+            return in_order(value, normal_text)
+        if isinstance(value, bool) or not isinstance(value, int):
+            return refuse("a number, a list or one ${{ }} expression", value, place, problems)
+        return Number(0, self.most, whole=True).read(value, place, problems)
+
+
+class Then:
+    """What follows where a handler step has completed: a word, or one expression that gives it."""
+
+    words = Choice(("continue", "retry", "stop"))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"anyOf": [self.words.schema, _HOLE]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The word or the expression."""
+        return normal_text(value.strip()) if is_hole(value) else self.words.read(value, place, problems)
+
+
+class OnError:
+    """`stop`, `continue`, `retry`, or a mapping with `goto`. The normal form of the mapping has all its keys."""
+
+    words = Choice(("stop", "continue", "retry"))
+
+    def __init__(self, step: Text) -> None:
+        self._goto = section(
+            Key("goto", step, "The step that handles the failure; it runs only when called for.", required=True),
+            Key("then", Then(), "What follows once it has completed; continue: its output stands.", default="continue"),
+            Key("calls", Number(1, MAX_CALLS, whole=True), "Most calls of the handler for one step.", default=3),
+        )
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"anyOf": [self.words.schema, self._goto.schema]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The word or the whole mapping."""
+        if not isinstance(value, dict):
+            return self.words.read(value, place, problems)
+        read = self._goto.read(value, place, problems)
+        return read if read is INVALID or "goto" not in read else {"then": "continue", "calls": 3, **read}

@@ -11,6 +11,9 @@ from tierflow_flow.keys import (
     CALL_KEYS,
     EMIT_KEYS,
     FAIL_KEYS,
+    GROUP_KEYS,
+    LOOP_KEYS,
+    MAP_BLOCK_KEYS,
     MAP_KEYS,
     SIGNAL_KEYS,
     STEP_KEYS,
@@ -59,8 +62,20 @@ def _cases(keys: Mapping[str, Any]) -> Iterable[Source]:
     ]
 
 
-def _kind(name: str, keys: tuple[Key, ...], sources: Callable[[Mapping[str, Any]], Iterable[Source]]) -> Kind:
-    return Kind(name, name, section(*STEP_KEYS, *keys), frozenset(key.name for key in keys), sources)
+def _loop(keys: Mapping[str, Any]) -> Iterable[Source]:
+    """What decides about a further iteration from outside; `until` is looked at within."""
+    loop = keys.get("loop", {})
+    if "while" in loop:
+        options = {"as_": ConditionTemplate, "whole": True, "names": ("loop", "index")}
+        yield Source("while", ("loop", "while"), loop["while"], options)
+    if "for" in loop:
+        yield Source("for", ("loop", "for"), loop["for"], {"whole": True})
+
+
+def _kind(
+    name: str, keys: tuple[Key, ...], sources: Callable[[Mapping[str, Any]], Iterable[Source]], mark: str = ""
+) -> Kind:
+    return Kind(name, mark or name, section(*STEP_KEYS, *keys), frozenset(key.name for key in keys), sources)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -74,11 +89,14 @@ KINDS: Mapping[str, Kind] = {
         _kind("signal", SIGNAL_KEYS, _values()),
         _kind("switch", SWITCH_KEYS, _cases),
         _kind("wait", WAIT_KEYS, _values("wait")),
+        _kind("loop", LOOP_KEYS, _loop),
+        _kind("group", GROUP_KEYS, _values(), "steps"),
+        _kind("map_block", MAP_BLOCK_KEYS, _values("map", as_=ItemsTemplate, whole=True), "map"),
     )
 }
 """In the order in which their marks are looked for."""
 
-PLANNED = ("loop", "flow", "group", "agent", "parallel")
+PLANNED = ("flow", "agent", "parallel")
 """Words that people will try; none of them is known yet."""
 
 
@@ -88,6 +106,8 @@ def kind_of_step(step: Mapping[str, Any], place: Place, problems: Problems) -> K
         if word in step:
             problems.add((*place, word), f"steps of kind {word} are not known; known kinds: {', '.join(sorted(KINDS))}")
             return None
+    if "map" in step and "steps" in step:
+        return KINDS["map_block"]
     for kind in KINDS.values():
         if kind.mark in step:
             return kind

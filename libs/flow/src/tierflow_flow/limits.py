@@ -36,6 +36,16 @@ MAX_NORMS = 200
 """Norms of a flow or a policy."""
 MAX_CASES = 100
 """Cases of a switch."""
+MAX_BLOCKS = 8
+"""Blocks inside one another."""
+MAX_PATH = 256
+"""Characters of a step's id with the ids of the steps around it."""
+MAX_ITERATIONS = 10_000
+"""Iterations of a loop."""
+DEFAULT_ITERATIONS = 1_000
+"""Of a loop that does not say."""
+MAX_CALLS = 100
+"""Times that a step may call its handler."""
 
 MAX_EXPRESSION = 4_096
 """Characters of one expression."""

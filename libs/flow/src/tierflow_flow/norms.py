@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tierflow_flow.checking import Checker, Surroundings
+from tierflow_flow.checking import NORM, Checker, Surroundings
 from tierflow_flow.definition import Norm
 from tierflow_flow.norm_keys import EFFECTS, NORM_NAME, Norms
 from tierflow_flow.problems import Place, Problems
@@ -45,7 +45,7 @@ def parse_policy(text: str, form: str = "yaml") -> Policy:
     for place, description in document.problems:
         problems.add(place, description)
     read = POLICY.read(document.value, (), problems)
-    checker = Checker(Surroundings(frozenset(), None, frozenset(), frozenset()), problems)
+    checker = Checker(Surroundings(None, frozenset(), frozenset()), problems)
     norms = compile_norms([] if read is INVALID else read.get("norms", []), checker, ("norms",))
     problems.raise_if_any()
     return Policy(norms)
@@ -60,9 +60,9 @@ def _norm(norm: Mapping[str, Any], checker: Checker, place: Place) -> Norm:
     effect = next((name for name in EFFECTS if name in norm), "prohibit")
     condition = approval = None
     if "if" in norm:
-        condition = checker.template(norm["if"], (*place, "if"), as_=ConditionTemplate, whole=True, norm=True)
+        condition = checker.template(norm["if"], (*place, "if"), as_=ConditionTemplate, whole=True, view=NORM)
     if "approval" in norm:
-        approval = checker.template(norm["approval"], (*place, "approval"), norm=True)
+        approval = checker.template(norm["approval"], (*place, "approval"), view=NORM)
     return Norm(norm["name"], effect, tuple(norm.get(effect, ())), condition, approval, tuple(norm.get("after", ())))
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tierflow_runtime.values import RetryPolicy
-
 from tierflow_flow.cache import FlowCache
-from tierflow_flow.checking import Checker, Surroundings
-from tierflow_flow.definition import Flow, Join, Norm, StepSpec
-from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
-from tierflow_flow.joining import check_join
+from tierflow_flow.checking import Checker, View
+from tierflow_flow.contents import contents
+from tierflow_flow.definition import Flow, Norm, StepSpec
+from tierflow_flow.keys import COMPENSATE_ON
+from tierflow_flow.levels import Level, retry_policy
 from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.norms import compile_norms
 from tierflow_flow.problems import Problems
-from tierflow_flow.reading import FlowParts, StepParts, canonical_text, content_hash, read_flow
+from tierflow_flow.reading import FlowParts, canonical_text, content_hash, read_flow
 from tierflow_flow.source import Document, fatal, read_document
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
+from tierflow_flow.templates import CompiledTemplate
 from tierflow_flow.values import loads
 
 _cache = FlowCache(max_bytes=64 << 20)
@@ -71,146 +70,56 @@ class _Compilation:
     def __init__(self, parts: FlowParts, problems: Problems) -> None:
         self.parts = parts
         self.problems = problems
-        self.ids = [step.id for step in parts.steps]
-        self.chosen: dict[str, str] = {}
-        """For the steps that a switch may choose: the switch."""
-        self.checker = Checker(Surroundings.of(parts.keys, parts.ids), problems)
+        self.checker = Checker.of(parts.keys, problems)
+        self.top = Level(parts.block, self.checker)
 
     def flow(self, canonical: str | None) -> Flow:
-        templates = {step.id: self.templates(step) for step in self.parts.steps}
+        self.top.compile()
         norms = compile_norms(self.parts.keys.get("norms", ()), self.checker, ("norms",))
         output = None
         if "output" in self.parts.keys:
-            output = self.checker.template(self.parts.keys["output"], ("output",))
-        needs = self.needs(templates)
+            output = self.template(self.parts.keys["output"], "output")
         self.problems.raise_if_any()
-        text = canonical_text(self.parts, needs) if canonical is None else canonical
+        text = canonical_text(self.parts, dict(self.top.all_needs())) if canonical is None else canonical
         if canonical is None and len(text.encode()) > MAX_CANONICAL:
             self.problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
             self.problems.raise_if_any()
-        steps = tuple(self.step(step, templates[step.id], needs[step.id]) for step in self.parts.steps)
-        return self.assembled(text, steps, needs, output, norms)
+        return self.assembled(text, output, norms)
 
-    def templates(self, step: StepParts) -> dict[str, CompiledTemplate]:
-        """The compiled templates of a step by key."""
-        compiled = {}
-        keys, place, check = step.keys, step.place, self.checker.template
-        if "if" in keys:
-            compiled["if"] = check(keys["if"], (*place, "if"), as_=ConditionTemplate, whole=True, status=True)
-        for source in step.kind.sources(keys):
-            compiled[source.name] = check(source.value, (*place, *source.path), **source.options)
-        compiled["with"] = check(keys.get("with", {}), (*place, "with"), item=step.kind.name == "map", whole=True)
-        return compiled
-
-    def needs(self, templates: Mapping[str, Mapping[str, CompiledTemplate]]) -> Needs:
-        """What each step waits for: written, read by its expressions, or added by the navigator."""
-        direct: dict[str, frozenset[str]] = {}
-        known, readable = self.parts.ids, frozenset(self.ids)
-        for step in self.parts.steps:
-            needed = set()
-            for index, other in enumerate(step.keys.get("needs", ())):
-                needed.add(other)
-                if other not in known:
-                    self.problems.add(
-                        (*step.place, "needs", index), f"unknown step {other!r}{self.problems.hint(other, known)}"
-                    )
-            for template in templates[step.id].values():
-                needed |= template.steps
-            direct[step.id] = readable & needed
-        self.choices()
-        for step in self.parts.steps:
-            check_join(step, self.chosen.get(step.id, ""), self.problems)
-        for chosen, switch in self.chosen.items():
-            if chosen in direct:
-                direct[chosen] |= {switch}
-        needs = NAVIGATORS[self.parts.keys["navigator"]](self.ids, direct)
-        places = {step.id: step.place for step in self.parts.steps}
-        for cycle in cycles(needs):
-            self.problems.add(places[cycle[0]], f"cycle: {_shown(cycle)}")
-        return needs
-
-    def choices(self) -> None:
-        """Which switch decides about which steps: of a step, one at most."""
-        for step in self.parts.steps:
-            if step.kind.name != "switch":
-                continue
-            listed = [(("switch", i, "then"), case["then"]) for i, case in enumerate(step.keys.get("switch", ()))]
-            for path, names in (*listed, (("default",), step.keys.get("default", ()))):
-                for index, name in enumerate(names):
-                    place = (*step.place, *path, index)
-                    if name not in self.parts.ids:
-                        hint = self.problems.hint(name, self.parts.ids)
-                        self.problems.add(place, f"unknown step {name!r}{hint}")
-                    elif self.chosen.setdefault(name, step.id) != step.id:
-                        self.problems.add(place, f"switch {self.chosen[name]} decides about {name} already")
-
-    def step(self, step: StepParts, templates: Mapping[str, CompiledTemplate], needs: tuple[str, ...]) -> StepSpec:
-        """The compiled step."""
-        keys, defaults = step.keys, self.parts.keys["defaults"]
-        condition = templates.get("if")
-        calls = "call" in keys
-        return StepSpec(
-            id=step.id,
-            kind=step.kind.name,
-            handler=keys.get("call", ""),
-            needs=needs,
-            with_=templates["with"],
-            condition=condition,
-            always=condition is not None and any(expression.status for expression in condition.expressions),
-            items=templates.get("map"),
-            concurrency=keys.get("concurrency"),
-            tolerate=keys.get("tolerate", 0),
-            retry=_retry(keys["retry"]) if "retry" in keys else None,
-            timeout=keys.get("timeout"),
-            heartbeat_timeout=keys.get("heartbeat_timeout", defaults.get("heartbeat_timeout")),
-            start_timeout=keys.get("start_timeout"),
-            total_timeout=keys.get("total_timeout"),
-            on_error=keys.get("on_error", "stop"),
-            on_lost=keys.get("on_lost", "").upper(),
-            side_effecting=keys.get("side_effecting", False),
-            output_schema=keys.get("output_schema"),
-            labels=keys.get("labels", {}),
-            name=keys.get("name", ""),
-            line=self.problems.line(step.place),
-            chosen_by=self.chosen.get(step.id, ""),
-            join=Join(keys["join"]["at_least"], tuple(keys["join"]["of"])) if "join" in keys else None,
-            settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys())},
-            templates={} if calls else {key: templates[key] for key in templates if key not in ("if", "with")},
-        )
+    def template(self, source: Any, key: str) -> CompiledTemplate:
+        """A template of the flow's own."""
+        return self.checker.template(source, (key,), view=View(self.top.problem_of))
 
     def vars(self) -> Mapping[str, Any]:
         """The constants; `$${{` in them is `${{` as everywhere."""
-        constants: Mapping[str, Any] = self.checker.template(self.parts.keys.get("vars", {}), ("vars",)).tree
+        constants: Mapping[str, Any] = self.template(self.parts.keys.get("vars", {}), "vars").tree
         return constants
 
-    def assembled(
-        self,
-        canonical: str,
-        steps: tuple[StepSpec, ...],
-        needs: Needs,
-        output: CompiledTemplate | None,
-        norms: tuple[Norm, ...],
-    ) -> Flow:
+    def assembled(self, canonical: str, output: CompiledTemplate | None, norms: tuple[Norm, ...]) -> Flow:
         """The whole."""
         keys = self.parts.keys
-        following = dependants(needs)
-        lane_of, lanes = branches_of_switches(needs, self.chosen)
+        by_id: dict[str, StepSpec] = {}
+        self.top.specs(by_id)
+        top = self.top.block(by_id)
+        looked_into = frozenset() if output is None else output.steps - output.whole_steps
+        lane_of, lanes = self.top.lanes()
+        undone = any(step.undo is not None for step in by_id.values())
         return Flow(
             name=keys["name"],
             version=keys["version"],
             hash=content_hash(canonical),
             description=keys.get("description", ""),
-            steps=steps,
-            by_id={step.id: step for step in steps},
-            dependants=following,
-            roots=tuple(step.id for step in steps if not step.needs),
-            leaves=tuple(step.id for step in steps if not following[step.id]),
-            handlers=tuple(sorted({step.handler for step in steps if step.handler})),
-            content_steps=_content_steps(steps, output),
+            steps=top.steps,
+            by_id=by_id,
+            dependants=self.top.following(),
+            roots=tuple(step.id for step in top.steps if not step.needs),
+            leaves=top.leaves,
+            handlers=tuple(sorted({step.handler for step in by_id.values() if step.handler})),
+            content_steps=frozenset(contents(self.top)) | looked_into,
             input_schema=keys.get("input"),
             output=output,
             output_schema=keys.get("output_schema"),
-            retry=_retry(keys["defaults"]["retry"]),
+            retry=retry_policy(keys["defaults"]["retry"]),
             timeout=keys["defaults"].get("timeout"),
             run_timeout=keys.get("timeout"),
             failure_policy=keys["on_failure"].upper(),
@@ -218,27 +127,10 @@ class _Compilation:
             vars=self.vars(),
             env=tuple(keys.get("env", ())),
             canonical=canonical,
-            navigator=keys["navigator"],
-            joins={step.id: step.join for step in steps if step.join is not None},
+            compensate_on=frozenset(keys.get("compensate_on", COMPENSATE_ON)) if undone else frozenset(),
+            joins={step.id: step.join for step in by_id.values() if step.join is not None},
             lanes=lanes,
             lane_of=lane_of,
             norms=norms,
+            navigator=keys["navigator"],
         )
-
-
-def _shown(cycle: tuple[str, ...]) -> str:
-    shown = cycle if len(cycle) <= 12 else (*cycle[:6], "...", *cycle[-5:])
-    return " -> ".join(shown)
-
-
-def _content_steps(steps: tuple[StepSpec, ...], output: CompiledTemplate | None) -> frozenset[str]:
-    """Steps whose outputs some template looks into."""
-    found: set[str] = set()
-    for template in [output, *(each for step in steps for each in (step.with_, *step.decided_by))]:
-        if template is not None:
-            found |= template.steps - template.whole_steps
-    return frozenset(found)
-
-
-def _retry(keys: Mapping[str, Any]) -> RetryPolicy:
-    return RetryPolicy(**{**keys, "retry_on": tuple(keys["retry_on"]), "never_retry_on": tuple(keys["never_retry_on"])})

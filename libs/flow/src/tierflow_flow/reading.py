@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from tierflow_flow.durations import canonical_duration
 from tierflow_flow.keys import DEFAULT_RETRY, FLOW, STEP_NAME
 from tierflow_flow.kind_shapes import counted_join
 from tierflow_flow.kinds import Kind, read_step
-from tierflow_flow.limits import MAX_STEPS
+from tierflow_flow.limits import MAX_BLOCKS, MAX_PATH, MAX_STEPS
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.shapes import INVALID
 from tierflow_flow.values import kind_of
@@ -26,7 +26,9 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "with": {},
 }
 """Left out of the normal form: absent means these for ever."""
-_DURATIONS = ("initial_delay", "max_delay", "timeout", "heartbeat_timeout", "start_timeout", "total_timeout")
+_DURATIONS = ("initial_delay", "max_delay", "timeout", "heartbeat_timeout", "start_timeout", "total_timeout", "delay")
+_WITHIN = ("retry", "loop", "compensate")
+"""Keys of steps with durations in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,17 @@ class StepParts:
     kind: Kind
     place: Place
     keys: Mapping[str, Any]
+    """Without the steps within it."""
+    block: BlockParts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockParts:
+    """Steps that stand beside each other, in their normal form."""
+
+    steps: tuple[StepParts, ...]
+    ids: frozenset[str]
+    """Of all steps, those that could not be read included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +57,7 @@ class FlowParts:
     """A flow in its normal form; `keys` without the steps."""
 
     keys: Mapping[str, Any]
-    steps: tuple[StepParts, ...]
-    ids: frozenset[str]
-    """Of all steps, those that could not be read included."""
+    block: BlockParts
 
 
 def read_flow(value: Any, problems: Problems) -> FlowParts | None:
@@ -60,39 +71,78 @@ def read_flow(value: Any, problems: Problems) -> FlowParts | None:
     retry = {**DEFAULT_RETRY, **defaults.get("retry", {})}
     keys["defaults"] = {**defaults, "retry": retry}
     keys = {"version": "1", "on_failure": "fail_fast", "navigator": "graph", **keys}
-    seen: dict[str, Place] = {}
-    steps = tuple(_steps(source, keys, seen, problems)) if "steps" in value else ()
-    return FlowParts(keys, steps, frozenset(seen))
+    reader = _Steps(keys, problems)
+    block = reader.read(source, (), ()) if "steps" in value else BlockParts((), frozenset())
+    return FlowParts(keys, block)
 
 
-def _steps(source: Any, keys: Mapping[str, Any], seen: dict[str, Place], problems: Problems) -> Iterator[StepParts]:
-    if not isinstance(source, dict | list):
-        problems.add(("steps",), f"expected a mapping or a list of steps, found {kind_of(source)}")
-        return
-    if not source:
-        problems.add(("steps",), "a flow has at least one step")
-    if len(source) > MAX_STEPS:
-        problems.add(("steps",), f"{len(source)} steps; at most {MAX_STEPS} are allowed")
-        return
-    for id_, place, step in _with_ids(source, problems):
+class _Steps:
+    """Reads the steps of a flow and of the blocks in it."""
+
+    def __init__(self, keys: Mapping[str, Any], problems: Problems) -> None:
+        self.keys = keys
+        self.problems = problems
+        self.count = 0
+
+    def read(self, source: Any, around: Place, path: tuple[str, ...]) -> BlockParts:
+        """The steps of the flow, or of the block at `around`; `path` has the ids of the steps around them."""
+        seen: dict[str, Place] = {}
+        steps = tuple(self._steps(source, (*around, "steps"), seen, path))
+        return BlockParts(steps, frozenset(seen))
+
+    def _steps(self, source: Any, place: Place, seen: dict[str, Place], path: tuple[str, ...]) -> Iterator[StepParts]:
+        if not self._countable(source, place, path):
+            return
+        for id_, at, step in _with_ids(source, place, self.problems):
+            if not self._named(id_, at, seen, path):
+                continue
+            read = read_step(step, at, self.problems)
+            if read is None:
+                continue
+            kind, keys = read
+            within = "steps" in keys
+            block = self.read(keys.pop("steps"), at, (*path, id_)) if within else None
+            yield StepParts(id_, kind, at, _normal(keys, self.keys), block)
+
+    def _countable(self, source: Any, place: Place, path: tuple[str, ...]) -> bool:
+        problems = self.problems
+        if not isinstance(source, dict | list):
+            problems.add(place, f"expected a mapping or a list of steps, found {kind_of(source)}")
+            return False
+        if len(path) > MAX_BLOCKS:
+            problems.add(place, f"steps within steps, {len(path)} deep; at most {MAX_BLOCKS} are allowed")
+            return False
+        if not source:
+            problems.add(place, f"a {'block' if path else 'flow'} has at least one step")
+        self.count += len(source)
+        if self.count > MAX_STEPS:
+            problems.add(place, f"{self.count} steps; at most {MAX_STEPS} are allowed")
+        return self.count <= MAX_STEPS
+
+    def _named(self, id_: Any, place: Place, seen: dict[str, Place], path: tuple[str, ...]) -> bool:
+        """Whether the step has an id, and one of its own."""
+        problems = self.problems
         if STEP_NAME.read(id_, place, problems) is INVALID:
-            continue
+            return False
         if id_ in seen:
             problems.add(place, f"step id {id_!r} twice; the first is in line {problems.line(seen[id_])}")
-            continue
+            return False
         seen[id_] = place
-        read = read_step(step, place, problems)
-        if read is not None:
-            yield StepParts(id_, read[0], place, _normal(read[1], keys))
+        if path and len("/".join((*path, id_))) > MAX_PATH:
+            problems.add(place, f"longer than {MAX_PATH} characters with the ids of the steps around it")
+            return False
+        return True
 
 
-def _with_ids(source: dict[str, Any] | list[Any], problems: Problems) -> Iterator[tuple[Any, Place, Any]]:
+def _with_ids(
+    source: dict[str, Any] | list[Any], around: Place, problems: Problems
+) -> Iterator[tuple[Any, Place, Any]]:
     if isinstance(source, dict):
         for id_, step in source.items():
-            yield id_, ("steps", id_), step
+            yield id_, (*around, id_), step
         return
     for index, step in enumerate(source):
-        place: Place = ("steps", index)
+        place: Place = (*around, index)
         if not isinstance(step, dict) or "id" not in step:
             problems.add(place, "a step in a list is a mapping with the key id")
             continue
@@ -103,30 +153,45 @@ def _normal(step: dict[str, Any], flow: Mapping[str, Any]) -> dict[str, Any]:
     """What does not depend on other steps, filled in or left out."""
     if step.get("join", "all") != "all":
         step["join"] = counted_join(step["join"], step.get("needs", []))
-    if "retry" in step:
-        step["retry"] = {**flow["defaults"]["retry"], **step["retry"]}
+    for keys in (step, step.get("compensate", {})):
+        if "retry" in keys:
+            keys["retry"] = {**flow["defaults"]["retry"], **keys["retry"]}
     return {key: value for key, value in step.items() if key not in _STEP_DEFAULTS or value != _STEP_DEFAULTS[key]}
 
 
-def canonical_text(parts: FlowParts, needs: Mapping[str, tuple[str, ...]]) -> str:
+Needed: TypeAlias = Mapping[str, tuple[str, ...]]
+"""By the path of a step: the ids of those beside it that it waits for."""
+
+
+def canonical_text(parts: FlowParts, needs: Needed) -> str:
     """The canonical definition: JSON with sorted keys, every need written out. It is itself a flow that `parse` reads."""
-    steps = []
-    for step in parts.steps:
-        keys = {"id": step.id, **step.keys}
-        keys.pop("needs", None)
-        if needs[step.id]:
-            keys["needs"] = list(needs[step.id])
-        steps.append(_with_durations(keys))
+    steps = _written(parts.block, "", needs)
     flow = {**_with_durations(parts.keys), "defaults": _with_durations(parts.keys["defaults"]), "steps": steps}
     return json.dumps(flow, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def _written(block: BlockParts, prefix: str, needs: Needed) -> list[dict[str, Any]]:
+    """The steps of a block, `prefix` before their ids."""
+    steps = []
+    for step in block.steps:
+        keys = {"id": step.id, **step.keys}
+        keys.pop("needs", None)
+        if needs[prefix + step.id]:
+            keys["needs"] = list(needs[prefix + step.id])
+        written = _with_durations(keys)
+        if step.block is not None:
+            written["steps"] = _written(step.block, f"{prefix}{step.id}/", needs)
+        steps.append(written)
+    return steps
 
 
 def _with_durations(keys: Mapping[str, Any]) -> dict[str, Any]:
     written: dict[str, Any] = {
         key: canonical_duration(value) if key in _DURATIONS else value for key, value in keys.items()
     }
-    if "retry" in written:
-        written["retry"] = _with_durations(written["retry"])
+    for name in _WITHIN:
+        if name in written:
+            written[name] = _with_durations(written[name])
     return written
 
 

@@ -10,8 +10,12 @@ from tierflow_flow.values import kind_of
 
 Path = tuple[str | int, ...]
 
-NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "call")
-"""The names that expressions may begin with; `item` and `index` inside a map only, `call` in norms only."""
+NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "loop", "last_error", "output", "call")
+"""The names that expressions may begin with; those after `run` only in the places that have them."""
+LOOP_FIELDS = ("index", "last")
+"""What expressions can read of the loop around them."""
+ERROR_FIELDS = ("code", "message", "step", "attempt", "retryable", "failure")
+"""What a handler step can read of `last_error`."""
 STEP_FIELDS = ("output", "state", "outcome", "failure")
 """What expressions can read of a step that has ended."""
 RUN_FIELDS = (

@@ -170,7 +170,7 @@ def _spoken(micros: int) -> str:
 class Texts:
     """A list of strings, or one string for a list of one; each at most once."""
 
-    item: Text
+    item: Text | Choice
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -50,7 +51,7 @@ class AttemptRequests:
             step_id=step_id,
             attempt=effect.attempt,
             attempt_id=effect.attempt_id,
-            idempotency_key=f"{run.id}/{step_id}",
+            idempotency_key=f"{run.id}/{idempotent(step_id)}",
             epoch=effect.epoch,
             traceparent=self._spans.attempt_traceparent(run, step_id, effect.attempt),
             last_heartbeat=self._dispatcher.heartbeats.get((run.id, step_id)),
@@ -106,3 +107,11 @@ def _cut(
     for duration in (shorter.wall_time, sooner.timeout):
         duration.FromMicroseconds(max(1_000, left))
     return shorter, sooner
+
+
+def idempotent(step_id: str) -> str:
+    """What a step's attempts have in common: where a block is run again (`group#2/step`), its steps are the same thing to whoever is called (K10)."""
+    return _AGAIN.sub("", step_id) if "#" in step_id else step_id
+
+
+_AGAIN = re.compile(r"#[0-9]+")

@@ -149,10 +149,17 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
 
 def _show_definition(message: run_pb2.Step, run: Run, step: Step) -> None:
     spec = run.spec(step)
-    message.kind = "item" if step.is_item else spec.kind
+    message.kind = _kind(run, step, spec.kind)
     message.handler = message.handler or spec.handler
     if not step.is_item:
         message.needs.extend(spec.needs)
+
+
+def _kind(run: Run, step: Step, kind: str) -> str:
+    """What it is in the flow's words; `item` of a map, `iteration` of a loop, `compensation` of a step."""
+    if step.is_item:
+        return "iteration" if kind == "loop" else "item"
+    return step.role if step.role == "compensation" else "map" if kind == "map_block" else kind
 
 
 def _show_times(message: run_pb2.Step, step: Step, now: Micros) -> None:
@@ -195,7 +202,7 @@ def steps_page(
         wanted = [
             step
             for step in run.steps.values()
-            if not step_id or step.id == step_id or step.id.startswith(f"{step_id}[")
+            if not step_id or step.id == step_id or (step.id.startswith(step_id) and step.id[len(step_id)] in "[/#!")
         ]
         page = [step_shown(run, step, now, payloads=payloads) for step in wanted[start : start + size]]
         return page, start + size if start + size < len(wanted) else 0

@@ -10,7 +10,7 @@ from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import LogLine, Micros, Payload
 
-from tierflow_orchestrator import wire_approvals
+from tierflow_orchestrator import wire_approvals, wire_blocks
 from tierflow_orchestrator.core import events
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
@@ -164,6 +164,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "event_emitted": _from_emitted,
     "signal_received": _from_signal,
     **wire_approvals.DECODERS,
+    **wire_blocks.DECODERS,
 }
 
 

@@ -168,7 +168,7 @@ NO_DELAY = RetryPolicy(max_attempts=1)
 
 def flow(*specs: StepSpec, **more: Any) -> Flow:
     """A flow of steps. Without retries unless told."""
-    by_id = {spec.id: spec for spec in specs}
+    by_id = {spec.id: spec for spec in (*specs, *(spec.undo for spec in specs if spec.undo is not None))}
     dependants: dict[str, list[str]] = {spec.id: [] for spec in specs}
     for spec in specs:
         for need in spec.needs:

@@ -6,8 +6,11 @@ from collections import Counter
 
 from tierflow_flow.definition import StepSpec
 from tierflow_orchestrator.core import Run, Step, dump, load, open_effects
+from tierflow_orchestrator.core.blocks import below, sibling
+from tierflow_orchestrator.core.branches import being_stopped
 from tierflow_orchestrator.core.commands import DispatchAttempt, ReportEnd, StopAttempt
 from tierflow_orchestrator.core.states import RUN, STEP
+from tierflow_orchestrator.core.step import BlockState, Branches
 from tierflow_runtime.values import Failure, Usage
 
 
@@ -28,7 +31,7 @@ def check_invariants(run: Run) -> None:
 
 
 def _in_flight(run: Run) -> None:
-    live = [s.id for s in run.steps.values() if s.handler and s.state in ("SCHEDULED", "RUNNING")]
+    live = [s.id for s in run.steps.values() if s.handler and s.block is None and s.state in ("SCHEDULED", "RUNNING")]
     assert sorted(live) == sorted(run.live), "V8"
     assert run.in_flight == len(live), "V8"
     for step in run.steps.values():
@@ -40,23 +43,42 @@ def _counters(run: Run) -> None:
     assert flow is not None
     states = Counter(step.state for step in run.steps.values())
     assert {k: v for k, v in run.counts_by_state.items() if v} == dict(states), "V13"
-    top = [step for step in run.steps.values() if not step.is_item]
+    top = [step for step in run.steps.values() if not step.is_item and not step.parent]
     assert run.open_steps == sum(not step.ended for step in top), "V13"
     assert run.top_ended == sum(step.ended for step in top), "V13"
-    for step in top:
-        needs = flow.by_id[step.id].needs
-        assert step.waiting == sum(not run.steps[need].ended for need in needs), "V13"
-        assert step.state != "PENDING" or step.waiting or run.state == "CANCELLING", "V18"
-        if (join := flow.by_id[step.id].join) is not None:
-            counted = [run.steps[name] for name in join.of]
-            assert step.arrived == sum(need.state == "COMPLETED" for need in counted), "V13"
-            assert step.missed == sum(need.ended and need.state != "COMPLETED" for need in counted), "V13"
+    for step in run.steps.values():
+        if not step.is_item and not step.role:
+            needs = flow.by_id[step.of].needs
+            assert step.waiting == sum(not sibling(run, step, need).ended for need in needs), "V13"
+            assert step.state != "PENDING" or step.waiting or run.state == "CANCELLING", "V18"
+        if (join := flow.by_id[step.of].join) is not None and not step.is_item and not step.role:
+            counted = [sibling(run, step, name) for name in join.of]
+            assert step.arrived == sum(need.state in DONE for need in counted), "V13"
+            assert step.missed == sum(need.ended and need.state not in DONE for need in counted), "V13"
         if step.branches is not None:
-            items = [run.steps[f"{step.id}[{i}]"] for i in range(step.branches.count)]
-            assert step.branches.ended == sum(item.ended for item in items), "V13"
-            assert step.branches.failed == sum(item.state == "FAILED" for item in items), "V13"
-            assert step.branches.cancelled == sum(item.state == "CANCELLED" for item in items), "V13"
-            assert step.ended == (step.branches.ended == step.branches.count), "V18"
+            _items(run, step, step.branches)
+        if step.block is not None:
+            _block(run, step, step.block)
+
+
+def _items(run: Run, step: Step, branches: Branches) -> None:
+    items = [run.steps[f"{step.id}[{i}]"] for i in range(branches.count)]
+    assert branches.ended == sum(item.ended for item in items), "V13"
+    assert branches.failed == sum(item.state == "FAILED" for item in items), "V13"
+    assert branches.cancelled == sum(item.state == "CANCELLED" for item in items), "V13"
+    if step.block is None:
+        assert step.ended == (branches.ended == branches.count), "V18"
+
+
+def _block(run: Run, step: Step, state: BlockState) -> None:
+    """What a step has begun below it, counted anew; it ends when that has, and only then."""
+    inner = list(below(run, step))
+    assert state.open == sum(not other.ended for other in inner), "V13"
+    assert all(other.above == step.id for other in inner), "V13"
+    if step.state in ("RUNNING", "COMPENSATING"):
+        assert state.open or state.delayed, "V18"
+    else:
+        assert not state.open, "V18"
 
 
 def _bill(run: Run) -> None:
@@ -72,14 +94,14 @@ def _limits(run: Run) -> None:
     for limit in (flow.concurrency, run.allocation.concurrent_steps):
         assert limit is None or len(run.live) <= limit, "V14"
     assert run.allocation.steps is None or run.attempts <= run.allocation.steps, "V14"
-    for spec in flow.steps:
-        if spec.kind == "map" and spec.concurrency is not None:
-            begun = [
-                s
+    for spec in flow.by_id.values():
+        if spec.items is not None and spec.concurrency is not None:
+            begun = Counter(
+                s.above
                 for s in run.steps.values()
                 if s.of == spec.id and s.is_item and s.state in ("READY", "SCHEDULED", "RUNNING", "BACKOFF")
-            ]
-            assert len(begun) <= spec.concurrency, "V14"
+            )
+            assert max(begun.values(), default=0) <= spec.concurrency, "V14"
 
 
 def _effects(run: Run) -> None:
@@ -95,6 +117,9 @@ def _not_stuck(run: Run) -> None:
     if run.state == "RUNNING":
         startable = list(run.ready_handlers())
         assert run.live or startable or run.next_wake() is not None, "V18"
+    elif run.state == "COMPENSATING":
+        assert run.live or list(run.ready_handlers()) or run.next_wake() is not None, "V18"
+        assert sum(step.state == "COMPENSATING" for step in run.steps.values()) == 1, "V18: one after another"
     elif run.state in ("CANCELLING", "PAUSING"):
         assert run.live, "V18"
     elif run.state == "SUSPENDED" and not run.asked:
@@ -116,6 +141,12 @@ def _waits(run: Run) -> None:
     waiting = sorted(step.id for step in run.steps.values() if step.is_waiting)
     assert waiting == sorted(run.waits), "V13"
     moments = [step.wakes_at for step in run.steps.values() if step.is_waiting and step.wakes_at is not None]
+    moments += [step.deadline for step in run.steps.values() if not step.ended and step.deadline is not None]
+    moments += [
+        step.next_attempt_at
+        for step in run.steps.values()
+        if step.state == "BACKOFF" and not step.handler and step.next_attempt_at is not None
+    ]
     assert run.next_timer() == min(moments, default=None), "V18"
 
 
@@ -130,19 +161,23 @@ def _limits_in_time(run: Run) -> None:
 
 
 def _good(step: Step) -> bool:
-    return step.state == "COMPLETED" or step.tolerated
+    undone = step.failure is not None and step.failure.code == "COMPENSATION_FAILED"
+    return step.state in ("COMPLETED", "COMPENSATING", "COMPENSATED") or step.tolerated or undone
 
 
-def _met(run: Run, spec: StepSpec, needs: list[Step]) -> bool:
+DONE = ("COMPLETED", "COMPENSATING", "COMPENSATED")
+
+
+def _met(run: Run, step: Step, spec: StepSpec, needs: list[Step]) -> bool:
     """Whether what a step needs has ended as it must; a need on a branch that its switch did not choose is none where the chosen one arrived."""
     of = () if spec.join is None else spec.join.of
-    if spec.join is not None and sum(run.steps[name].state == "COMPLETED" for name in of) < spec.join.at_least:
+    if spec.join is not None and sum(sibling(run, step, name).state in DONE for name in of) < spec.join.at_least:
         return False
-    arrived = [_switches(run, need.id) for need in needs if _good(need)]
+    arrived = [_switches(run, need.of) for need in needs if _good(need)]
     return all(
-        _good(need) or (need.unchosen_by and any(need.unchosen_by in found for found in arrived))
+        _good(need) or (need.unchosen_by and any(run.steps[need.unchosen_by].of in found for found in arrived))
         for need in needs
-        if need.id not in of
+        if need.of not in of
     )
 
 
@@ -159,22 +194,15 @@ def _navigation(run: Run) -> None:
     assert flow is not None
     for step in run.steps.values():
         spec = flow.by_id[step.of]
-        needs = [run.steps[need] for need in spec.needs]
-        met = _met(run, spec, needs)
-        if step.epoch or step.branches is not None:
-            assert spec.always or met, "V4"
-        if spec.chosen_by and not step.is_item and step.state not in ("PENDING", "SKIPPED", "CANCELLED"):
-            assert step.id in (run.steps[spec.chosen_by].output or ""), "V4"
-        if step.state == "SKIPPED":
-            optional = spec.condition is not None or spec.chosen_by
-            assert optional or not met, "V4"
-        if step.branches is not None and step.ended and not step.stop_to:
+        if not step.is_item and not step.role:
+            _needs(run, step, spec)
+        if step.branches is not None and step.ended and not step.stop_to and not step.calls:
             assert (step.state == "FAILED") == (step.branches.failed > spec.tolerate), "V19"
             assert step.state != "COMPLETED" or not step.branches.cancelled, "V19"
-        if not step.is_item and step.state == "FAILED":
+        if not step.is_item and step.state == "FAILED" and step.id not in run.undone:
             assert step.tolerated == (spec.on_error == "continue"), "V19"
-            if not step.tolerated and run.failure_policy == "FAIL_FAST":
-                assert run.ended or run.state == "CANCELLING", "V9"
+            if not step.tolerated and not step.role and run.failure_policy == "FAIL_FAST":
+                _failed_fast(run, step)
         assert step.asked == (step.id in run.asked), "V13"
         assert not step.asked or step.state == "BACKOFF", "V13"
     for due, step_id, epoch in run.backoff:
@@ -187,6 +215,26 @@ def _navigation(run: Run) -> None:
         assert not run.steps[step_id].asked, "V9"
 
 
+def _needs(run: Run, step: Step, spec: StepSpec) -> None:
+    needs = [sibling(run, step, need) for need in spec.needs]
+    met = _met(run, step, spec, needs)
+    if step.epoch or step.branches is not None or step.block is not None:
+        assert spec.always or met, "V4"
+    if spec.chosen_by and step.state not in ("PENDING", "SKIPPED", "CANCELLED"):
+        assert spec.local in (sibling(run, step, spec.chosen_by).output or ""), "V4"
+    if step.state == "SKIPPED":
+        optional = spec.condition is not None or spec.chosen_by
+        assert optional or not met, "V4"
+
+
+def _failed_fast(run: Run, step: Step) -> None:
+    """Whoever a step belongs to is over with it, or being stopped."""
+    if not step.parent:
+        assert run.ended or run.state in ("CANCELLING", "COMPENSATING"), "V9"
+    else:
+        assert not run.steps[step.parent].holds or being_stopped(run, step), "V9"
+
+
 def _verdict(run: Run) -> None:
     for step in run.steps.values():
         _failure(step.failure)
@@ -195,7 +243,7 @@ def _verdict(run: Run) -> None:
         assert not run.outcome, "V19"
         return
     _failure(run.failure)
-    top = [step for step in run.steps.values() if not step.is_item]
+    top = [step for step in run.steps.values() if not step.is_item and not step.parent]
     bad = [step for step in top if step.state == "FAILED" and not step.tolerated]
     if run.state == "COMPLETED":
         assert not bad, "V19"
@@ -203,6 +251,7 @@ def _verdict(run: Run) -> None:
         assert run.percent() == 100, "V21"
         tolerated = any(step.tolerated for step in run.steps.values())
         degraded = any(step.outcome == "DEGRADED" for step in run.steps.values())
+        assert not any(step.state in ("COMPENSATING", "COMPENSATED") for step in run.steps.values()), "V19"
         assert run.outcome == ("PARTIAL" if tolerated else "DEGRADED" if degraded else "SUCCESS"), "V19"
     else:
         assert run.percent() < 100, "V21"

@@ -51,7 +51,9 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
             step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, lines=command.logs
         )
         turn.emit(logged)
-    if (by := stopped_by(turn.run, step)) is not None:
+    by = stopped_by(turn.run, step)
+    # What goes on in a block that has failed may still complete: what it did counts, and can be undone.
+    if by is not None and (by is step or by.stop_to == "CANCELLED"):
         _stopped(turn, step, by, command)
     elif command.state == "COMPLETED":
         _completed(turn, step, command)
@@ -112,7 +114,7 @@ def _check_output(turn: Turn, step: Step, output: Payload | None) -> Failure | N
 def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     """An attempt was stopped: as was wanted, or by its executor of its own accord, which is a failure like any other."""
     if being_stopped(turn.run, step):
-        _emit_cancelled(turn, step, turn.run.reason, usage=_booked(command.usage, 1))
+        _emit_cancelled(turn, step, _reason(turn.run, step), usage=_booked(command.usage, 1))
         return
     failure = command.failure
     if failure is None:
@@ -155,10 +157,13 @@ def _emit_cancelled(
 def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     """An attempt failed: another one, or the end of the step."""
     run = turn.run
-    policy = policy_for(run.spec(step), run.definition(), run.options)
-    retried = not being_stopped(run, step) and may_retry(policy, failure)
-    if retried and step.attempt < policy.max_attempts:
-        due = next_attempt_at(policy, failure, step.attempt, step.attempt_id, turn.now)
+    spec = run.spec(step)
+    policy = policy_for(spec, run.definition(), run.options)
+    anyway = spec.on_error == "retry" and failure.code not in policy.never_retry_on
+    retried = (anyway or may_retry(policy, failure)) and not being_stopped(run, step)
+    tried = step.attempt - step.spent
+    if retried and tried < policy.max_attempts:
+        due = next_attempt_at(policy, failure, tried, step.attempt_id, turn.now)
         if step.end_by is None or due < step.end_by:
             _emit_retrying(turn, step, failure, due, _booked(usage, 0))
             return
@@ -182,7 +187,7 @@ def _emit_retrying(turn: Turn, step: Step, failure: Failure, due: int, usage: Us
 
 
 def _exhausted(step: Step, failure: Failure) -> Failure:
-    message = f"All {step.attempt} attempts of {step.id} failed; the last one: {failure.message}"
+    message = f"All {step.attempt - step.spent} attempts of {step.id} failed; the last one: {failure.message}"
     return failures.of_step(step, "MAX_RETRIES_EXCEEDED", message, "retry", cause=failure)
 
 
@@ -211,7 +216,7 @@ def _lost(turn: Turn, step: Step, failure: Failure) -> None:
             turn.emit(events.RunStateChanged(from_="RUNNING", to="SUSPENDED", reason=f"EXECUTOR_LOST: {step.id}"))
         return
     policy = policy_for(run.spec(step), run.definition(), run.options)
-    if answer == "RETRY" and step.attempt < policy.max_attempts:
+    if answer == "RETRY" and step.attempt - step.spent < policy.max_attempts:
         _emit_retrying(turn, step, failure, turn.now, _LOST)
         return
     if answer == "RETRY" and policy.max_attempts > 1:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from tierflow_orchestrator.core import limits
+from tierflow_orchestrator.core.blocks import above
+from tierflow_orchestrator.core.blocks import count_in as count_in_block
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import STEP
 from tierflow_orchestrator.core.step import Branches, Step, item_id
@@ -20,19 +22,23 @@ def expand(run: Run, step: Step, count: int) -> None:
     at_once = count if spec.concurrency is None else min(count, spec.concurrency)
     step.branches = Branches(count=count, released=at_once)
     children = [item_id(step.id, index) for index in range(count)]
-    steps, of, handler = run.steps, step.id, spec.handler
+    steps, of, handler = run.steps, step.of, spec.handler
+    # Of a map of the flow's own the items know by `of` whose they are.
+    parent = step.id if step.parent else ""
     for index, child in enumerate(children):
         state = "READY" if index < at_once else STEP.initial
-        steps[child] = Step(id=child, of=of, handler=handler, index=index, state=state)
+        steps[child] = Step(id=child, of=of, handler=handler, index=index, state=state, parent=parent)
     if spec.limited:
         for child in children[:at_once]:
             limits.begin(run, steps[child], spec)
     run.counts_by_state["READY"] += at_once
     run.counts_by_state[STEP.initial] += count - at_once
-    if count:
+    if not count:
+        run.undecided.append(step.id)
+    elif handler:
         run.ready.setdefault(handler, deque()).extend(children[:at_once])
     else:
-        run.undecided.append(step.id)
+        run.undecided.extend(children[:at_once])
 
 
 def release(run: Run, step: Step) -> None:
@@ -45,7 +51,8 @@ def release(run: Run, step: Step) -> None:
     last = branches.count if most is None else min(branches.count, branches.ended + most)
     if branches.released >= last:
         return
-    queue = run.ready.setdefault(spec.handler, deque())
+    handler = spec.handler
+    queue = run.ready.setdefault(handler, deque()) if handler else run.undecided
     for index in range(branches.released, last):
         child = run.steps[item_id(step.id, index)]
         child.state = "READY"
@@ -59,10 +66,12 @@ def release(run: Run, step: Step) -> None:
 
 def count_in(run: Run, item: Step) -> None:
     """Counts an item that has ended; the map is looked at when it was the last one."""
-    parent = run.steps[item.of]
+    parent = run.steps[item.parent or item.of]
     branches = parent.branches
     if branches is None:
-        raise ValueError(f"{item.id} has no map")
+        # An iteration of a loop.
+        count_in_block(run, item)
+        return
     branches.ended += 1
     if item.state == "FAILED":
         branches.failed += 1
@@ -72,6 +81,8 @@ def count_in(run: Run, item: Step) -> None:
         branches.cancelled += 1
     elif item.outcome == "DEGRADED":
         branches.degraded += 1
+    elif item.outcome == "PARTIAL":
+        branches.partial = True
     if branches.ended == branches.count:
         run.undecided.append(parent.id)
     else:
@@ -85,28 +96,52 @@ def stopped(run: Run, step: Step) -> bool:
     """
     if run.state == "CANCELLING" or step.stop_to:
         return True
-    return step.branches is not None and bool(step.branches.sealed_by) and run.failure_policy != "CONTINUE"
+    if _is_sealed(run, step):
+        return True
+    return bool(step.parent) and _any_stopped(run, step)
 
 
 def being_stopped(run: Run, step: Step) -> bool:
     """Whether attempts of this step are being stopped: a result CANCELLED is then what was wanted."""
     if run.state == "CANCELLING" or step.stop_to:
         return True
-    return step.is_item and stopped(run, run.steps[step.of])
+    if step.is_item and not step.parent:
+        return stopped(run, run.steps[step.of])
+    return bool(step.parent) and _any_stopped(run, step)
+
+
+def _any_stopped(run: Run, step: Step) -> bool:
+    """Whether the step, or one that it belongs to, is being stopped."""
+    return any(other.stop_to or _is_sealed(run, other) for other in _that_take_along(run, step))
+
+
+def _that_take_along(run: Run, step: Step) -> Iterator[Step]:
+    """The step and those whose stopping stops it too. What helps a step goes on where that one was itself stopped; what compensates one goes on in any case."""
+    helped: Step | None = None
+    for other in above(run, step):
+        if other is not helped:
+            yield other
+        if other.role == "compensation":
+            return
+        helped = run.steps[other.parent] if other.role else None
+
+
+def _is_sealed(run: Run, step: Step) -> bool:
+    return step.branches is not None and bool(step.branches.sealed_by) and run.failure_policy != "CONTINUE"
 
 
 def stopped_by(run: Run, step: Step) -> Step | None:
-    """The step that is being stopped and takes this one along: itself or its map; None where none is."""
+    """The step that is being stopped and takes this one along: itself or one that it belongs to; None where none is."""
     if step.stop_to:
         return step
-    if step.is_item and run.steps[step.of].stop_to:
-        return run.steps[step.of]
-    return None
+    if not step.above:
+        return None
+    return next((other for other in _that_take_along(run, step) if other.stop_to), None)
 
 
-def live_items(run: Run, step: Step) -> Iterator[Step]:
-    """The items of a map that have an attempt in flight."""
+def live_below(run: Run, step: Step) -> Iterator[Step]:
+    """The steps below a step that have an attempt in flight."""
     for step_id in run.live:
         other = run.steps[step_id]
-        if other.of == step.id and other.is_item:
+        if other.above and any(each is step for each in above(run, other)):
             yield other

@@ -113,6 +113,8 @@ def _wake_up(turn: Turn, command: commands.WakeUp) -> Reply:
     run, now = turn.run, turn.now
     if not run.state or run.ended or run.state == "CANCELLING":
         return turn.refused()
+    if run.state == "COMPENSATING":
+        return turn.refused()
     if run.deadline is not None and now >= run.deadline:
         ending.stop(turn, "DEADLINE_EXCEEDED")
         settle(turn)
@@ -168,7 +170,7 @@ def _abort(turn: Turn, command: commands.Abort) -> Reply:
     run = turn.run
     if not run.state or run.ended:
         return turn.refused()
-    if run.state != "CANCELLING":
+    if run.state not in ("CANCELLING", "COMPENSATING"):
         ending.stop(turn, "INTERNAL")
     for step_id in tuple(run.live):
         attempts.give_up(turn, run.steps[step_id], "INTERNAL")

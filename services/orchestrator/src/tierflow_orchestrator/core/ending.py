@@ -5,11 +5,12 @@ from __future__ import annotations
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
-from tierflow_orchestrator.core import events, failures
+from tierflow_orchestrator.core import compensation, events, failures
+from tierflow_orchestrator.core.blocks import below
 from tierflow_orchestrator.core.payloads import failure_code, payload_of, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import RunScope, output_text, parse
-from tierflow_orchestrator.core.step import Step, item_id
+from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
 
@@ -18,17 +19,19 @@ def stop(turn: Turn, reason: str, actor: str = "") -> None:
     run = turn.run
     turn.emit(events.RunStateChanged(from_=run.state, to="CANCELLING", reason=reason, actor=actor))
     for step in tuple(run.steps.values()):
-        if not step.ended and not step.in_flight and step.branches is None:
+        if not step.ended and not step.in_flight and not step.holds:
             turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
 
 
-def cancel_items(turn: Turn, parent: Step, reason: str) -> None:
-    """Cancels the items of one map that have not started."""
-    count = parent.branches.count if parent.branches is not None else 0
-    for index in range(count):
-        item = turn.run.steps[item_id(parent.id, index)]
-        if not item.ended and not item.in_flight:
-            turn.emit(events.StepCancelled(step_id=item.id, reason=reason))
+def cancel_below(turn: Turn, holder: Step, reason: str) -> None:
+    """Cancels what has not started of the steps below one: of the items of a map, of a block and the blocks within it."""
+    for step in tuple(below(turn.run, holder)):
+        if step.ended or step.in_flight:
+            continue
+        if step.holds:
+            cancel_below(turn, step, reason)
+        else:
+            turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
 
 
 def finish(turn: Turn) -> None:
@@ -37,7 +40,13 @@ def finish(turn: Turn) -> None:
     if run.live:
         return
     if run.state == "CANCELLING":
-        _end_stopped(turn)
+        what = "cancel" if run.stopping == "CANCELLED" else "failure"
+        if compensation.after(run, what, "") and run.stopping != "INTERNAL":
+            _compensate(turn)
+        else:
+            _end_stopped(turn)
+    elif run.state == "COMPENSATING":
+        _next_compensation(turn)
     elif run.state == "RUNNING":
         if not run.open_steps:
             _end_finished(turn)
@@ -61,22 +70,60 @@ def _end_stopped(turn: Turn) -> None:
         end(turn, "FAILED", "FAILURE", failure=_step_failure(run))
 
 
+def _compensate(turn: Turn) -> None:
+    """Nothing is in flight any more, and something is to be undone first."""
+    run = turn.run
+    turn.emit(events.RunStateChanged(from_=run.state, to="COMPENSATING", reason=run.reason))
+    _next_compensation(turn)
+
+
+def _next_compensation(turn: Turn) -> None:
+    """One after another, the last that completed first; then the run ends as it would have."""
+    run = turn.run
+    if run.counts_by_state["COMPENSATING"]:
+        return
+    if run.undo:
+        turn.emit(events.CompensationBegan(step_id=run.undo[-1]))
+    elif run.undone:
+        _end_not_compensated(turn)
+    elif run.stopping:
+        _end_stopped(turn)
+    else:
+        _end_finished(turn)
+
+
+def _end_not_compensated(turn: Turn) -> None:
+    run = turn.run
+    names = ", ".join(run.undone[:10]) + (f" and {len(run.undone) - 10} more" if len(run.undone) > 10 else "")
+    message = f"{len(run.undone)} steps could not be compensated: {names}"
+    cause = _step_failure(run) if run.failed_step else run.steps[run.undone[0]].failure
+    end(turn, "FAILED", "FAILURE", failure=failures.made("COMPENSATION_FAILED", message, "compensate", cause=cause))
+
+
 def _end_finished(turn: Turn) -> None:
     run = turn.run
     if run.failed_step:
-        end(turn, "FAILED", "FAILURE", failure=_step_failure(run))
+        _end_failed(turn, _step_failure(run))
         return
     try:
         output = _checked_output(turn)
     except ExpressionError as error:
-        failure = failures.made(failure_code(error), f"The run's output: {error}", "output")
-        end(turn, "FAILED", "FAILURE", failure=failure)
+        _end_failed(turn, failures.made(failure_code(error), f"The run's output: {error}", "output"))
         return
     if isinstance(output, Failure):
-        end(turn, "FAILED", "FAILURE", failure=output)
+        _end_failed(turn, output)
         return
     outcome = "PARTIAL" if run.partial else "DEGRADED" if run.degraded else "SUCCESS"
     end(turn, "COMPLETED", outcome, output=output)
+
+
+def _end_failed(turn: Turn, failure: Failure) -> None:
+    """The end of a run that failed although nothing had to be stopped; what it did is undone first, where there is anything."""
+    run = turn.run
+    if run.state != "COMPENSATING" and compensation.after(run, "failure", ""):
+        _compensate(turn)
+    else:
+        end(turn, "FAILED", "FAILURE", failure=failure)
 
 
 def _checked_output(turn: Turn) -> Payload | Failure:

@@ -174,6 +174,58 @@ class StepWaiting(Event):
     until: Micros | None = None
 
 
+class BlockBegan(Event):
+    """The steps within a step have begun, for the `attempt`-th time: READY or BACKOFF to RUNNING. They must have ended at `until`."""
+
+    step_id: str
+    attempt: int = 1
+    until: Micros | None = None
+
+
+class IterationBegan(Event):
+    """A loop's next iteration, the step `<step_id>[<index>]`, has begun; with the first one the loop itself, which must have ended at `until`."""
+
+    step_id: str
+    index: int
+    until: Micros | None = None
+
+
+class HandlerCalled(Event):
+    """A step failed, and the step that handles its error begins: `handler_step` is that one's id. The failed step is RUNNING until it is known what follows."""
+
+    step_id: str
+    handler_step: str
+    failure: Failure
+    attempt: int = 0
+    attempt_id: str = ""
+    usage: Usage = NO_USAGE
+
+
+class StepReset(Event):
+    """The step that handled its error wants a step to begin again: RUNNING to READY."""
+
+    step_id: str
+
+
+class CompensationBegan(Event):
+    """What a step did is being undone: COMPLETED to COMPENSATING. The compensating call is the step `<step_id>!compensate`."""
+
+    step_id: str
+
+
+class StepCompensated(Event):
+    """What a step did is undone: COMPENSATING to COMPENSATED."""
+
+    step_id: str
+
+
+class CompensationFailed(Event):
+    """What a step did could not be undone: COMPENSATING to FAILED."""
+
+    step_id: str
+    failure: Failure
+
+
 class EventEmitted(Event):
     """A step published an event of the flow's own."""
 
@@ -249,6 +301,14 @@ RunEvent: TypeAlias = (
     | LateResult
     | AttemptLogged
     | StepWaiting
+    | BlockBegan
+    | IterationBegan
+    | StepStopping
+    | HandlerCalled
+    | StepReset
+    | CompensationBegan
+    | StepCompensated
+    | CompensationFailed
     | EventEmitted
     | SignalReceived
     | ApprovalRequested

@@ -8,9 +8,9 @@ from typing import Any
 
 from tierflow_runtime.values import BlobRef, Micros
 
-from tierflow_orchestrator.core import branches, events, evolve_approvals, limits
+from tierflow_orchestrator.core import branches, compensation, events, evolve_approvals, evolve_blocks, limits
 from tierflow_orchestrator.core.failures import is_loss
-from tierflow_orchestrator.core.moves import book, end_step, make_ready, move, remember
+from tierflow_orchestrator.core.moves import begin, book, end_step, make_ready, move, remember
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import RUN, STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -51,6 +51,8 @@ def _state_changed(run: Run, event: events.RunStateChanged, time: Micros) -> Non
     before, run.state, run.reason = run.state, event.to, event.reason
     if event.to == "CANCELLING":
         run.stopping = "CANCELLED" if run.cancel_asked else event.reason
+    elif event.to == "COMPENSATING":
+        run.undo = compensation.plan(run)
     elif event.to == "RUNNING" and before == "PREPARING":
         _open(run)
     elif event.to == "RUNNING" and before == "SUSPENDED":
@@ -92,7 +94,7 @@ def predict(run: Run, command: str) -> tuple[bool, str]:
     if command == "resume":
         return _predict_resume(run)
     if command == "cancel":
-        return True, "CANCELLING" if run.live else "CANCELLED"
+        return True, "CANCELLING" if run.live else compensation.after(run, "cancel", "CANCELLED")
     return True, "PAUSING" if run.live else "PAUSED"
 
 
@@ -101,11 +103,11 @@ def _predict_resume(run: Run) -> tuple[bool, str]:
         return bool(run.asked), "RUNNING" if run.asked else run.state
     if run.asked or run.only_waits:
         return True, "SUSPENDED"
-    return True, "RUNNING" if run.open_steps else "FAILED"
+    return True, "RUNNING" if run.open_steps else compensation.after(run, "failure", "FAILED")
 
 
 _APPLIES = {
-    "cancel": frozenset(RUN.table) - RUN.final - {"CANCELLING"},
+    "cancel": frozenset(RUN.table) - RUN.final - {"CANCELLING", "COMPENSATING"},
     "pause": frozenset(("RUNNING", "SUSPENDED")),
     "resume": frozenset(("PAUSING", "PAUSED", "SUSPENDED")),
 }
@@ -160,11 +162,11 @@ def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
 
 def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
     step = run.steps[event.step_id]
-    move(run, step, "RUNNING")
-    step.scheduled_at = step.started_at = time
+    if step.block is not None:
+        step.block.delayed = True
+    else:
+        begin(run, step, time)
     step.reason, step.wakes_at = event.reason, event.until
-    if run.started_at is None:
-        run.started_at = time
     run.wait(step)
 
 
@@ -197,6 +199,9 @@ def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
             step.asked = True
             run.asked[step.id] = None
             return
+    if not step.handler:
+        run.set_timer(step, event.next_attempt_at)
+        return
     heappush(run.backoff, (event.next_attempt_at, step.id, step.epoch))
     limits.await_slot(run, step, run.spec(step), event.next_attempt_at)
 
@@ -215,7 +220,7 @@ def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
         step.unbooked = (*step.unbooked, step.epoch)
     if event.tolerated:
         run.partial = True
-    elif not step.is_item and not run.failed_step:
+    elif not (step.is_item or step.parent or run.failed_step):
         run.failed_step = step.id
     end_step(run, step, "FAILED", time)
 
@@ -238,7 +243,7 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
 
 def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
     step = run.steps[event.step_id]
-    step.stopping, step.stop_to = event.reason, event.then
+    step.stopping, step.stop_to, step.deadline = event.reason, event.then, None
 
 
 def _late(run: Run, event: events.LateResult, time: Micros) -> None:
@@ -273,6 +278,7 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.LateResult: _late,
     events.AttemptLogged: _logged,
     events.StepWaiting: _waiting,
+    **evolve_blocks.BY_TYPE,
     events.EventEmitted: _emitted,
     events.SignalReceived: _signalled,
     **evolve_approvals.BY_TYPE,

@@ -7,7 +7,7 @@ from collections import deque
 from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
-from tierflow_orchestrator.core import branches, joins, limits
+from tierflow_orchestrator.core import blocks, branches, compensation, joins, limits
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -40,6 +40,16 @@ def is_looked_at(step: Step, spec: StepSpec) -> bool:
     return step.passed or spec.join is not None
 
 
+def begin(run: Run, step: Step, time: Micros) -> None:
+    """A step without an attempt of its own begins."""
+    move(run, step, "RUNNING")
+    step.started_at = time
+    if step.scheduled_at is None:
+        step.scheduled_at = time
+    if run.started_at is None:
+        run.started_at = time
+
+
 def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
     """A step ends: whatever waits for it counts it in."""
     move(run, step, state)
@@ -52,11 +62,18 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
         step.asked = False
         del run.asked[step.id]
     run.due.discard(step.id)
+    if run.definition().compensate_on:
+        compensation.note(run, step)
     if step.index >= 0:
         branches.count_in(run, step)
         return
-    run.open_steps -= 1
-    run.top_ended += 1
+    if step.parent:
+        blocks.count_in(run, step)
+        if step.role:
+            return
+    else:
+        run.open_steps -= 1
+        run.top_ended += 1
     if state == "SKIPPED" and step.blocked_by:
         step.failing = joins.sees_failure(run, step)
     good = state == "COMPLETED" or step.tolerated
@@ -66,8 +83,8 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
 def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
     """What needs an ended step has one need less; where none is left, it is READY."""
     flow = run.definition()
-    for other_id in flow.dependants.get(step.id, ()):
-        other = run.steps[other_id]
+    for other_id in flow.dependants.get(step.of, ()):
+        other = run.steps[other_id] if not step.parent else blocks.sibling(run, step, other_id)
         other.waiting -= 1
         if other_id in flow.joins:
             if joins.count_in(run, other, step, good):

@@ -5,18 +5,38 @@ Each step counts the needs that have not ended (`evolve` counts them in); what h
 
 from __future__ import annotations
 
-from tierflow_flow.definition import ExpressionError, StepSpec
-from tierflow_runtime.values import NO_USAGE, Failure, Usage
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from tierflow_orchestrator.core import ending, events, failures, joins, limits
-from tierflow_orchestrator.core.branches import stopped
+from tierflow_flow.definition import ExpressionError, StepSpec
+from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
+
+from tierflow_orchestrator.core import ending, events, failures, holders, joins, limits
+from tierflow_orchestrator.core.blocks import sibling
+from tierflow_orchestrator.core.branches import being_stopped, stopped
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.approval import expire, resolve
-from tierflow_orchestrator.core.kinds.base import Ask, Complete, Escalate, Expand, Fail, Proceed, Resolve, Wait
+from tierflow_orchestrator.core.kinds.base import (
+    Again,
+    Ask,
+    Begin,
+    Complete,
+    Dispatch,
+    Escalate,
+    Expand,
+    Fail,
+    Iterate,
+    Proceed,
+    Reset,
+    Resolve,
+    Stopped,
+    Undone,
+    Wait,
+)
 from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
-from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.step import BlockState, Step
 from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
 
@@ -34,6 +54,8 @@ def look(turn: Turn) -> None:
         step = turn.run.steps[undecided.popleft()]
         if step.state == "READY":
             _look(turn, step)
+        elif step.block is not None:
+            _close_block(turn, step, step.block)
         elif step.state == "RUNNING" and step.branches is not None:
             _close_map(turn, step)
 
@@ -41,6 +63,9 @@ def look(turn: Turn) -> None:
 def _look(turn: Turn, step: Step) -> None:
     """A step may start as far as its needs go: skips it, or lets its kind say how it goes on."""
     spec = turn.run.spec(step)
+    if step.is_item:
+        _begin(turn, step)
+        return
     if spec.join is not None:
         release_needs(turn, step, spec.join)
     if spec.chosen_by and _not_chosen(turn, step, spec):
@@ -55,15 +80,23 @@ def _look(turn: Turn, step: Step) -> None:
             if not wanted:
                 turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
                 return
-        proceed(turn, step, KINDS[spec.kind].begin(turn, step))
+    except ExpressionError as error:
+        fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
+        return
+    _begin(turn, step)
+
+
+def _begin(turn: Turn, step: Step) -> None:
+    try:
+        proceed(turn, step, KINDS[turn.run.spec(step).kind].begin(turn, step))
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
 
 
 def _not_chosen(turn: Turn, step: Step, spec: StepSpec) -> bool:
     """Skips a step that its switch has not chosen, or could not choose."""
-    switch = turn.run.steps[spec.chosen_by]
-    if step.id in chosen(turn.run, switch.id):
+    switch = sibling(turn.run, step, spec.chosen_by)
+    if spec.local in chosen(turn.run, switch):
         return False
     if switch.state == "COMPLETED" or spec.always:
         unchosen_by = switch.id if switch.state == "COMPLETED" else switch.unchosen_by
@@ -92,37 +125,67 @@ def _held_up(turn: Turn, step: Step, spec: StepSpec) -> bool:
     return other is not None
 
 
+def _close_block(turn: Turn, step: Step, state: BlockState) -> None:
+    """The last step below one has ended."""
+    if state.open or step.state not in ("RUNNING", "COMPENSATING"):
+        return
+    try:
+        proceed(turn, step, holders.close(turn, step, state))
+    except ExpressionError as error:
+        fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"), final=True)
+
+
 def proceed(turn: Turn, step: Step, how: Proceed) -> None:
     """Does what a step's kind has decided."""
-    if isinstance(how, Expand):
-        turn.emit(events.ItemsExpanded(step_id=step.id, count=how.count))
-    elif isinstance(how, Wait):
-        turn.emit(events.StepWaiting(step_id=step.id, reason=how.reason, until=how.until))
-    elif isinstance(how, Complete):
+    if isinstance(how, Complete):
         for fact in how.facts:
             turn.emit(fact)
-        turn.emit(events.StepCompleted(step_id=step.id, output=how.output))
+        turn.emit(events.StepCompleted(step_id=step.id, output=how.output, outcome=how.outcome))
     elif isinstance(how, Fail):
-        fail(turn, step, how.failure)
-    else:
-        _ask(turn, step, how)
-
-
-def _ask(turn: Turn, step: Step, how: Proceed) -> None:
-    """What concerns the approval of a step."""
-    if isinstance(how, Ask):
-        turn.emit(how.request)
-    elif isinstance(how, Escalate):
-        turn.emit(events.ApprovalEscalated(step_id=step.id, until=how.until))
+        fail(turn, step, how.failure, final=how.final)
     elif isinstance(how, Resolve):
         turn.emit(events.ApprovalResolved(step_id=step.id, verdict=how.verdict))
         if how.then is not None:
             proceed(turn, step, how.then)
+    elif not isinstance(how, Dispatch):
+        turn.emit(_FACTS[type(how)](turn, step, how))
+
+
+_FACTS: Mapping[type, Callable[[Turn, Step, Any], events.RunEvent]] = {
+    Expand: lambda turn, step, how: events.ItemsExpanded(step_id=step.id, count=how.count),
+    Wait: lambda turn, step, how: events.StepWaiting(step_id=step.id, reason=how.reason, until=how.until),
+    Ask: lambda turn, step, how: how.request,
+    Escalate: lambda turn, step, how: events.ApprovalEscalated(step_id=step.id, until=how.until),
+    Begin: lambda turn, step, how: events.BlockBegan(
+        step_id=step.id, attempt=step.attempt + 1, until=_bound(turn, step)
+    ),
+    Iterate: lambda turn, step, how: events.IterationBegan(
+        step_id=step.id, index=how.index, until=None if how.index else _bound(turn, step)
+    ),
+    Again: lambda turn, step, how: events.StepRetrying(
+        step_id=step.id, attempt=step.attempt, attempt_id="", failure=how.failure, next_attempt_at=how.at
+    ),
+    Reset: lambda turn, step, how: events.StepReset(step_id=step.id),
+    Stopped: lambda turn, step, how: events.StepCancelled(step_id=step.id, reason=how.reason),
+    Undone: lambda turn, step, how: (
+        events.StepCompensated(step_id=step.id)
+        if how.failure is None
+        else events.CompensationFailed(step_id=step.id, failure=how.failure)
+    ),
+}
+"""What each word of a kind leads to."""
+
+
+def _bound(turn: Turn, step: Step) -> Micros | None:
+    """Until when a block that begins now must have ended."""
+    timeout = turn.run.spec(step).timeout
+    return None if timeout is None else turn.now + timeout
 
 
 def fire(turn: Turn) -> None:
     """Ends the waits whose message is there or whose moment has come, and the steps whose time is up."""
     run = turn.run
+    how: Proceed | None
     while run.limits and run.state in ("RUNNING", "SUSPENDED") and (late := limits.over(run, turn.now)) is not None:
         _cut_off(turn, late)
     while run.state in ("RUNNING", "SUSPENDED"):
@@ -134,12 +197,13 @@ def fire(turn: Turn) -> None:
             how = KINDS[run.spec(step).kind].received(turn, step)
         elif (moment := run.next_timer()) is not None and moment <= turn.now:
             step = run.steps[run.timers[0][1]]
-            due = expire if step.state == "AWAITING_APPROVAL" else KINDS[run.spec(step).kind].due
-            how = due(turn, step)
+            how = _due(turn, step, moment)
         else:
             break
         go_on(turn)
-        proceed(turn, step, how)
+        if how is not None:
+            proceed(turn, step, how)
+        look(turn)
     settle(turn)
 
 
@@ -153,6 +217,21 @@ def _cut_off(turn: Turn, step: Step) -> None:
     look(turn)
     if not turn.run.only_waits:
         go_on(turn)
+
+
+def _due(turn: Turn, step: Step, moment: Micros) -> Proceed | None:
+    """How a step goes on of which a moment has come: the end of a wait, of a delay, or of the time that its block had."""
+    if step.state == "BACKOFF":
+        return Begin()
+    if step.state == "AWAITING_APPROVAL":
+        return expire(turn, step)
+    if step.deadline != moment:
+        return KINDS[turn.run.spec(step).kind].due(turn, step)
+    if not step.holds:
+        return Fail(holders.timed_out(step))
+    turn.emit(events.StepStopping(step_id=step.id, reason="TIMEOUT", then="FAILED"))
+    ending.cancel_below(turn, step, f"{step.id} was not over in time")
+    return None
 
 
 def go_on(turn: Turn) -> None:
@@ -183,15 +262,34 @@ def _close_map(turn: Turn, step: Step) -> None:
     elif branches.cancelled:
         turn.emit(events.StepCancelled(step_id=step.id, reason=turn.run.reason))
     else:
-        outcome = "PARTIAL" if branches.failed else "DEGRADED" if branches.degraded else "SUCCESS"
+        outcome = "PARTIAL" if branches.failed or branches.partial else "DEGRADED" if branches.degraded else "SUCCESS"
         turn.emit(events.StepCompleted(step_id=step.id, outcome=outcome))
 
 
 def fail(
-    turn: Turn, step: Step, failure: Failure, *, attempt: int = 0, attempt_id: str = "", usage: Usage = NO_USAGE
+    turn: Turn,
+    step: Step,
+    failure: Failure,
+    *,
+    attempt: int = 0,
+    attempt_id: str = "",
+    usage: Usage = NO_USAGE,
+    final: bool = False,
 ) -> None:
-    """Ends a step by a failure, and does what the policies say about it."""
+    """Ends a step by a failure, and does what the policies say about it; unless (not `final`) another step handles it first."""
     run = turn.run
+    if not final and (handler_step := _handler(turn, step)):
+        turn.emit(
+            events.HandlerCalled(
+                step_id=step.id,
+                handler_step=handler_step,
+                failure=failure,
+                attempt=attempt,
+                attempt_id=attempt_id,
+                usage=usage,
+            )
+        )
+        return
     turn.emit(
         events.StepFailed(
             step_id=step.id,
@@ -203,18 +301,43 @@ def fail(
         )
     )
     if step.is_item:
-        parent = run.steps[step.of]
+        parent = run.steps[step.above]
         if parent.branches is not None and parent.branches.sealed_by == step.id:
             _sealed(turn, parent)
     elif not step.tolerated:
-        _untolerated(turn)
+        if step.parent:
+            _untolerated_below(turn, step)
+        else:
+            _untolerated(turn)
+
+
+def _handler(turn: Turn, step: Step) -> str:
+    """The id that the step gets that handles the error of this one; empty where none does any more."""
+    run = turn.run
+    rescue = run.spec(step).rescue
+    if rescue is None or step.is_item or step.calls >= rescue.calls or step.stop_to == "CANCELLED":
+        return ""
+    if run.state == "CANCELLING" or (step.above and being_stopped(run, run.steps[step.above])):
+        return ""
+    name = rescue.step.rpartition("/")[2]
+    return f"{step.id}!{step.calls + 1 if step.calls else ''}/{name}"
+
+
+def _untolerated_below(turn: Turn, step: Step) -> None:
+    """A step of a block failed: the others are stopped, unless the policy lets independent work go on."""
+    run = turn.run
+    holder = run.steps[step.parent]
+    if step.role or not holder.holds or run.failure_policy == "CONTINUE" or being_stopped(run, holder):
+        return
+    turn.emit(events.StepStopping(step_id=holder.id, reason="STEP_FAILED", then="FAILED"))
+    ending.cancel_below(turn, holder, f"{step.id} has failed")
 
 
 def _tolerated(turn: Turn, step: Step) -> bool:
     spec = turn.run.spec(step)
     if not step.is_item:
         return spec.on_error == "continue"
-    branches = turn.run.steps[step.of].branches
+    branches = turn.run.steps[step.above].branches
     return branches is not None and branches.failed < spec.tolerate
 
 
@@ -223,10 +346,10 @@ def _sealed(turn: Turn, parent: Step) -> None:
     run = turn.run
     if run.state == "CANCELLING" or not stopped(run, parent):
         return
-    if run.failure_policy == "FAIL_FAST" and run.spec(parent).on_error != "continue":
+    if run.failure_policy == "FAIL_FAST" and run.spec(parent).on_error == "stop" and not parent.parent:
         ending.stop(turn, "STEP_FAILED")
     else:
-        ending.cancel_items(turn, parent, f"{parent.id} has failed")
+        ending.cancel_below(turn, parent, f"{parent.id} has failed")
 
 
 def _untolerated(turn: Turn) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tierflow_orchestrator.core import commands, events
-from tierflow_orchestrator.core.branches import being_stopped, live_items, stopped, stopped_by
+from tierflow_orchestrator.core.branches import being_stopped, live_below, stopped, stopped_by
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
 
@@ -57,18 +57,17 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
 
 def _stop_one(run: Run, step: Step) -> Iterator[commands.StopAttempt]:
     """What is in flight of a step that is being stopped."""
-    for other in live_items(run, step) if step.is_map else (step,):
-        if other.id in run.live:
-            yield _stop(run, other)
+    for other in (step,) if step.id in run.live else live_below(run, step):
+        yield _stop(run, other)
 
 
 def _stop_siblings(run: Run, step: Step) -> Iterator[commands.Effect]:
     """Where an item's failure was the one too many: its siblings in flight."""
     if not step.is_item or run.state == "CANCELLING":
         return
-    parent = run.steps[step.of]
+    parent = run.steps[step.above]
     if parent.branches is not None and parent.branches.sealed_by == step.id and stopped(run, parent):
-        for other in live_items(run, parent):
+        for other in live_below(run, parent):
             yield _stop(run, other)
 
 

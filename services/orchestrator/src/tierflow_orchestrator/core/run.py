@@ -18,6 +18,8 @@ from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_orchestrator.core.step import Step
 
+STARTING: Final = frozenset(("RUNNING", "COMPENSATING"))
+"""States of a run in which attempts start."""
 REMEMBERED_COMMANDS: Final = 256
 """Ids of commands that a run remembers; older ones are forgotten first."""
 
@@ -27,6 +29,7 @@ class Run:
 
     __slots__ = (
         "allocation",
+        "around",
         "asked",
         "attempts",
         "backoff",
@@ -56,6 +59,7 @@ class Run:
         "large_bytes",
         "limits",
         "live",
+        "log",
         "looked_into",
         "moment",
         "open_steps",
@@ -76,6 +80,8 @@ class Run:
         "top_ended",
         "unconfirmed",
         "undecided",
+        "undo",
+        "undone",
         "unloaded",
         "usage",
         "waits",
@@ -130,7 +136,15 @@ class Run:
         """By id of the definition: outputs that are stored apart."""
         self.signals: dict[str, list[str]] = {}
         """By name: payloads (JSON texts) that no step has taken yet, oldest first."""
+        self.log: list[str] = []
+        """Where steps say how they are compensated: those that completed and the blocks around them, in the order in which they ended."""
+        self.undo: list[str] = []
+        """Of a run that is COMPENSATING: steps still to be compensated, the next one last."""
+        self.undone: list[str] = []
+        """Steps whose compensation failed."""
         # Derived.
+        self.around: set[str] = set()
+        """The steps to which those in `log` belong."""
         self.large_bytes: dict[str, int] = {}
         """By id of the definition: the size of those outputs together."""
         self.counts_by_state: dict[str, int] = dict.fromkeys(STEP.table, 0)
@@ -143,7 +157,7 @@ class Run:
         self.waits: dict[str, None] = {}
         """Steps that wait for something other than an executor."""
         self.timers: list[tuple[Micros, str]] = []
-        """A heap of (latest moment, step) of those; entries of waits that are over are dropped when they are met."""
+        """A heap of (latest moment, step) of those, and of blocks with a deadline or a delay; entries that are over are dropped when they are met."""
         self.decided: dict[str, None] = {}
         """Steps whose approval is decided and not resolved yet."""
         self.limits: list[tuple[Micros, str]] = []
@@ -242,7 +256,7 @@ class Run:
 
     def next_ready(self, handler: str) -> str | None:
         """Id of the oldest step that waits for a slot of the handler, None where there is none or nothing may start now."""
-        if self.state != "RUNNING" or not self.has_room:
+        if self.state not in STARTING or not self.has_room:
             return None
         queue = self.ready.get(handler)
         while queue:
@@ -261,6 +275,8 @@ class Run:
         """When it next wants a `WakeUp` by itself: the end of a delay, its start time, its deadline. None: never."""
         if self.state == "CANCELLING" or self.ended:
             return None
+        if self.state == "COMPENSATING":
+            return self._next_due()
         moment = self.deadline
         other: Micros | None = None
         if self.answered() is not None or (self.decided and self.state in ("RUNNING", "SUSPENDED")):
@@ -279,14 +295,27 @@ class Run:
         if step.wakes_at is not None:
             heappush(self.timers, (step.wakes_at, step.id))
 
+    def set_timer(self, step: Step, moment: Micros | None) -> None:
+        """Something of a step is over at this moment."""
+        if moment is not None:
+            heappush(self.timers, (moment, step.id))
+
     def next_timer(self) -> Micros | None:
-        """The moment at which the first wait is over."""
+        """The moment at which the first wait is over, or the time of a block."""
         while self.timers:
             moment, step_id = self.timers[0]
-            if step_id in self.waits and self.steps[step_id].wakes_at == moment:
+            if self._times(self.steps[step_id], moment):
                 return moment
             heappop(self.timers)
         return None
+
+    def _times(self, step: Step, moment: Micros) -> bool:
+        """Whether a timer of the step still means anything."""
+        if step.ended:
+            return False
+        if step.wakes_at == moment and step.id in self.waits:
+            return True
+        return step.deadline == moment or (step.state == "BACKOFF" and step.next_attempt_at == moment)
 
     def _next_moment(self) -> Micros | None:
         timer = self.next_timer()
@@ -375,7 +404,7 @@ class Run:
         if self.flow is None:
             return
         for spec in self.flow.steps:
-            if spec.kind == "map" and spec.id in self.steps and self.steps[spec.id].state == "RUNNING":
+            if spec.items is not None and spec.id in self.steps and self.steps[spec.id].state == "RUNNING":
                 yield spec.id
 
 

@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import msgspec
 from tierflow_flow.definition import ExpressionError
+from tierflow_flow.limits import MAX_ITERATIONS
 from tierflow_flow.schemas import fill_defaults
 from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
 
 from tierflow_orchestrator.core import joins
+from tierflow_orchestrator.core.blocks import above, find
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES, TooLarge
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step, item_id
@@ -43,13 +45,17 @@ def has_mark(text: str) -> bool:
 
 
 class RunScope:
-    """The scope of everything in a run that is not an item of a map. `step` is whose expression it is; it gives success() and failure()."""
+    """The scope of the expressions of a step, or of the run. Within blocks, names are looked for outwards.
 
-    __slots__ = ("_run", "_step")
+    `inside` is for what is evaluated when the steps of the step's own block have ended.
+    """
 
-    def __init__(self, run: Run, step: Step | None = None) -> None:
+    __slots__ = ("_inside", "_run", "_step")
+
+    def __init__(self, run: Run, step: Step | None = None, *, inside: bool = False) -> None:
         self._run = run
         self._step = step
+        self._inside = inside
 
     def lookup(self, name: str, path: Path) -> Any:
         """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none."""
@@ -65,6 +71,8 @@ class RunScope:
             return self._environment(path)
         if name == STATUS:
             return self._status(path)
+        if self._step is not None and name in _AROUND:
+            return walk(_AROUND[name](self._run, self._step), path, name)
         raise ExpressionError(f"{name} is not known here")
 
     def raw(self, name: str, path: Path) -> str | None:
@@ -73,6 +81,8 @@ class RunScope:
             return text_of(self._run, self._run.input)
         if name == "steps" and len(path) == 2 and path[1] == "output":
             return output_text(self._run, self._step_at(path), marks=True)
+        if name == "output" and not path and self._step is not None:
+            return output_text(self._run, _helped(self._run, self._step, "compensation"), marks=True)
         return None
 
     def _input(self) -> Any:
@@ -82,7 +92,7 @@ class RunScope:
         return run.parsed[""]
 
     def _step_at(self, path: Path) -> Step:
-        step = self._run.steps.get(str(path[0])) if path else None
+        step = self._named(str(path[0])) if path else None
         if step is None:
             raise ExpressionError(f"{show_path('steps', path[:1])} is not a step of this flow")
         if not step.ended and not self._joins(step):
@@ -92,7 +102,13 @@ class RunScope:
     def _joins(self, other: Step) -> bool:
         """Whether the step whose expression it is has a join that did not wait for the other: that one is seen as it is, without output."""
         join = None if self._step is None else self._run.definition().joins.get(self._step.of)
-        return join is not None and other.id in join.of
+        return join is not None and other.of in join.of
+
+    def _named(self, name: str) -> Step | None:
+        step = self._step
+        if step is None or not (step.parent or self._inside or step.calls):
+            return self._run.steps.get(name)
+        return find(self._run, step, name, inside=self._inside)
 
     def _of_step(self, path: Path) -> Any:
         step = self._step_at(path)
@@ -161,6 +177,92 @@ class ItemScope(RunScope):
         return super().raw(name, path)
 
 
+def items_of(run: Run, step: Step) -> list[Any]:
+    """The items of a map or of a loop with `for`, plain; evaluated once and kept. Raises `ExpressionError`."""
+    items = run.items.get(step.id)
+    if items is None:
+        spec = run.spec(step)
+        template = spec.items or spec.templates.get("for")
+        found = None if template is None else template.resolve(RunScope(run, step))
+        if isinstance(found, int) and not isinstance(found, bool) and spec.items is None:
+            found = list(range(min(max(found, 0), MAX_ITERATIONS + 1)))
+        if not isinstance(found, list):
+            raise ExpressionError("the items of a map are an array" if spec.items else "for takes a number or an array")
+        items = run.items[step.id] = found
+    return items
+
+
+def _item(run: Run, step: Step) -> Any:
+    for other in above(run, step):
+        if other.index >= 0 and (run.spec(other).items is not None or "for" in run.spec(other).templates):
+            items = items_of(run, run.steps[other.above])
+            if other.index >= len(items):
+                raise ExpressionError(f"{other.above} now has {len(items)} items, fewer than when it was expanded")
+            return items[other.index]
+    raise ExpressionError("item is not known here")
+
+
+def _index(run: Run, step: Step) -> Any:
+    if step.index < 0 and run.spec(step).kind == "loop":
+        return step.block.iterations if step.block is not None else 0
+    for other in above(run, step):
+        if other.index >= 0:
+            return other.index
+    raise ExpressionError("index is not known here")
+
+
+def _loop(run: Run, step: Step) -> Any:
+    """The loop around a step. For a loop itself, as it looks whether there is a next iteration: as that one would see it."""
+    if step.index < 0 and run.spec(step).kind == "loop":
+        return _iteration(run, step, step.block.iterations if step.block is not None else 0)
+    for other in above(run, step):
+        if other.index >= 0 and run.spec(other).kind == "loop":
+            return _iteration(run, run.steps[other.above], other.index)
+    raise ExpressionError("loop is not known here")
+
+
+def _iteration(run: Run, loop: Step, index: int) -> dict[str, Any]:
+    last = output_value(run, run.steps[item_id(loop.id, index - 1)]) if index else None
+    return {"index": index, "last": last}
+
+
+def _helped(run: Run, step: Step, role: str) -> Step:
+    """The step that the one around this expression handles the error of, or compensates."""
+    for other in above(run, step):
+        if other.role == role:
+            return run.steps[other.parent]
+    return step
+
+
+def _last_error(run: Run, step: Step) -> Any:
+    failed = _helped(run, step, "handler")
+    failure = failed.failure
+    if failure is None:
+        raise ExpressionError("last_error is not known here")
+    return {
+        "code": failure.code,
+        "message": failure.message,
+        "step": run.spec(failed).local,
+        "attempt": failed.attempt,
+        "retryable": failure.retryable,
+        "failure": msgspec.to_builtins(failure),
+    }
+
+
+def _own_output(run: Run, step: Step) -> Any:
+    return output_value(run, _helped(run, step, "compensation"))
+
+
+_AROUND: Final = {
+    "item": _item,
+    "index": _index,
+    "loop": _loop,
+    "last_error": _last_error,
+    "output": _own_output,
+}
+"""Names of which the answer depends on what a step is within."""
+
+
 def output_value(run: Run, step: Step) -> Any:
     """The plain output of an ended step; None where it has none."""
     if step.id not in run.parsed:
@@ -176,7 +278,7 @@ def output_text(run: Run, step: Step, *, marks: bool = False) -> str:
         step: The step.
         marks: Whether a stored value that is not at hand is stood for by a mark; else `MissingContent` is raised.
     """
-    if step.branches is None or step.state != "COMPLETED":
+    if step.branches is None or step.output is not None or step.state != "COMPLETED":
         return _text_or_mark(run, step.output, marks)
     if (size := size_of_items(run, step)) > LARGEST_BYTES:
         raise TooLarge(size)

@@ -7,11 +7,11 @@ from tierflow_runtime.values import Failure, Payload
 
 from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
-from tierflow_orchestrator.core.kinds.map import items_of
+from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
-from tierflow_orchestrator.core.payloads import failure_code, payload_of
-from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, has_mark, mark
+from tierflow_orchestrator.core.payloads import failure_code
+from tierflow_orchestrator.core.run import STARTING, Run
+from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
@@ -20,9 +20,9 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
     """Starts an attempt, where its step still waits for one; else nothing is scheduled and the slot is free again."""
     run, now = turn.run, turn.now
     step = run.steps.get(command.step_id)
-    if run.state != "RUNNING" or step is None or not run.has_room or not run.may_start(step):
+    if run.state not in STARTING or step is None or not run.has_room or not run.may_start(step):
         return turn.refused(failures.stale(f"{command.step_id} does not wait for a slot; the run is {run.state}."))
-    if run.deadline is not None and now >= run.deadline:
+    if run.deadline is not None and now >= run.deadline and run.state == "RUNNING":
         stop(turn, "DEADLINE_EXCEEDED")
         settle(turn)
         return turn.refused(failures.stale("The run's deadline has passed."))
@@ -53,7 +53,8 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     """The input of the next attempt, or why there cannot be one."""
     run = turn.run
     limit = run.allocation.steps
-    if limit is not None and run.attempts >= limit:
+    # What was done is undone whether there is anything left to spend or not.
+    if limit is not None and run.attempts >= limit and step.role != "compensation":
         message = f"The run may start {limit} attempts and has started them."
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:
@@ -69,20 +70,11 @@ def resolve_input(turn: Turn, step: Step) -> Payload:
     run = turn.run
     scope = RunScope(run, step)
     if step.is_item:
-        items = items_of(turn, step)
+        items = items_of(run, run.steps[step.above])
         if step.index >= len(items):
-            raise ExpressionError(f"{step.of} now has {len(items)} items, fewer than when it was expanded")
+            raise ExpressionError(f"{step.above} now has {len(items)} items, fewer than when it was expanded")
         scope = ItemScope(run, step, items[step.index])
-    template = run.spec(step).with_
-    text = template.resolve_json(scope)
-    if run.large and has_mark(text):
-        for other in template.whole_steps:
-            for ref in run.large.get(other, ()):
-                if text == mark(ref):
-                    return ref
-                if mark(ref) in text:
-                    raise MissingContent(ref.sha256)
-    return payload_of(text, turn.blobs)
+    return payload_for(turn, run.spec(step).with_, step, scope)
 
 
 def embedded(run: Run, step_id: str) -> list[str]:
@@ -90,7 +82,7 @@ def embedded(run: Run, step_id: str) -> list[str]:
     step = run.steps.get(step_id)
     if step is None or not step.handler:
         return []
-    refs = [ref for other in run.spec(step).with_.whole_steps for ref in run.large.get(other, ())]
+    refs = stored(run, run.spec(step).with_, step)
     missing = [ref.sha256 for ref in refs if ref.sha256 not in run.contents]
     if not missing:
         return []

@@ -11,7 +11,6 @@ from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micro
 
 from tierflow_orchestrator.core import limits
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.states import STEP
 from tierflow_orchestrator.core.step import Step
 
 
@@ -51,6 +50,9 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     unconfirmed: list[str] = []
     commands: dict[str, tuple[bool, str]] = {}
     signals: dict[str, list[str]] = {}
+    log: list[str] = []
+    undo: list[str] = []
+    undone: list[str] = []
     ready: dict[str, list[str]] = {}
     """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
 
@@ -88,6 +90,7 @@ def load(data: bytes) -> Run:
     for step in snapshot.steps:
         _restore(run, step)
     heapify(run.backoff)
+    run.around = {run.steps[step_id].above for step_id in run.log} - {""}
     return run
 
 
@@ -95,11 +98,16 @@ def _restore(run: Run, step: Step) -> None:
     run.steps[step.id] = step
     run.counts_by_state[step.state] = run.counts_by_state.get(step.state, 0) + 1
     if step.state == "BACKOFF" and not step.asked and step.next_attempt_at is not None:
-        run.backoff.append((step.next_attempt_at, step.id, step.epoch))
+        if step.handler:
+            run.backoff.append((step.next_attempt_at, step.id, step.epoch))
+        else:
+            run.set_timer(step, step.next_attempt_at)
     limits.restore(run, step)
     if step.is_waiting:
         run.wait(step)
         if step.approval is not None and step.approval.outcome:
             run.decided[step.id] = None
-    if isinstance(step.output, BlobRef) and step.state in STEP.final:
+    if not step.ended:
+        run.set_timer(step, step.deadline)
+    if isinstance(step.output, BlobRef) and step.ended:
         run.note_large(step.of, step.output)

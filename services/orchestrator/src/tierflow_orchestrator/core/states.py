@@ -30,10 +30,16 @@ class Machine:
     table: Mapping[str, Mapping[str, str]]
     reserved: tuple[str, ...] = ()
     """States that the contracts have and no move leads to yet."""
+    after: frozenset[str] = frozenset()
+    """States that only come after the end."""
     final: frozenset[str] = field(init=False)
+    over: frozenset[str] = field(init=False)
+    """States in which it has ended: the final ones, those that only come after the end, and those from which only such follow."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "final", frozenset(state for state, moves in self.table.items() if not moves))
+        over = frozenset(state for state, moves in self.table.items() if moves.keys() <= self.after)
+        object.__setattr__(self, "over", over | self.after)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -62,6 +68,7 @@ RUN: Final = Machine(
             "SUSPENDED": "only waits are left, or an operator must decide",
             "PAUSING": "pause, or a step failed under PAUSE",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
+            "COMPENSATING": "as FAILED, and there is something to compensate",
             "COMPLETED": "all steps ended",
             "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
@@ -75,6 +82,7 @@ RUN: Final = Machine(
             "RUNNING": "resume",
             "SUSPENDED": "resume, and only waits are left or an operator must decide",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
+            "COMPENSATING": "as FAILED, and there is something to compensate",
             "COMPLETED": "all steps ended",
             "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
@@ -84,14 +92,18 @@ RUN: Final = Machine(
             **_CANCEL,
         },
         "CANCELLING": {
+            "COMPENSATING": "nothing is in flight, and there is something to compensate",
             "CANCELLED": "nothing is in flight",
             "FAILED": "nothing is in flight; a failure or the deadline was the reason",
+        },
+        "COMPENSATING": {
+            "CANCELLED": "everything is compensated; the run was cancelled",
+            "FAILED": "everything is compensated; or a compensation failed",
         },
         "COMPLETED": {},
         "FAILED": {},
         "CANCELLED": {},
     },
-    reserved=("COMPENSATING",),
 )
 
 _STOPPED = "the run is stopped, or the step alone"
@@ -104,7 +116,7 @@ STEP: Final = Machine(
         "READY": {
             "SCHEDULED": "an executor's slot is assigned",
             "AWAITING_APPROVAL": "people are asked first",
-            "RUNNING": "a map's items are known, or it waits for what is no attempt",
+            "RUNNING": "a map's items are known, a block has begun, or it waits for what is no attempt",
             "COMPLETED": "it is decided at once",
             "SKIPPED": "its condition is false, or a need did not complete",
             "FAILED": "an expression fails, or the budget is used up",
@@ -113,17 +125,19 @@ STEP: Final = Machine(
         "AWAITING_APPROVAL": {
             "READY": "approved: its handler may be called",
             "COMPLETED": "approved, and that was all",
+            "RUNNING": "not approved, and its handler is called",
             "FAILED": "rejected, or nobody decided in time",
             "CANCELLED": "the run is stopped",
         },
         "SCHEDULED": {
-            "RUNNING": "the executor has started it",
+            "RUNNING": "the executor has started it, or it failed and its handler is called",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
             "CANCELLED": _STOPPED,
         },
         "RUNNING": {
-            "COMPLETED": "a result, or the wait is over",
+            "READY": "its handler step wants it to begin again",
+            "COMPLETED": "a result, or the wait or the block is over",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
             "CANCELLED": _STOPPED,
@@ -131,15 +145,18 @@ STEP: Final = Machine(
         "BACKOFF": {
             "AWAITING_APPROVAL": "people are asked first",
             "SCHEDULED": "the delay is over and a slot is assigned",
+            "RUNNING": "the delay is over and the block begins again, or its handler is called",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": _STOPPED,
         },
-        "COMPLETED": {},
+        "COMPLETED": {"COMPENSATING": "the run failed or was cancelled, and the step says what compensates it"},
         "FAILED": {},
         "SKIPPED": {},
         "CANCELLED": {},
+        "COMPENSATING": {"COMPENSATED": "what it did is undone", "FAILED": "its compensation failed for good"},
+        "COMPENSATED": {},
     },
-    reserved=("COMPENSATING", "COMPENSATED"),
+    after=frozenset(("COMPENSATING", "COMPENSATED")),
 )
 
 LIVE: Final = ("SCHEDULED", "RUNNING")

@@ -18,6 +18,8 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     failed: int = 0
     cancelled: int = 0
     degraded: int = 0
+    partial: bool = False
+    """Whether an item of several steps ended PARTIAL."""
     sealed_by: str = ""
     """The item whose failure exceeded what is tolerated; empty as long as the map can complete."""
 
@@ -74,6 +76,23 @@ class Approval(msgspec.Struct, gc=False, omit_defaults=True):
             return False
         listed = user in self.users or user in self.delegations.values()
         return listed or any(role in self.roles for role in roles)
+
+
+class BlockState(msgspec.Struct, gc=False, omit_defaults=True):
+    """What a step has begun below it: the steps of its block, one iteration after the other, or a step that helps it."""
+
+    open: int = 0
+    """Steps of it that have not ended."""
+    what: str = ""
+    """Empty for the steps of its block; `loop`, `handler` or `compensation`."""
+    failed_by: str = ""
+    """The first step of it whose failure was not tolerated."""
+    partial: bool = False
+    degraded: bool = False
+    iterations: int = 0
+    """Of a loop: iterations begun."""
+    delayed: bool = False
+    """Of a loop: whether it waits before the next iteration."""
 
 
 class Step(msgspec.Struct, gc=False, omit_defaults=True):
@@ -138,6 +157,17 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """What people were asked, where they were."""
     granted: tuple[str, ...] = ()
     """Norms whose approval it has."""
+    parent: str = ""
+    """Within a block: the step that began it. Empty for the items of maps of the flow's own, whose map is `of`."""
+    role: str = ""
+    """`handler` or `compensation`, where it helps its parent instead of being part of a block."""
+    block: BlockState | None = None
+    deadline: Micros | None = None
+    """Until when its block must have ended."""
+    calls: int = 0
+    """Times that its handler step was called."""
+    spent: int = 0
+    """Attempts before it last began anew; its retry policy counts from there."""
 
     @property
     def is_map(self) -> bool:
@@ -147,9 +177,11 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     @property
     def is_waiting(self) -> bool:
         """Whether it has begun to wait for something other than an executor."""
-        if self.state == "RUNNING":
-            return not self.handler and self.branches is None
-        return self.state == "AWAITING_APPROVAL"
+        if self.state != "RUNNING":
+            return self.state == "AWAITING_APPROVAL"
+        if self.handler or self.branches is not None:
+            return False
+        return self.block is None or self.block.delayed
 
     @property
     def is_item(self) -> bool:
@@ -158,13 +190,33 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
 
     @property
     def ended(self) -> bool:
-        """Whether it is in a final state."""
-        return self.state in STEP.final
+        """Whether it is over. What compensates it may come after."""
+        return self.state in STEP.over
 
     @property
     def in_flight(self) -> bool:
         """Whether an attempt of it is scheduled or running."""
-        return (self.state == "RUNNING" or self.state == "SCHEDULED") and bool(self.handler)
+        return (self.state == "RUNNING" or self.state == "SCHEDULED") and bool(self.handler) and self.block is None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it ends when those below it have."""
+        return self.branches is not None or (self.block is not None and self.block.open > 0)
+
+    @property
+    def above(self) -> str:
+        """Id of the step that it belongs to: of an item its map, of a step of a block whoever began it. Empty where there is none."""
+        return self.parent or (self.of if self.index >= 0 else "")
+
+    @property
+    def block_prefix(self) -> str:
+        """What the ids of the steps of its block begin with: each time that it is run, another."""
+        return f"{self.id}/" if self.attempt <= 1 else f"{self.id}#{self.attempt}/"
+
+    @property
+    def aide_prefix(self) -> str:
+        """What the id of the step that it calls for begins with."""
+        return f"{self.id}!/" if self.calls <= 1 else f"{self.id}!{self.calls}/"
 
 
 def item_id(map_id: str, index: int) -> str:

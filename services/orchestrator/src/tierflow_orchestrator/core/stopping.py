@@ -5,7 +5,8 @@ from __future__ import annotations
 from tierflow_flow.definition import Join
 
 from tierflow_orchestrator.core import events
-from tierflow_orchestrator.core.ending import cancel_items
+from tierflow_orchestrator.core.blocks import sibling
+from tierflow_orchestrator.core.ending import cancel_below
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
@@ -15,29 +16,33 @@ def stop_step(turn: Turn, step: Step, reason: str) -> None:
     """Cancels a step. Its attempts in flight are told to stop (`react`), and it ends when they have; whatever they still bring is booked and refused."""
     if step.ended or step.stop_to:
         return
-    if step.branches is None and not step.in_flight:
+    if not step.holds and not step.in_flight:
         turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
         return
     turn.emit(events.StepStopping(step_id=step.id, reason=reason, attempt_id=step.attempt_id))
-    if step.branches is not None:
-        cancel_items(turn, step, reason)
+    if step.holds:
+        cancel_below(turn, step, reason)
 
 
 def release_needs(turn: Turn, step: Step, join: Join) -> None:
     """A step's join is decided: what it does not wait for any more is stopped, as far as nothing else needs it, and so are the steps before that (E7)."""
     reason = f"{step.id} does not wait for it any more"
     run = turn.run
-    candidates = [name for name in join.of if not run.steps[name].ended]
+    candidates = [other for name in join.of if not (other := sibling(run, step, name)).ended]
     while candidates:
-        other = run.steps[candidates.pop()]
+        other = candidates.pop()
         if not other.ended and not other.stop_to and not _needed(run, other):
             stop_step(turn, other, reason)
-            candidates.extend(name for name in run.spec(other).needs if not run.steps[name].ended)
+            needs = [sibling(run, other, name) for name in run.spec(other).needs]
+            candidates.extend(need for need in needs if not need.ended)
 
 
 def _needed(run: Run, step: Step) -> bool:
-    """Whether the run's output reads the step, or a step waits for it that is not being stopped itself."""
+    """Whether the output of the run or of the block reads the step, or a step waits for it that is not being stopped itself."""
     flow = run.definition()
-    if flow.output is not None and step.id in flow.output.steps:
+    block = run.spec(run.steps[step.parent]).block if step.parent else None
+    output = flow.output if block is None else block.output
+    if output is not None and run.spec(step).local in output.steps:
         return True
-    return any(run.steps[name].state == "PENDING" for name in flow.dependants.get(step.id, ()))
+    dependants = flow.dependants.get(step.of, ())
+    return any(sibling(run, step, name).state == "PENDING" for name in dependants)

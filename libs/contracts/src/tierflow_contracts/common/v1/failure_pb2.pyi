@@ -150,6 +150,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """A step of the run failed and its failure policy ends the run."""
     ERROR_CODE_UNSUPPORTED: _ErrorCode.ValueType  # 47
     """The contract has the feature, this build does not offer it."""
+    ERROR_CODE_LOOP_EXHAUSTED: _ErrorCode.ValueType  # 48
+    """A loop needs more iterations than it may have."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """ErrorCode is the catalogue of everything that can go wrong. docs/errors.md gives for each its gRPC status, whether a retry can help, and what to do."""
@@ -250,6 +252,8 @@ ERROR_CODE_STEP_FAILED: ErrorCode.ValueType  # 46
 """A step of the run failed and its failure policy ends the run."""
 ERROR_CODE_UNSUPPORTED: ErrorCode.ValueType  # 47
 """The contract has the feature, this build does not offer it."""
+ERROR_CODE_LOOP_EXHAUSTED: ErrorCode.ValueType  # 48
+"""A loop needs more iterations than it may have."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

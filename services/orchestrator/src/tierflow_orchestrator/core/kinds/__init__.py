@@ -10,7 +10,9 @@ from tierflow_orchestrator.core.kinds.base import Kind
 from tierflow_orchestrator.core.kinds.call import Call
 from tierflow_orchestrator.core.kinds.emit import Emit
 from tierflow_orchestrator.core.kinds.fail import FailKind
-from tierflow_orchestrator.core.kinds.map import Map
+from tierflow_orchestrator.core.kinds.group import Group
+from tierflow_orchestrator.core.kinds.loop import Loop
+from tierflow_orchestrator.core.kinds.map import Map, MapBlock
 from tierflow_orchestrator.core.kinds.signal import SignalKind
 from tierflow_orchestrator.core.kinds.switch import Switch
 from tierflow_orchestrator.core.kinds.wait import WaitKind
@@ -19,6 +21,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "approval": ApprovalKind(),
     "call": Call(),
     "map": Map(),
+    "map_block": MapBlock(),
+    "group": Group(),
+    "loop": Loop(),
     "emit": Emit(),
     "fail": FailKind(),
     "signal": SignalKind(),

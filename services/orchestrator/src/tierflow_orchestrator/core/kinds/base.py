@@ -22,6 +22,39 @@ class Expand(msgspec.Struct, frozen=True):
     count: int
 
 
+class Begin(msgspec.Struct, frozen=True):
+    """The steps of its block begin."""
+
+
+class Iterate(msgspec.Struct, frozen=True):
+    """The iteration of this index begins."""
+
+    index: int
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Its block failed and is run again at this moment."""
+
+    failure: Failure
+    at: Micros
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """It begins anew, as if everything that it needs had just ended."""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """It was stopped, and everything below it has."""
+
+    reason: str
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """It is compensated, or could not be."""
+
+    failure: Failure | None = None
+
+
 class Wait(msgspec.Struct, frozen=True):
     """It waits, RUNNING, for something other than an executor; until this moment at the latest, where there is one."""
 
@@ -34,12 +67,14 @@ class Complete(msgspec.Struct, frozen=True):
 
     output: Payload | None = None
     facts: tuple[RunEvent, ...] = ()
+    outcome: str = "SUCCESS"
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """It has failed."""
+    """It has failed; `final`: whoever handles its errors had a say already."""
 
     failure: Failure
+    final: bool = False
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -61,7 +96,22 @@ class Resolve(msgspec.Struct, frozen=True):
     then: Complete | Fail | None = None
 
 
-Proceed: TypeAlias = Dispatch | Expand | Wait | Complete | Fail | Ask | Escalate | Resolve
+Proceed: TypeAlias = (
+    Dispatch
+    | Expand
+    | Begin
+    | Iterate
+    | Again
+    | Reset
+    | Stopped
+    | Undone
+    | Wait
+    | Complete
+    | Fail
+    | Ask
+    | Escalate
+    | Resolve
+)
 
 
 class Kind:
@@ -73,6 +123,10 @@ class Kind:
 
     def received(self, turn: Turn, step: Step) -> Proceed:
         """How a step goes on that waits for a signal, which is there."""
+        raise NotImplementedError
+
+    def go_on(self, turn: Turn, step: Step) -> Proceed:
+        """How a step goes on of which an iteration has completed. Raises `ExpressionError`: the step fails."""
         raise NotImplementedError
 
     def due(self, turn: Turn, step: Step) -> Proceed:

@@ -29,9 +29,8 @@ def _done(case: int | None, steps: list[str]) -> Complete:
     return Complete(output=write(output))
 
 
-def chosen(run: Run, switch_id: str) -> frozenset[str]:
-    """The steps that a switch has chosen; none where it did not complete."""
-    switch = run.steps[switch_id]
+def chosen(run: Run, switch: Step) -> frozenset[str]:
+    """The steps that a switch has chosen, by their own ids; none where it did not complete."""
     if switch.state != "COMPLETED":
         return frozenset()
     return frozenset(output_value(run, switch)["chosen"])
