@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-SECONDS = 40.0
+SECONDS = 25.0
 """As many seeds as fit."""
-
-pytestmark = pytest.mark.chaos  # takes minutes: part of the long form, `make chaos`, until its time is known
 
 
 def _play(*arguments: str, hash_seed: str = "0") -> str:
@@ -37,7 +35,7 @@ def test_invariants_hold() -> None:
     """V1 to V45, R1 to R31: whatever the seeds do to processes, network, database and event stream."""
     played = json.loads(_play("--seeds", "3000", "--seconds", str(SECONDS), "--json"))
     assert [_described(found) for found in played["bad"]] == []
-    assert played["seeds"] >= 100, f"{played['seeds']} seeds in {played['seconds']:.0f} s show little"
+    assert played["seeds"] >= 50, f"{played['seeds']} seeds in {played['seconds']:.0f} s show little"
 
 
 def test_a_seed_is_one_history() -> None:
@@ -48,6 +46,7 @@ def test_a_seed_is_one_history() -> None:
         assert alone[0] in _play("--digests", f"0,5,{seed}")
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_every_mutation_is_caught() -> None:
     """Lesson 45: each fault breaks an invariant that is about it, within its seeds; without it the same seeds hold."""

@@ -109,7 +109,7 @@ class Clauses:
         self.share = "FOR SHARE" in fence
         self.check = "NOT fenced" in fence
         updates = _cte(text, "updated")
-        self.by_owner = "entity.owner = held.id" in updates
+        self.by_owner = "entity.owner IS NOT DISTINCT FROM held.id" in updates
         self.yields = "ON CONFLICT DO NOTHING" in _cte(text, "created")
         self.winners = "IN (SELECT id FROM created)" in _cte(text, "journaled")
         self.keyed = "IN (SELECT entity_id FROM requested)" in _cte(text, "created")

@@ -111,7 +111,7 @@ def _no_request_id(patches: Patches) -> None:
 
 
 def _no_owner_check(patches: Patches) -> None:
-    patches.sql("updates", "entity.id = u.id AND entity.owner = held.id", "entity.id = u.id")
+    patches.sql("updates", "entity.id = u.id AND entity.owner IS NOT DISTINCT FROM held.id", "entity.id = u.id")
     patches.sql("held", " AND NOT fenced", "")
 
 
@@ -133,8 +133,8 @@ def _nothing_reopened(patches: Patches) -> None:
 
 
 def _watermark_too_far(patches: Patches) -> None:
-    def enqueue(self: Any, position: int, *more: Any) -> None:
-        before(self, position, *more)
+    def enqueue(self: Any, position: int, *more: Any, last: bool) -> None:
+        before(self, position, *more, last=last)
         self.watermark = position
 
     before = patches.put(Relay, "enqueue", enqueue)
@@ -226,7 +226,7 @@ def _lost_join(patches: Patches) -> None:
             if len(run.spec(other).needs) > 1 and other.waiting == 1 and step.attempt > 1:
                 other.waiting += 1
 
-    before = patches.put(run_evolve, "_end", end)
+    before = patches.put(run_evolve, "end_step", end)
 
 
 def _late_accepted(patches: Patches) -> None:
