@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import Failure, Payload
+from tierflow_runtime.values import Allocation, Failure, Payload
 
 from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
@@ -14,6 +14,8 @@ from tierflow_orchestrator.core.run import STARTING, Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
+
+_UNLIMITED = Allocation()
 
 
 def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
@@ -52,10 +54,9 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     """The input of the next attempt, or why there cannot be one."""
     run = turn.run
-    limit = run.allocation.steps
     # What was done is undone whether there is anything left to spend or not.
-    if limit is not None and run.attempts >= limit and step.role != "compensation":
-        message = f"The run may start {limit} attempts and has started them."
+    limited = run.allocation != _UNLIMITED and step.role != "compensation"
+    if limited and (message := _used_up(run)):
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:
         return None, step.approval.input  # what was approved, and nothing else
@@ -63,6 +64,21 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
         return None, resolve_input(turn, step)
     except ExpressionError as error:
         return failures.of_step(step, failure_code(error), str(error), "schedule"), None
+
+
+def _used_up(run: Run) -> str:
+    """Why no further attempt may start; empty where one may. What is in flight is not known yet: it may still go beyond."""
+    granted, used = run.allocation, run.usage
+    if granted.steps is not None and run.attempts >= granted.steps:
+        return f"The run may start {granted.steps} attempts and has started them."
+    for name, limit, spent in (
+        ("micro-credits", granted.credits, used.credits),
+        ("tokens", granted.tokens, used.input_tokens + used.output_tokens),
+        ("tool calls", granted.tool_calls, used.tool_calls),
+    ):
+        if limit is not None and spent >= max(limit, 1):  # with nothing to spend, what costs nothing may run
+            return f"The run may spend {limit} {name} and has spent {spent}."
+    return ""
 
 
 def resolve_input(turn: Turn, step: Step) -> Payload:
