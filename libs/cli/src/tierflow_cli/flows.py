@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tierflow_cli.connection import INVALID, NOT_FOUND, Connection, as_json, connected
+from tierflow_cli.connection import FORBIDDEN, INVALID, NOT_FOUND, Connection, as_json, connected
 
 
 @click.group()
@@ -63,7 +63,8 @@ async def check(connection: Connection, *, flow: str, as_json: bool) -> int | No
     from tierflow_cli import text
 
     found = await connection.client.check_flow(flow)
-    code = INVALID if found.problems else NOT_FOUND if found.missing_handlers else None
+    refused = any(each.refuses for each in found.unmet)
+    code = INVALID if found.problems else NOT_FOUND if found.missing_handlers else FORBIDDEN if refused else None
     if as_json:
         text.print_json(found)
         return code
@@ -75,6 +76,10 @@ async def check(connection: Connection, *, flow: str, as_json: bool) -> int | No
         click.echo(
             f"no living executor offers {text.bold(handler)}; start one with: tierflow executor --handlers YOUR_PACKAGE"
         )
+    for each in found.unmet:
+        if each.code != "HANDLER_NOT_FOUND" or not each.field.endswith(".call"):
+            doubt = "" if each.refuses else "perhaps: "
+            click.echo(f"{doubt}{text.bold(each.field)}: {each.description}; {each.hint}")
     if code is None:
         click.echo(
             f"{text.bold(f'{found.flow.name}@{found.flow.version}')} is valid and could run now: {text.count(found.flow.steps, 'step')}"

@@ -18,7 +18,6 @@ from tierflow_runtime.values import Micros
 from tierflow_kit import fakes
 from tierflow_kit.case_keys import TESTS
 from tierflow_kit.fakes import ALWAYS, Answer, Fake, Fakes, Respond
-from tierflow_kit.ids import definition_of
 from tierflow_kit.rehearsal import START, Setting
 from tierflow_kit.sources import form_of, load, read_text
 
@@ -212,7 +211,7 @@ def _check_level(flow: Flow, level: Mapping[str, Any], place: Place, problems: P
         problems.add((*place, "handlers", name), f"no step calls {name}{problems.hint(name, flow.handlers)}")
     expected = level.get("expect", {})
     for where, names in ((("steps",), level.get("steps", {})), (("expect", "steps"), expected.get("steps", {}))):
-        for name in _missing(map(definition_of, names), flow.by_id):
+        for name in _missing([step.partition("[")[0] for step in names], flow.by_id):
             problems.add((*place, *where, name), f"unknown step {name!r}{problems.hint(name, flow.by_id)}")
     for name in _missing(expected.get("calls", {}), flow.handlers):
         problems.add((*place, "expect", "calls", name), f"no step calls {name}{problems.hint(name, flow.handlers)}")

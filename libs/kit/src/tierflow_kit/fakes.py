@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tierflow_flow import ExpressionError, PlainScope
+from tierflow_flow.problems import nearest
 from tierflow_flow.templates import CompiledTemplate
 from tierflow_runtime.catalogue import CATALOGUE
 from tierflow_runtime.values import Failure, Micros
@@ -127,6 +128,13 @@ class Fakes:
     def of_step(self, step_id: str, fake: Fake) -> None:
         """A further rule for one step (of a map: for all its items); rules of steps come before rules of handlers."""
         self._of_steps.setdefault(step_id, []).append(fake)
+
+    def unknown(self, handlers: Iterable[str], steps: Iterable[str]) -> list[str]:
+        """What is faked and never called by the flow, each with a hint."""
+        known, ids = list(handlers), list(steps)
+        found = [f"no step calls {name}{nearest(name, known)}" for name in self._of_handlers if name not in known]
+        plain = {step.partition("[")[0] for step in self._of_steps}
+        return found + [f"there is no step {step}{nearest(step, ids)}" for step in sorted(plain) if step not in ids]
 
     def answer(self, attempt: Attempt, definition: str) -> Answer:
         """What comes of an attempt at a step of that definition. Raises `FakeError` where nobody says."""

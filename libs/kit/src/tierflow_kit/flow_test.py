@@ -19,7 +19,6 @@ from tierflow_runtime.values import Micros
 from tierflow_kit import expecting, fakes, spoken
 from tierflow_kit.acting import command_of, kind_of
 from tierflow_kit.fakes import ALWAYS, Answer, Attempt, Fake, FakeError, Fakes
-from tierflow_kit.ids import definition_of
 from tierflow_kit.rehearsal import START, Call, Rehearsal, Setting
 from tierflow_kit.report import Emitted, Report, StepReport, report
 from tierflow_kit.sources import load
@@ -108,7 +107,7 @@ class FlowTest:
         return self._add(name, fakes.fixed(Answer(silent=True)), times)
 
     def _add(self, name: str, respond: fakes.Respond, times: int | None) -> FlowTest:
-        of_step = definition_of(name) in self.flow.by_id
+        of_step = name.partition("[")[0] in self.flow.by_id
         if not of_step and name not in self.flow.handlers:
             known = [*self.flow.handlers, *self.flow.by_id]
             raise FakeError(f"{self.flow.name} calls no handler {name} and has no such step{nearest(name, known)}")

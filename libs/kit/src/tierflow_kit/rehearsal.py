@@ -20,7 +20,7 @@ from tierflow_flow.moments import parse_moment
 from tierflow_flow.values import dumps, loads
 from tierflow_orchestrator.core import Reply, Run, commands, decide, events, missing_blobs, react
 from tierflow_orchestrator.core.payloads import payload_of
-from tierflow_runtime.values import Allocation, Context, Micros, Options, RetryPolicy, Usage
+from tierflow_runtime.values import Allocation, Context, Micros, Options, Usage
 
 from tierflow_kit import fakes
 from tierflow_kit.fakes import Answer, Attempt, FakeError, Fakes
@@ -244,13 +244,9 @@ def _json(value: Any, call: Call) -> str:
 
 def _without_jitter(flow: Flow) -> Flow:
     """The flow with delays that are exactly what it says."""
-    by_id = {
-        id_: spec if spec.retry is None else dataclasses.replace(spec, retry=_exact(spec.retry))
-        for id_, spec in flow.by_id.items()
-    }
-    steps = tuple(by_id[spec.id] for spec in flow.steps)
-    return dataclasses.replace(flow, steps=steps, by_id=by_id, retry=_exact(flow.retry))
-
-
-def _exact(policy: RetryPolicy) -> RetryPolicy:
-    return msgspec.structs.replace(policy, jitter=0.0)
+    steps = tuple(
+        step if step.retry is None else dataclasses.replace(step, retry=msgspec.structs.replace(step.retry, jitter=0.0))
+        for step in flow.steps
+    )
+    retry = msgspec.structs.replace(flow.retry, jitter=0.0)
+    return dataclasses.replace(flow, steps=steps, by_id={step.id: step for step in steps}, retry=retry)

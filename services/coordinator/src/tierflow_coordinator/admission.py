@@ -90,7 +90,10 @@ class Admission:
         flow.require_handlers()
         if not request.options.validate_only:
             flow = await self._flows.register(plan.flow, flow, caller.tenant)
-        return self._admitted(request, caller, flow, payload, now)
+        admitted = self._admitted(request, caller, flow, payload, now)
+        if request.options.validate_only:
+            await self._flows.preflight(plan.flow, admitted.command.context, admitted.command.allocation)
+        return admitted
 
     def _check(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, now: Micros) -> None:
         """What the request alone tells."""

@@ -145,9 +145,11 @@ class Facade(Approvals):
 
     async def CheckFlow(self, request: api.CheckFlowRequest, context: Any) -> api.CheckFlowResponse:
         """See the proto."""
-        found = await (await self._flows_stub()).CheckFlow(
-            orchestrator.CheckFlowRequest(flow=request.flow), **_call(caller_of(context))
-        )
+        caller = caller_of(context)
+        wanted = orchestrator.CheckFlowRequest(flow=request.flow)
+        wanted.context.tenant, wanted.context.user_id = caller.tenant, caller.user_id
+        wanted.context.roles.extend(caller.roles)
+        found = await (await self._flows_stub()).CheckFlow(wanted, **_call(caller))
         return api.CheckFlowResponse(check=found.check)
 
     async def GetFlow(self, request: api.GetFlowRequest, context: Any) -> api.GetFlowResponse:

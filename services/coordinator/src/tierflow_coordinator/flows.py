@@ -19,8 +19,8 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as 
 from tierflow_runtime.errors import failure, failure_of
 from tierflow_runtime.schema import Schema, compile_schema
 from tierflow_runtime.security import TENANT_KEY
-from tierflow_runtime.values import Failure, FailureError, Violation
-from tierflow_runtime.wire import violation_from_proto
+from tierflow_runtime.values import Allocation, Context, Failure, FailureError, Violation
+from tierflow_runtime.wire import allocation_to_proto, context_to_proto, violation_from_proto
 
 KEEP: Final = 30.0
 KEEP_NEWEST: Final = 1.0
@@ -173,6 +173,35 @@ class Flows:
             self._asked.pop(key, None)
             if not future.done():
                 future.cancel()
+
+    async def preflight(self, ref: flow_pb2.FlowRef, context: Context, allocation: Allocation) -> None:
+        """Whether a run of the flow could begin now, for this user and with these limits.
+
+        Raises:
+            FailureError: with the code of the first thing that is missing, and all of them as violations; UNAVAILABLE.
+        """
+        stub = stubs.FlowServiceStub(await self._channels.channel())
+        request = orchestrator.CheckFlowRequest(
+            flow=ref, context=context_to_proto(context), allocation=allocation_to_proto(allocation)
+        )
+        try:
+            answer = await stub.CheckFlow(request, timeout=CALL_TIMEOUT, metadata=_metadata(context.tenant))
+        except grpc.RpcError as error:
+            raise FailureError(failure_of(error)) from error
+        unmet = [each for each in answer.check.unmet if each.refuses]
+        if unmet:
+            more = f" (and {len(unmet) - 1} more)" if len(unmet) > 1 else ""
+            found = tuple(
+                Violation(
+                    field=f"input.flow.flow.{each.field}" if each.field.startswith("steps.") else each.field,
+                    description=f"{each.description}; {each.hint}",
+                )
+                for each in unmet
+            )
+            message = f"{unmet[0].description}: {unmet[0].hint}{more}"
+            raise FailureError(
+                failure(unmet[0].code, message, component="flows", operation="preflight", violations=found)
+            )
 
     async def _check(self, ref: flow_pb2.FlowRef, tenant: str) -> CheckedFlow:
         self.questions += 1

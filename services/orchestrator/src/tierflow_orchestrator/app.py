@@ -28,6 +28,7 @@ from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.gauges import publish_metrics
 from tierflow_orchestrator.machine import RunMachine
 from tierflow_orchestrator.policy import PolicyFile
+from tierflow_orchestrator.prerequisites import Prerequisites
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_orchestrator.spans import RunSpans
@@ -101,10 +102,15 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         ),
     )
     engine.on_ended, engine.on_state = sessions.ended, sessions.changed
-    starting = Starting(durable, flows, dispatcher, settings)
+    prerequisites = Prerequisites(dispatcher, lambda: None if policy is None else policy.current)
+    starting = Starting(durable, flows, dispatcher, settings, prerequisites)
     runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
-    server.add(service.FLOW_SERVICE, rpc.add_FlowServiceServicer_to_server, service.FlowService(flows, dispatcher))
+    server.add(
+        service.FLOW_SERVICE,
+        rpc.add_FlowServiceServicer_to_server,
+        service.FlowService(flows, dispatcher, prerequisites),
+    )
     server.add(blobs.SERVICE, rpc.add_BlobServiceServicer_to_server, blobs.BlobService(durable))
     server.add(
         "tierflow.common.v1.PeerService", peer_service_pb2_grpc.add_PeerServiceServicer_to_server, durable.peer_servicer

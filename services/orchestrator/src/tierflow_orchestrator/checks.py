@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,9 +24,9 @@ from tierflow_runtime.contract_basics import (
     sound_duration,
     sound_timestamp,
 )
-from tierflow_runtime.contract_parts import check_flow_ref
-from tierflow_runtime.errors import failure
-from tierflow_runtime.values import Failure, FailureError, Micros, Violation
+from tierflow_runtime.contract_parts import check_allocation, check_context, check_flow_ref
+from tierflow_runtime.security import Caller
+from tierflow_runtime.values import Allocation, Context, FailureError, Micros, Violation
 
 from tierflow_orchestrator.link import Link
 
@@ -109,6 +109,17 @@ def sound_ref(ref: flow_pb2.FlowRef) -> flow_pb2.FlowRef:
     return ref
 
 
+def sound_circumstances(request: pb.CheckFlowRequest, caller: Caller) -> tuple[Context, Allocation]:
+    """Who would run a flow, and with which limits: as the request says, else the caller without limits. Raises FailureError INVALID_REQUEST."""
+    found: list[Violation] = []
+    check_context(request.context, found, None)
+    check_allocation(request.allocation, found)
+    refuse_if(found, "orchestrator", "check_flow")
+    if not request.HasField("context"):
+        return Context(tenant=caller.tenant, user_id=caller.user_id, roles=caller.roles), Allocation()
+    return wire.context_from_proto(request.context), wire.allocation_from_proto(request.allocation)
+
+
 def sound_acknowledgement(acknowledgement: pb.RunAcknowledgement) -> bool:
     """Whether there can be such a run and generation."""
     found: list[Violation] = []
@@ -154,19 +165,6 @@ def list_filter(request: pb.ListRunsRequest, tenant: str) -> ListFilter:
         trace_id=request.trace_id or None,
         before_id=request.page_token or None,
         limit=request.page_size or 100,
-    )
-
-
-def no_handlers(missing: Sequence[str]) -> Failure:
-    """The failure of a run whose handlers nobody offers."""
-    return failure(
-        "HANDLER_NOT_FOUND",
-        f"no living executor offers {', '.join(missing)}: start one that does (TIERFLOW_HANDLERS), or correct the flow",
-        component="orchestrator",
-        operation="start_run",
-        violations=tuple(
-            Violation(field="input.flow", description=f"handler {name!r} is not offered") for name in missing
-        ),
     )
 
 

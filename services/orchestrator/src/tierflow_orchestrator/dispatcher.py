@@ -52,11 +52,21 @@ class Dispatcher:
         self.slots = Slots(self._by_key, lambda run_id, handler: self._reports.may_start(run_id, handler))
         self._replaces: list[str] = []
         self._begun = time.monotonic()
+        self.changes = 0
+        """How often an executor has come or gone for good."""
         self._greeting = asyncio.Event()
         self.identity = pb.OrchestratorHello()
         self.heartbeats: dict[tuple[str, str], Any] = {}
 
     # --- executors ---
+
+    def input_schema(self, handler: str) -> str:
+        """The JSON Schema of a handler's input, as the executor says that was met last; empty where none says any."""
+        return next((link.input_schemas[handler] for link in self.links() if handler in link.input_schemas), "")
+
+    def is_side_effecting(self, handler: str) -> bool:
+        """Whether any executor says that the handler changes the world outside."""
+        return any(handler in link.side_effecting for link in self._by_key.values())
 
     def offered(self) -> frozenset[str]:
         """Handlers that some executor offers: one that is connected, or that may come back before it counts as lost."""
@@ -224,6 +234,7 @@ class Dispatcher:
             link.key = key
             link.used = 0
         self._by_key[key] = link
+        self.changes += 1
         self._greeting.set()
         self._greeting = asyncio.Event()
         log.info(
@@ -255,6 +266,7 @@ class Dispatcher:
                 self._lose(flight, REPLACED)
         for old in [other for other in self._by_key if other != key and name_of(other) == name]:
             del self._by_key[old]
+            self.changes += 1
 
     def _lose(self, flight: Flight, reason: str) -> None:
         self.land(flight.attempt_id)
@@ -367,3 +379,4 @@ class Dispatcher:
         for key, link in list(self._by_key.items()):
             if not link.connected and link.lost_since is not None and now - link.lost_since > self._lost_after:
                 del self._by_key[key]
+                self.changes += 1

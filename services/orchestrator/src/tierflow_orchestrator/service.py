@@ -30,6 +30,7 @@ from tierflow_orchestrator.checks import (
     place,
     schema_json,
     shown_link,
+    sound_circumstances,
     sound_ref,
     sound_texts,
     valid_id,
@@ -39,6 +40,7 @@ from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows, flow_to_proto
 from tierflow_orchestrator.messages import Messages
+from tierflow_orchestrator.prerequisites import Prerequisites, shown
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.starting import Starting
 from tierflow_orchestrator.tombstones import bury, check_burial
@@ -259,9 +261,10 @@ class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
 class FlowService(rpc.FlowServiceServicer):
     """See the proto."""
 
-    def __init__(self, flows: Flows, dispatcher: Dispatcher) -> None:
+    def __init__(self, flows: Flows, dispatcher: Dispatcher, prerequisites: Prerequisites) -> None:
         self._flows = flows
         self._dispatcher = dispatcher
+        self._prerequisites = prerequisites
 
     async def RegisterFlow(self, request: pb.RegisterFlowRequest, context: Any) -> pb.RegisterFlowResponse:
         """See the proto."""
@@ -281,9 +284,9 @@ class FlowService(rpc.FlowServiceServicer):
             return pb.CheckFlowResponse(check=flow_pb2.FlowCheck(problems=problems))
         missing = await self._dispatcher.missing_after_meeting(flow.handlers)
         schema = schema_json(flow.input_schema)
-        return pb.CheckFlowResponse(
-            check=flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing), input_schema_json=schema
-        )
+        unmet = self._prerequisites.unmet(flow, *sound_circumstances(request, caller_of(context)))
+        check = flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing, unmet=shown(unmet))
+        return pb.CheckFlowResponse(check=check, input_schema_json=schema)
 
     async def GetFlow(self, request: pb.GetFlowRequest, context: Any) -> pb.GetFlowResponse:
         """See the proto."""

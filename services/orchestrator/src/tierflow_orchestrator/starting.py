@@ -17,10 +17,11 @@ from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
-from tierflow_orchestrator.checks import no_handlers, out_of_time
+from tierflow_orchestrator.checks import out_of_time
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows
+from tierflow_orchestrator.prerequisites import Prerequisites
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_orchestrator.tombstones import REFUSAL, is_buried
 
@@ -33,7 +34,15 @@ COME_BACK = 1_000_000
 class Starting:
     """The way of a request into the journal."""
 
-    def __init__(self, durable: Durable, flows: Flows, dispatcher: Dispatcher, settings: OrchestratorSettings) -> None:
+    def __init__(
+        self,
+        durable: Durable,
+        flows: Flows,
+        dispatcher: Dispatcher,
+        settings: OrchestratorSettings,
+        prerequisites: Prerequisites,
+    ) -> None:
+        self._prerequisites = prerequisites
         self._durable = durable
         self._flows = flows
         self._dispatcher = dispatcher
@@ -111,36 +120,41 @@ class Starting:
         try:
             flow = await self._flows.find(request.context.tenant, request.input.flow)
             if request.input.flow.HasField("source"):
-                await self._require_handlers(flow)
+                await self._require(request, flow)
                 await self._flows.store(flow)
             self._create(request, flow, answer)
         except FailureError as error:
             answer(error)
 
-    async def _require_handlers(self, flow: Flow) -> None:
-        if missing := await self._dispatcher.missing_after_meeting(flow.handlers):
-            raise FailureError(no_handlers(missing))
+    async def _require(self, request: run_pb2.RunExecutionRequest, flow: Flow) -> None:
+        """Waits for executors that are just coming, then refuses with everything that is missing (L7)."""
+        await self._dispatcher.missing_after_meeting(flow.handlers)
+        context = wire.context_from_proto(request.context, self._durable.clock.now())
+        refused = self._prerequisites.refusal(flow, context, wire.allocation_from_proto(request.allocation))
+        if refused is not None:
+            raise FailureError(refused)
 
     async def _meet_and_create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
         try:
-            await self._require_handlers(flow)
+            await self._require(request, flow)
             self._create(request, flow, answer)
         except FailureError as error:
             answer(error)
 
     def _create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
-        if self._dispatcher.missing(flow.handlers):
-            self._durable.host.spawn(self._meet_and_create(request, flow, answer))
-            return
         now = self._durable.clock.now()
         context = wire.context_from_proto(request.context, now)
+        allocation = wire.allocation_from_proto(request.allocation)
+        if self._prerequisites.refusal(flow, context, allocation) is not None:
+            self._durable.host.spawn(self._meet_and_create(request, flow, answer))
+            return
         command = commands.CreateRun(
             context=context,
             flow_hash=flow.hash,
             flow_name=flow.name,
             flow_version=flow.version,
             input=wire.payload_from_proto(request.input.input) if request.input.HasField("input") else None,
-            allocation=wire.allocation_from_proto(request.allocation),
+            allocation=allocation,
             options=wire.options_from_proto(request.options),
         )
         run_id = context.run_id

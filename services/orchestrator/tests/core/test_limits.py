@@ -16,7 +16,7 @@ from tierflow_orchestrator.core.commands import (
     WakeUp,
 )
 from tierflow_orchestrator.core.events import StepFailed, StepScheduled
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Options, RetryPolicy, Usage
+from tierflow_runtime.values import Allocation, Context, Options, RetryPolicy
 
 from .fakes import RUN_ID, SECOND, START, Ref, Shell, call, flow, map_
 from .invariants import check_invariants
@@ -196,29 +196,3 @@ def test_what_is_lost_holds_nothing() -> None:
     assert list(shell.run.live) == ["a"]
     shell.tell(ReportLost(attempt_id=shell.attempt_id("a"), reason="gone"))
     assert list(shell.run.live) == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("granted", "spent"),
-    [
-        (Allocation(credits=2**60), Usage(credits=2**60)),
-        (Allocation(credits=0), Usage(credits=1)),
-        (Allocation(tokens=100), Usage(input_tokens=60, output_tokens=41)),
-        (Allocation(tool_calls=2), Usage(tool_calls=2)),
-    ],
-)
-def test_what_is_spent_starts_nothing_more(granted: Allocation, spent: Usage) -> None:
-    """D5, A9, Lesson 31: once credits, tokens or tool calls are spent no further attempt starts; that is a failure of its own, never a success."""
-    shell = Shell(flow(call("a"), call("b", "a")), allocation=granted)
-    shell.complete("a", usage=spent)
-    step = shell.run.steps["b"]
-    assert (step.state, step.failure.code if step.failure else "") == ("FAILED", "BUDGET_EXHAUSTED")
-    assert (shell.run.state, shell.run.outcome) == ("FAILED", "FAILURE")
-
-
-def test_what_costs_nothing_needs_no_credits() -> None:
-    """D5: with nothing to spend, steps that spend nothing run to the end."""
-    shell = Shell(flow(call("a"), call("b", "a")), allocation=Allocation(credits=0, tokens=0, tool_calls=0))
-    for name in "ab":
-        shell.complete(name, usage=NO_USAGE)
-    assert shell.run.state == "COMPLETED"

@@ -38,13 +38,20 @@ class Asked(msgspec.Struct, frozen=True):
     norm: Norm
 
 
+class NotYetKnown(ExpressionError):
+    """An expression looks at what is known only when the call is made."""
+
+
 class CallScope(RunScope):
-    """What a norm sees: `call`, and of the run what concerns it as a whole."""
+    """What a norm sees: `call`, and of the run what concerns it as a whole. `ahead`: before there is a call, and perhaps an input."""
 
-    __slots__ = ("_call", "_payload")
+    __slots__ = ("_ahead", "_call", "_payload")
 
-    def __init__(self, run: Run, step: Step, payload: Payload | None, side_effecting: bool) -> None:
+    def __init__(
+        self, run: Run, step: Step, payload: Payload | None, side_effecting: bool, *, ahead: bool = False
+    ) -> None:
         super().__init__(run, step)
+        self._ahead = ahead
         self._payload = payload
         self._call: dict[str, Any] = {
             "handler": step.handler,
@@ -57,6 +64,8 @@ class CallScope(RunScope):
         """As for a run, and `call`. The input is parsed when it is looked into."""
         if name == "steps":
             raise ExpressionError("norms do not look at steps")
+        if self._ahead and (name == "input" or (name == "call" and path[:1] in ((), ("input",), ("attempt",)))):
+            raise NotYetKnown(f"{name} is not known yet")
         if name != "call":
             return super().lookup(name, path)
         if "input" not in self._call and (not path or path[0] == "input"):
@@ -101,6 +110,44 @@ def judge(run: Run, step: Step, scope: RunScope, side_effecting: bool) -> Denied
             return said
         asked = asked or said
     return asked
+
+
+def foresee(run: Run, step: Step, side_effecting: bool) -> Denied | None:
+    """A denial that is certain before the run begins, whatever its input: of what depends on more than user, labels and handler nothing is said."""
+    scope = CallScope(run, step, None, side_effecting, ahead=True)
+    for key, norms, closed in _sets(run):
+        if isinstance(norms, str):
+            return Denied(key, norms)
+        said = _foresee_set(run, step, scope, key, norms, closed and side_effecting)
+        if said is not None:
+            return said
+    return None
+
+
+def _foresee_set(
+    run: Run, step: Step, scope: RunScope, key: str, norms: tuple[Norm, ...], needs_permission: bool
+) -> Denied | None:
+    permitted = not needs_permission
+    for norm in norms:
+        if not matches(step.handler, norm.handlers):
+            continue
+        name = f"{key}:{norm.name}"
+        try:
+            applies: bool | None = _applies(norm, scope)
+        except NotYetKnown:
+            applies = None
+        except ExpressionError as error:
+            return Denied(name, f"its condition cannot be evaluated: {error}")
+        if norm.effect == "prohibit" and applies:
+            return Denied(name, "it is prohibited")
+        if norm.effect == "oblige" and applies and norm.after and not _could_be_done(run, norm):
+            return Denied(name, f"no step of the flow calls {' or '.join(norm.after)}, which must come before")
+        permitted = permitted or (norm.effect == "permit" and applies is not False)
+    return None if permitted else Denied(key, "it has side effects, and no norm permits it")
+
+
+def _could_be_done(run: Run, norm: Norm) -> bool:
+    return any(spec.handler and matches(spec.handler, norm.after) for spec in run.definition().steps)
 
 
 def _sets(run: Run) -> Iterator[tuple[str, tuple[Norm, ...] | str, bool]]:

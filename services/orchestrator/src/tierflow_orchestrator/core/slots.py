@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import Allocation, Failure, Payload
+from tierflow_runtime.values import Failure, Payload
 
 from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
-from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.run import STARTING, Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
-
-_UNLIMITED = Allocation()
 
 
 def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
@@ -55,9 +52,10 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     """The input of the next attempt, or why there cannot be one."""
     run = turn.run
+    limit = run.allocation.steps
     # What was done is undone whether there is anything left to spend or not.
-    limited = run.allocation != _UNLIMITED and step.role != "compensation"
-    if limited and (message := _used_up(run)):
+    if limit is not None and run.attempts >= limit and step.role != "compensation":
+        message = f"The run may start {limit} attempts and has started them."
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:
         return None, step.approval.input  # what was approved, and nothing else
@@ -67,26 +65,9 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
         return failures.of_step(step, failure_code(error), str(error), "schedule"), None
 
 
-def _used_up(run: Run) -> str:
-    """Why no further attempt may start; empty where one may. What is in flight is not known yet: it may still go beyond."""
-    granted, used = run.allocation, run.usage
-    if granted.steps is not None and run.attempts >= granted.steps:
-        return f"The run may start {granted.steps} attempts and has started them."
-    for name, limit, spent in (
-        ("micro-credits", granted.credits, used.credits),
-        ("tokens", granted.tokens, used.input_tokens + used.output_tokens),
-        ("tool calls", granted.tool_calls, used.tool_calls),
-    ):
-        if limit is not None and spent >= max(limit, 1):  # with nothing to spend, what costs nothing may run
-            return f"The run may spend {limit} {name} and has spent {spent}."
-    return ""
-
-
 def resolve_input(turn: Turn, step: Step) -> Payload:
     """The input of a step as a payload: a stored value that is handed on whole stays one. Raises `ExpressionError`."""
     run = turn.run
-    if step.frame is not None:
-        return NAVIGATORS[run.definition().navigator].input(turn, step)
     scope = RunScope(run, step)
     if step.is_item:
         items = items_of(run, run.steps[step.above])

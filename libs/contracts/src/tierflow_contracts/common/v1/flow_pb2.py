@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tierflow_contracts.common.v1 import failure_pb2 as tierflow_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtierflow/common/v1/flow.proto\x12\x12tierflow.common.v1\x1a tierflow/common/v1/failure.proto\"f\n\x07\x46lowRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12.\n\x06source\x18\x04 \x01(\x0b\x32\x1e.tierflow.common.v1.FlowSource\"4\n\nFlowSource\x12\x0e\n\x04yaml\x18\x01 \x01(\tH\x00\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x42\x06\n\x04text\"\x82\x01\n\x04\x46low\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_json\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08handlers\x18\x06 \x03(\t\x12\r\n\x05steps\x18\x07 \x01(\x05\"~\n\tFlowCheck\x12&\n\x04\x66low\x18\x01 \x01(\x0b\x32\x18.tierflow.common.v1.Flow\x12/\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.tierflow.common.v1.Violation\x12\x18\n\x10missing_handlers\x18\x03 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtierflow/common/v1/flow.proto\x12\x12tierflow.common.v1\x1a tierflow/common/v1/failure.proto\"f\n\x07\x46lowRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12.\n\x06source\x18\x04 \x01(\x0b\x32\x1e.tierflow.common.v1.FlowSource\"4\n\nFlowSource\x12\x0e\n\x04yaml\x18\x01 \x01(\tH\x00\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x42\x06\n\x04text\"\x82\x01\n\x04\x46low\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_json\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08handlers\x18\x06 \x03(\t\x12\r\n\x05steps\x18\x07 \x01(\x05\"\xaf\x01\n\tFlowCheck\x12&\n\x04\x66low\x18\x01 \x01(\x0b\x32\x18.tierflow.common.v1.Flow\x12/\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.tierflow.common.v1.Violation\x12\x18\n\x10missing_handlers\x18\x03 \x03(\t\x12/\n\x05unmet\x18\n \x03(\x0b\x32 .tierflow.common.v1.Prerequisite\"_\n\x0cPrerequisite\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\x12\x0f\n\x07refuses\x18\x05 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWSOURCE']._serialized_end=243
   _globals['_FLOW']._serialized_start=246
   _globals['_FLOW']._serialized_end=376
-  _globals['_FLOWCHECK']._serialized_start=378
-  _globals['_FLOWCHECK']._serialized_end=504
+  _globals['_FLOWCHECK']._serialized_start=379
+  _globals['_FLOWCHECK']._serialized_end=554
+  _globals['_PREREQUISITE']._serialized_start=556
+  _globals['_PREREQUISITE']._serialized_end=651
 # @@protoc_insertion_point(module_scope)

@@ -140,6 +140,7 @@ class FlowCheck(_message.Message):
     FLOW_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     MISSING_HANDLERS_FIELD_NUMBER: _builtins.int
+    UNMET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flow(self) -> Global___Flow:
         """The flow as registered; unset where it has problems."""
@@ -152,17 +153,60 @@ class FlowCheck(_message.Message):
     def missing_handlers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Handlers that no living executor offers now."""
 
+    @_builtins.property
+    def unmet(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prerequisite]:
+        """What a run of it would lack now, everything at once."""
+
     def __init__(
         self,
         *,
         flow: Global___Flow | None = ...,
         problems: _abc.Iterable[_failure_pb2.Violation] | None = ...,
         missing_handlers: _abc.Iterable[_builtins.str] | None = ...,
+        unmet: _abc.Iterable[Global___Prerequisite] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "missing_handlers", b"missing_handlers", "problems", b"problems"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "missing_handlers", b"missing_handlers", "problems", b"problems", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlowCheck: _TypeAlias = FlowCheck  # noqa: Y015
+
+@_typing.final
+class Prerequisite(_message.Message):
+    """Prerequisite is something that a run needs before its first step and that is not there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    REFUSES_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Code of the failure that it would be, such as `HANDLER_NOT_FOUND`."""
+    field: _builtins.str
+    """Where: a path in the flow such as `steps.pay.call`, or in the request such as `allocation.steps`."""
+    description: _builtins.str
+    """What is missing."""
+    hint: _builtins.str
+    """What to do about it."""
+    refuses: _builtins.bool
+    """Whether a run is refused for it now; else it may fail on its way."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+        hint: _builtins.str = ...,
+        refuses: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "description", b"description", "field", b"field", "hint", b"hint", "refuses", b"refuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prerequisite: _TypeAlias = Prerequisite  # noqa: Y015

@@ -1886,18 +1886,30 @@ class CheckFlowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOW_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def flow(self) -> _flow_pb2.FlowRef:
         """The flow."""
+
+    @_builtins.property
+    def context(self) -> _execution_pb2.ExecutionContext:
+        """Who would run it: norms ask for user, roles and labels. Absent: the caller."""
+
+    @_builtins.property
+    def allocation(self) -> _execution_pb2.ResourceAllocation:
+        """With which limits; absent: none."""
 
     def __init__(
         self,
         *,
         flow: _flow_pb2.FlowRef | None = ...,
+        context: _execution_pb2.ExecutionContext | None = ...,
+        allocation: _execution_pb2.ResourceAllocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
