@@ -10,6 +10,7 @@ from typing import Any
 from tierflow_flow import Flow, FlowError
 from tierflow_flow.definition import Problem
 from tierflow_flow.expressions import Expression
+from tierflow_flow.paths import definition_path
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.source import read_document
 from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, compile_template
@@ -211,7 +212,7 @@ def _check_level(flow: Flow, level: Mapping[str, Any], place: Place, problems: P
         problems.add((*place, "handlers", name), f"no step calls {name}{problems.hint(name, flow.handlers)}")
     expected = level.get("expect", {})
     for where, names in ((("steps",), level.get("steps", {})), (("expect", "steps"), expected.get("steps", {}))):
-        for name in _missing([step.partition("[")[0] for step in names], flow.by_id):
+        for name in _missing([definition_path(step) for step in names], flow.by_id):
             problems.add((*place, *where, name), f"unknown step {name!r}{problems.hint(name, flow.by_id)}")
     for name in _missing(expected.get("calls", {}), flow.handlers):
         problems.add((*place, "expect", "calls", name), f"no step calls {name}{problems.hint(name, flow.handlers)}")

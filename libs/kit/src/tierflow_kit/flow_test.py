@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from tierflow.outcomes import Degraded, HandlerFailed
 from tierflow_flow import Flow, parse
 from tierflow_flow.durations import parse_duration
+from tierflow_flow.paths import definition_path
 from tierflow_flow.problems import nearest
 from tierflow_runtime.values import Micros
 
@@ -107,7 +108,7 @@ class FlowTest:
         return self._add(name, fakes.fixed(Answer(silent=True)), times)
 
     def _add(self, name: str, respond: fakes.Respond, times: int | None) -> FlowTest:
-        of_step = name.partition("[")[0] in self.flow.by_id
+        of_step = definition_path(name) in self.flow.by_id
         if not of_step and name not in self.flow.handlers:
             known = [*self.flow.handlers, *self.flow.by_id]
             raise FakeError(f"{self.flow.name} calls no handler {name} and has no such step{nearest(name, known)}")

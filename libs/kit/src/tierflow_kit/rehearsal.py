@@ -244,9 +244,12 @@ def _json(value: Any, call: Call) -> str:
 
 def _without_jitter(flow: Flow) -> Flow:
     """The flow with delays that are exactly what it says."""
-    steps = tuple(
-        step if step.retry is None else dataclasses.replace(step, retry=msgspec.structs.replace(step.retry, jitter=0.0))
-        for step in flow.steps
-    )
+    by_id = {
+        id_: step
+        if step.retry is None
+        else dataclasses.replace(step, retry=msgspec.structs.replace(step.retry, jitter=0.0))
+        for id_, step in flow.by_id.items()
+    }
+    steps = tuple(by_id[step.id] for step in flow.steps)
     retry = msgspec.structs.replace(flow.retry, jitter=0.0)
-    return dataclasses.replace(flow, steps=steps, by_id={step.id: step for step in steps}, retry=retry)
+    return dataclasses.replace(flow, steps=steps, by_id=by_id, retry=retry)
