@@ -135,6 +135,10 @@ SUSPICIOUS = {
     "never-runs": ("a: {call: h, timeout: 1s, if: false}", "a never runs: its condition is false"),
     "constant-condition": ("a: {call: h, timeout: 1s, if: 1 < 2}", "the condition of a is always true"),
     "unbounded-map": ("a: {map: [1, 2], call: h, timeout: 1s}", "all items of a run at once"),
+    "hasty-loop": (
+        "a: {loop: {until: steps.b.output}, steps: {b: {call: h, timeout: 1s}}}",
+        "a begins its next iteration at once",
+    ),
     "idle-heartbeat": (
         "a: {call: h, timeout: 5s, heartbeat_timeout: 5s}",
         "the heartbeat timeout of a is no shorter than its timeout",
@@ -184,6 +188,31 @@ steps:
         "steps.after-off.needs": "after-off never runs: it needs off, which never runs",
         "steps.failed.needs": "failed never runs: it needs s, which always fails",
     }
+
+
+def test_steps_within_steps_are_looked_at(tmp_path: pathlib.Path) -> None:
+    """E5, E13: with their own places; a timeout of the block bounds what waits in it, its output may be what its last steps yield."""
+    text = """
+name: f
+defaults: {timeout: 1s}
+steps:
+  trip:
+    steps:
+      ask: {signal: go}
+      pay: {call: bank.pay, needs: ask, side_effecting: true, compensate: {call: bank.refund}}
+      note: {call: note.write, needs: pay}
+    output: ${{ steps.pay.output }}
+  later:
+    needs: trip
+    steps: {last: {call: h, side_effecting: true}}
+"""
+    assert [(each.line, each.code, each.path) for each in found(tmp_path, text)] == [
+        (7, "endless-wait", "steps.trip.steps.ask.signal"),
+        (9, "unused-output", "steps.trip.steps.note"),
+        (13, "unguarded-side-effect", "steps.later.steps.last.side_effecting"),
+    ]
+    bounded = found(tmp_path, text.replace("  trip:\n", "  trip:\n    timeout: 1h\n"))
+    assert "endless-wait" not in {each.code for each in bounded}
 
 
 def test_names_that_nobody_reads(tmp_path: pathlib.Path) -> None:

@@ -41,6 +41,42 @@ def test_a_tree() -> None:
     ]
 
 
+BLOCKS = """
+name: blocks
+steps:
+  trip:
+    timeout: 10m
+    steps:
+      hotel: {call: hotel.book, compensate: {call: hotel.cancel, with: {id: "${{ output.id }}"}}}
+      pay: {call: bank.pay, needs: hotel, on_error: {goto: ask}}
+      ask: {call: people.ask}
+    output: ${{ steps.pay.output }}
+  poll:
+    needs: trip
+    loop: {until: steps.look.output.done, delay: 5s}
+    steps: {look: {call: trip.look}}
+  three: {needs: [trip, poll], join: any, map: [1, 2], steps: {one: {call: h}}}
+"""
+
+
+def test_blocks_are_drawn_within() -> None:
+    """E2, E13: what a step holds stands below it before what follows, in Mermaid in a box."""
+    assert tree(parse(BLOCKS)).splitlines() == [
+        "blocks@1",
+        "└─ trip                group",
+        "   ├─ trip/hotel       call hotel.book, undone by hotel.cancel",
+        "   │  └─ trip/pay      call bank.pay",
+        "   │     └─ trip/ask   call people.ask, where trip/pay fails",
+        "   └─ poll             loop until steps.look.output.done, every 5s",
+        "      ├─ poll/look     call trip.look",
+        "      └─ three         map of steps over [1, 2], after 1 of poll, trip",
+        "         └─ three/one  call h",
+    ]
+    drawn = mermaid(parse(BLOCKS)).splitlines()
+    assert sum("subgraph" in line for line in drawn) == sum(line.strip() == "end" for line in drawn) == 3
+    assert sum('|"fails"|' in line for line in drawn) == 1
+
+
 def test_every_step_is_drawn_once() -> None:
     """E2: nothing is lost between a flow and its pictures."""
     flow = parse(TEXT)
@@ -117,6 +153,24 @@ def differences(*changes: tuple[str, str]) -> list[tuple[str, str, str]]:
 def test_what_changed_and_whom_it_breaks(change: tuple[str, str], expected: list[tuple[str, str, str]]) -> None:
     """E2: steps, needs, schemas, settings; narrower inputs break callers, wider outputs break readers, steps that are gone break runs under way."""
     assert differences(change) == expected
+
+
+def test_changes_within_blocks_are_found() -> None:
+    """E2, E13: by the path of the step."""
+    before, after = (
+        parse(BLOCKS),
+        parse(
+            BLOCKS.replace("delay: 5s", "delay: 6s")
+            .replace("bank.pay", "bank.send")
+            .replace("look: {call", "see: {call")
+            .replace("steps.look", "steps.see")
+        ),
+    )
+    assert [(change.path, change.kind, change.breaks) for change in compare(before, after).changes] == [
+        ("steps.poll/look", "renamed", "running"),
+        ("steps.poll.loop", "changed", ""),
+        ("steps.trip/pay.call", "changed", "running"),
+    ]
 
 
 def test_names_and_versions_are_no_change() -> None:

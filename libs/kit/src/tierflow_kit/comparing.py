@@ -12,6 +12,7 @@ from tierflow_flow import Flow
 from tierflow_flow.durations import parse_duration
 
 from tierflow_kit import spoken
+from tierflow_kit.blocks import canonical_steps
 from tierflow_kit.comparing_schemas import input_changes, kind_of_change, output_changes
 
 _CANONICAL_SPAN = re.compile(r"[0-9]+us")
@@ -56,7 +57,7 @@ def compare(before: Flow, after: Flow) -> Comparison:
     ]
     found = [Change(path, kind, old, new, breaks, why) for path, kind, old, new, breaks, why in changes]
     found += _settings(one, other)
-    found += _steps(one["steps"], other["steps"])
+    found += _steps(canonical_steps(before), canonical_steps(after))
     return Comparison(before, after, tuple(found))
 
 
@@ -90,8 +91,7 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _steps(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> Iterator[Change]:
-    before, after = ({step["id"]: step for step in steps} for steps in (one, other))
+def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     yield from _come_and_gone(before, after)
     for step_id in before:
         if step_id in after:
@@ -123,7 +123,7 @@ def _renamed(before: Mapping[str, Any], after: Mapping[str, Any], gone: list[str
 
 
 def _content(step: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in step.items() if key not in ("id", "needs")}, sort_keys=True)
+    return json.dumps({key: value for key, value in step.items() if key != "needs"}, sort_keys=True)
 
 
 def _brief(step: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def _brief(step: Mapping[str, Any]) -> str:
     value = step.get(kind)
     said = f"{kind} {value}" if isinstance(value, str) and kind != "map" else kind
     if kind == "map":
-        said = f"map {step['call']}"
+        said = f"map {step.get('call', 'of steps')}"
     return f"{said}, after {', '.join(step['needs'])}" if step.get("needs") else said
 
 

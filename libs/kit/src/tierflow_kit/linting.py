@@ -10,6 +10,7 @@ from tierflow_flow import Flow, FlowError, parse
 from tierflow_flow.definition import Problem
 from tierflow_flow.source import read_document
 
+from tierflow_kit.blocks import every_step, text_paths
 from tierflow_kit.cases import SUFFIX, read_cases
 from tierflow_kit.findings import SEVERITIES, Finding
 from tierflow_kit.positions import Positions
@@ -51,7 +52,7 @@ class Linted:
         if self.flow is None:
             return
         gone = frozenset(handlers)
-        for spec in self.flow.steps:
+        for spec in every_step(self.flow):
             if spec.handler in gone:
                 path, message = f"{self.path_of(spec.id)}.call", f"no living executor offers {spec.handler}"
                 self._suspect(
@@ -72,9 +73,7 @@ class Linted:
             for problem in error.problems:
                 self._add("error", "invalid", problem)
             return
-        steps = document["steps"]
-        if isinstance(steps, list):
-            self._paths = {step["id"]: f"steps[{index}]" for index, step in enumerate(steps)}
+        self._paths = text_paths(document)
         for found in suspicions(self.flow, document):
             self._suspect(found)
 

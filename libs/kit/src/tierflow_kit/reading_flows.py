@@ -5,49 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tierflow_flow import Flow, StepSpec
+from tierflow_flow import Flow, StepSpec, Template
 from tierflow_flow.expressions import Reference
 from tierflow_flow.templates import CompiledTemplate
+
+from tierflow_kit.blocks import every_step, holder, meant
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A look-up, and the step whose expression it is; empty for the flow's output."""
+    """A look-up, and the block in which it stands; empty for the flow itself."""
 
-    step: str
+    block: str
     reference: Reference
 
 
 def templates(spec: StepSpec) -> Iterator[CompiledTemplate]:
-    """Every template of a step."""
-    for template in (spec.with_, spec.condition, spec.items, *spec.templates.values()):
+    """Every template of a step that stands beside it, what compensates it included."""
+    found: list[Template | None] = [spec.with_, spec.condition, spec.items, *spec.templates.values()]
+    found += [
+        spec.rescue.then if spec.rescue else None,
+        *((spec.undo.with_, *spec.undo.templates.values()) if spec.undo else ()),
+    ]
+    for template in found:
         if isinstance(template, CompiledTemplate):
             yield template
 
 
 def readings(flow: Flow) -> list[Reading]:
-    """Every look-up of the flow."""
-    found = [
-        Reading(spec.id, reference)
-        for spec in flow.steps
-        for template in templates(spec)
-        for expression in template.expressions
-        for reference in expression.references
-    ]
-    if isinstance(flow.output, CompiledTemplate):
-        found += [
-            Reading("", reference) for expression in flow.output.expressions for reference in expression.references
-        ]
-    return found
+    """Every look-up of the flow; `block` is where it stands, empty for the flow itself."""
+    found: list[Reading] = []
+    for spec in every_step(flow):
+        for template in templates(spec):
+            found += _of(template, holder(spec.id))
+        if spec.block is not None:
+            for inner in (spec.block.output, spec.block.until):
+                found += _of(inner, spec.id)
+    for norm in flow.norms:
+        found += _of(norm.condition, "")
+    return found + _of(flow.output, "")
+
+
+def _of(template: Template | None, block: str) -> list[Reading]:
+    if not isinstance(template, CompiledTemplate):
+        return []
+    return [Reading(block, reference) for expression in template.expressions for reference in expression.references]
 
 
 def steps_read(flow: Flow) -> dict[str, set[str]]:
-    """For each step the fields that are read of it; `*` where it is read whole."""
+    """For each step, by id, the fields that are read of it; `*` where it is read whole."""
     found: dict[str, set[str]] = {}
     for reading in readings(flow):
         if reading.reference.name == "steps" and reading.reference.path:
-            step, *rest = reading.reference.path
-            found.setdefault(str(step), set()).add(str(rest[0]) if rest else "*")
+            name, *rest = reading.reference.path
+            found.setdefault(meant(flow, str(name), reading.block), set()).add(str(rest[0]) if rest else "*")
     return found
 
 

@@ -11,6 +11,7 @@ from tierflow_flow import ExpressionError, Flow, PlainScope, StepSpec
 from tierflow_flow.templates import CompiledTemplate
 
 from tierflow_kit import spoken
+from tierflow_kit.blocks import around, every_step, holder, rescuers, text_paths
 from tierflow_kit.reading_flows import names_read, steps_read
 
 
@@ -36,36 +37,31 @@ def suspicions(flow: Flow, document: Mapping[str, Any]) -> list[Suspicion]:
     return [found for check in _CHECKS for found in check(flow, document)]
 
 
-def _paths(document: Mapping[str, Any]) -> Mapping[str, str]:
-    """The path of each step by id."""
-    steps = document.get("steps")
-    if isinstance(steps, list):
-        return {
-            step["id"]: f"steps[{index}]" for index, step in enumerate(steps) if isinstance(step, dict) and "id" in step
-        }
-    return {step_id: f"steps.{step_id}" for step_id in steps or ()}
-
-
 def _unused_output(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    if flow.output is None:
-        return
-    read, paths = steps_read(flow), _paths(document)
-    for spec in flow.steps:
+    read, paths, called_for = steps_read(flow), text_paths(document), rescuers(flow)
+    for spec in every_step(flow):
         used = read.get(spec.id, set()) & {"*", "output"}
-        if spec.handler and not used and not spec.side_effecting and not flow.dependants[spec.id]:
+        last = not used and not flow.dependants[spec.id] and spec.id not in called_for
+        if spec.handler and last and not spec.side_effecting and not _yielded(flow, spec):
             yield Suspicion(
                 "unused-output",
                 "note",
                 paths.get(spec.id, ""),
-                f"nothing needs {spec.id}, and nobody reads its output",
+                f"nothing needs {spec.local}, and nobody reads its output",
                 "where it is called for what it does, say side_effecting: true",
             )
 
 
+def _yielded(flow: Flow, spec: StepSpec) -> bool:
+    """Whether its output is part of what its block yields, as its block does not say what that is."""
+    block = flow.by_id[holder(spec.id)].block if holder(spec.id) else None
+    return (block.output if block is not None else flow.output) is None
+
+
 def _unguarded_side_effect(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = _paths(document)
-    for spec in flow.steps:
-        if spec.side_effecting and not spec.on_lost and not getattr(spec, "compensate", None):
+    paths = text_paths(document)
+    for spec in every_step(flow):
+        if spec.side_effecting and not spec.on_lost and spec.undo is None:
             yield Suspicion(
                 "unguarded-side-effect",
                 "warning",
@@ -76,9 +72,9 @@ def _unguarded_side_effect(flow: Flow, document: Mapping[str, Any]) -> Iterator[
 
 
 def _endless_wait(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = _paths(document)
-    for spec in flow.steps:
-        if spec.kind in ("signal", "approval") and _longest_wait(spec) is None and flow.run_timeout is None:
+    paths = text_paths(document)
+    for spec in every_step(flow):
+        if spec.kind in ("signal", "approval") and _longest_wait(spec) is None and not _bounded(flow, spec):
             yield Suspicion(
                 "endless-wait",
                 "warning",
@@ -86,6 +82,11 @@ def _endless_wait(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion
                 f"{spec.id} may wait for ever",
                 "give it a timeout, or the flow",
             )
+
+
+def _bounded(flow: Flow, spec: StepSpec) -> bool:
+    """Whether what it is part of has a timeout."""
+    return flow.run_timeout is not None or any(flow.by_id[step_id].timeout is not None for step_id in around(spec.id))
 
 
 def _longest_wait(spec: StepSpec) -> Any:
@@ -98,8 +99,8 @@ def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspic
     defaults = document.get("defaults")
     if isinstance(defaults, dict) and "timeout" in defaults:
         return
-    paths = _paths(document)
-    for spec in flow.steps:
+    paths = text_paths(document)
+    for spec in every_step(flow):
         if spec.handler and spec.timeout is None:
             yield Suspicion(
                 "default-timeout",
@@ -112,7 +113,7 @@ def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspic
 
 
 def _never_runs(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = _paths(document)
+    paths = text_paths(document)
     hopeless: dict[str, str] = {}
     for spec in _in_order(flow):
         why = _hopeless(flow, spec, hopeless)
@@ -124,10 +125,9 @@ def _never_runs(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
 
 def _in_order(flow: Flow) -> Iterator[StepSpec]:
     """The steps, each after what it needs."""
-    waiting = {spec.id: len(spec.needs) for spec in flow.steps}
-    ready = list(flow.roots)
-    while ready:
-        step_id = ready.pop(0)
+    waiting = {spec.id: len(spec.needs) for spec in every_step(flow)}
+    ready = [step_id for step_id, count in waiting.items() if not count]
+    for step_id in ready:
         yield flow.by_id[step_id]
         for other in flow.dependants[step_id]:
             waiting[other] -= 1
@@ -164,8 +164,8 @@ def _always(spec: StepSpec) -> bool | None:
 
 
 def _constant_condition(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = _paths(document)
-    for spec in flow.steps:
+    paths = text_paths(document)
+    for spec in every_step(flow):
         if _always(spec):
             yield Suspicion(
                 "constant-condition",
@@ -195,9 +195,9 @@ def _unused_names(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion
 def _unbounded_map(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
     if flow.concurrency is not None:
         return
-    paths = _paths(document)
-    for spec in flow.steps:
-        if spec.kind == "map" and spec.concurrency is None:
+    paths = text_paths(document)
+    for spec in every_step(flow):
+        if spec.kind in ("map", "map_block") and spec.concurrency is None and "concurrency" not in spec.settings:
             yield Suspicion(
                 "unbounded-map",
                 "note",
@@ -208,8 +208,8 @@ def _unbounded_map(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicio
 
 
 def _timeouts(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = _paths(document)
-    for spec in flow.steps:
+    paths = text_paths(document)
+    for spec in every_step(flow):
         timeout = spec.timeout if spec.timeout is not None else spec.settings.get("timeout")
         path = f"{paths.get(spec.id, '')}.timeout"
         if timeout is not None and flow.run_timeout is not None and timeout > flow.run_timeout:
@@ -221,6 +221,16 @@ def _timeouts(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
         if spec.handler and spec.heartbeat_timeout and longest is not None and spec.heartbeat_timeout >= longest:
             message = f"the heartbeat timeout of {spec.id} is no shorter than its timeout: it has no effect"
             yield Suspicion("idle-heartbeat", "warning", f"{paths.get(spec.id, '')}.heartbeat_timeout", message)
+
+
+def _hasty_loop(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = text_paths(document)
+    for spec in every_step(flow):
+        loop = spec.settings.get("loop", {})
+        if "until" in loop and "delay" not in loop and "for" not in loop:
+            message = f"{spec.local} begins its next iteration at once, until it is over"
+            hint = "say delay, and factor, where it asks for something that takes time"
+            yield Suspicion("hasty-loop", "note", f"{paths.get(spec.id, '')}.loop", message, hint)
 
 
 _SECRET_KEYS = re.compile(r"(password|passwd|secret|token|api[_-]?key|private[_-]?key|authorization)$", re.IGNORECASE)
@@ -268,5 +278,6 @@ _CHECKS: tuple[Check, ...] = (
     _unused_names,
     _unused_output,
     _unbounded_map,
+    _hasty_loop,
     _default_timeout,
 )
