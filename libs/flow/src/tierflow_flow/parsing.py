@@ -15,6 +15,7 @@ from tierflow_flow.limits import MAX_CANONICAL
 from tierflow_flow.norms import compile_norms
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, canonical_text, content_hash, read_flow
+from tierflow_flow.serverless import compile_document, is_document
 from tierflow_flow.source import Document, fatal, read_document
 from tierflow_flow.templates import CompiledTemplate
 from tierflow_flow.values import loads
@@ -57,6 +58,8 @@ def _compile(document: Document, canonical: str | None) -> Flow:
     problems = Problems(document.lines)
     for place, description in document.problems:
         problems.add(place, description)
+    if is_document(document.value):
+        return compile_document(document, problems, canonical)
     parts = read_flow(document.value, problems)
     if parts is None:
         problems.raise_if_any()

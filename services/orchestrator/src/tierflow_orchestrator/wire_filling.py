@@ -78,6 +78,8 @@ def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
         fill_payload(body.output, e.output)
     body.outcome = OUTCOME.number(e.outcome)
     fill_usage(body.usage, e.usage)
+    if e.directive:
+        body.directive = e.directive
 
 
 FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {

@@ -10,7 +10,7 @@ from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import LogLine, Micros, Payload
 
-from tierflow_orchestrator import wire_approvals, wire_blocks
+from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
 from tierflow_orchestrator.core import events
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
@@ -67,7 +67,7 @@ def _from_completed(m: ev.Event) -> events.RunEvent:
     p = m.step_completed
     return events.StepCompleted(
         step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, output=payload_in(p, "output"), outcome=OUTCOME.name(p.outcome),
-        usage=wire.usage_from_proto(p.usage),
+        usage=wire.usage_from_proto(p.usage), directive=p.directive,
     )  # fmt: skip
 
 
@@ -165,6 +165,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "signal_received": _from_signal,
     **wire_approvals.DECODERS,
     **wire_blocks.DECODERS,
+    **wire_serverless.DECODERS,
 }
 
 

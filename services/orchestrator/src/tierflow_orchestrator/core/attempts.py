@@ -13,6 +13,7 @@ from tierflow_orchestrator.core import commands, events, failures, limits
 from tierflow_orchestrator.core.branches import being_stopped, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
 from tierflow_orchestrator.core.run import Run
@@ -81,6 +82,9 @@ def _emit_started(turn: Turn, step: Step, started_at: int) -> None:
 
 
 def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
+    if step.frame is not None:
+        NAVIGATORS[turn.run.definition().navigator].came(turn, step, command.output, _booked(command.usage, 1))
+        return
     schema = turn.run.spec(step).output_schema
     if schema is not None:
         failure = _check_output(turn, step, command.output)

@@ -20,6 +20,7 @@ from tierflow_orchestrator.core import (
     slots,
 )
 from tierflow_orchestrator.core.navigator import look, settle
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import parse, text_of
@@ -85,6 +86,8 @@ def _prepare(turn: Turn) -> None:
         ending.end(turn, "FAILED", "FAILURE", failure=failure)
         return
     turn.emit(events.RunStateChanged(from_="PREPARING", to="RUNNING"))
+    if run.flow.program is not None:
+        NAVIGATORS[run.flow.navigator].start(turn)
     settle(turn)
 
 

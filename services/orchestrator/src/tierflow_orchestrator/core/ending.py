@@ -140,6 +140,8 @@ def _checked_output(turn: Turn) -> Payload | Failure:
 def _output(run: Run) -> str:
     """The flow's output; where it defines none, an object of the outputs of its leaves, null where one has none."""
     flow = run.definition()
+    if flow.program is not None:
+        return output_text(run, run.steps[flow.roots[0]])
     if flow.output is not None:
         return flow.output.resolve_json(RunScope(run))
     parts = (f'"{step_id}":{output_text(run, run.steps[step_id])}' for step_id in flow.leaves)

@@ -8,7 +8,15 @@ from typing import Any
 
 from tierflow_runtime.values import BlobRef, Micros
 
-from tierflow_orchestrator.core import branches, compensation, events, evolve_approvals, evolve_blocks, limits
+from tierflow_orchestrator.core import (
+    branches,
+    compensation,
+    events,
+    evolve_approvals,
+    evolve_blocks,
+    evolve_serverless,
+    limits,
+)
 from tierflow_orchestrator.core.failures import is_loss
 from tierflow_orchestrator.core.moves import begin, book, end_step, make_ready, move, remember
 from tierflow_orchestrator.core.run import Run
@@ -63,6 +71,8 @@ def _open(run: Run) -> None:
     """The steps of the flow become known, those that need nothing may start."""
     flow = run.definition()
     _set_deadline(run)
+    if flow.program is not None:
+        return
     for spec in flow.steps:
         handler = spec.handler if spec.kind == "call" else ""
         run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler, waiting=len(spec.needs))
@@ -122,7 +132,8 @@ def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
 
 def _signalled(run: Run, event: events.SignalReceived, time: Micros) -> None:
     remember(run, event.signal_id, True, run.state)
-    run.signals.setdefault(event.name, []).append(event.payload)
+    name = event.name if run.definition().program is None else evolve_serverless.INBOX
+    run.signals.setdefault(name, []).append(event.payload)
 
 
 # Steps.
@@ -162,9 +173,11 @@ def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
 
 def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
     step = run.steps[event.step_id]
+    if step.frame is not None:
+        evolve_serverless.note_wait(step.frame, event)
     if step.block is not None:
         step.block.delayed = True
-    else:
+    elif step.frame is None or step.state != "RUNNING":
         begin(run, step, time)
     step.reason, step.wakes_at = event.reason, event.until
     run.wait(step)
@@ -173,6 +186,8 @@ def _waiting(run: Run, event: events.StepWaiting, time: Micros) -> None:
 def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.output, step.outcome = event.output, event.outcome
+    if step.frame is not None:
+        step.frame.directive = event.directive
     if run.signals and not step.handler:
         run.take_signal(run.spec(step).settings.get("signal", ""))
     book(run, step, event.usage)
@@ -220,7 +235,7 @@ def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
         step.unbooked = (*step.unbooked, step.epoch)
     if event.tolerated:
         run.partial = True
-    elif not (step.is_item or step.parent or run.failed_step):
+    elif not (step.is_item or step.parent or run.failed_step or (step.frame is not None and step.frame.parent)):
         run.failed_step = step.id
     end_step(run, step, "FAILED", time)
 
@@ -282,4 +297,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.EventEmitted: _emitted,
     events.SignalReceived: _signalled,
     **evolve_approvals.BY_TYPE,
+    **evolve_serverless.BY_TYPE,
 }

@@ -7,7 +7,7 @@ from collections import deque
 from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
-from tierflow_orchestrator.core import blocks, branches, compensation, joins, limits
+from tierflow_orchestrator.core import blocks, branches, compensation, evolve_serverless, joins, limits
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -64,6 +64,9 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
     run.due.discard(step.id)
     if run.definition().compensate_on:
         compensation.note(run, step)
+    if step.frame is not None:
+        evolve_serverless.count_in(run, step, step.frame)
+        return
     if step.index >= 0:
         branches.count_in(run, step)
         return

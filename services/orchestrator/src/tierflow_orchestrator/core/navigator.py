@@ -34,6 +34,7 @@ from tierflow_orchestrator.core.kinds.base import (
     Wait,
 )
 from tierflow_orchestrator.core.kinds.switch import chosen
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_orchestrator.core.step import BlockState, Step
@@ -52,7 +53,9 @@ def look(turn: Turn) -> None:
     undecided = turn.run.undecided
     while undecided:
         step = turn.run.steps[undecided.popleft()]
-        if step.state == "READY":
+        if step.frame is not None:
+            NAVIGATORS[turn.run.definition().navigator].look(turn, step)
+        elif step.state == "READY":
             _look(turn, step)
         elif step.block is not None:
             _close_block(turn, step, step.block)
@@ -186,6 +189,9 @@ def fire(turn: Turn) -> None:
     """Ends the waits whose message is there or whose moment has come, and the steps whose time is up."""
     run = turn.run
     how: Proceed | None
+    if run.definition().program is not None:
+        _fire_program(turn)
+        return
     while run.limits and run.state in ("RUNNING", "SUSPENDED") and (late := limits.over(run, turn.now)) is not None:
         _cut_off(turn, late)
     while run.state in ("RUNNING", "SUSPENDED"):
@@ -234,6 +240,18 @@ def _due(turn: Turn, step: Step, moment: Micros) -> Proceed | None:
     return None
 
 
+def _fire_program(turn: Turn) -> None:
+    """The same for a definition that another navigator walks."""
+    run, navigator = turn.run, NAVIGATORS[turn.run.definition().navigator]
+    while run.state in ("RUNNING", "SUSPENDED") and (moment := run.next_timer()) is not None and moment <= turn.now:
+        step = run.steps[run.timers[0][1]]
+        go_on(turn)
+        navigator.due(turn, step)
+    if run.signals and run.state in ("RUNNING", "SUSPENDED") and navigator.told(turn):
+        go_on(turn)
+    settle(turn)
+
+
 def go_on(turn: Turn) -> None:
     """A wait is over: a run that did nothing but wait goes on."""
     run = turn.run
@@ -278,6 +296,10 @@ def fail(
 ) -> None:
     """Ends a step by a failure, and does what the policies say about it; unless (not `final`) another step handles it first."""
     run = turn.run
+    if step.frame is not None:
+        navigator = NAVIGATORS[run.definition().navigator]
+        navigator.failed(turn, step, failure, attempt=attempt, attempt_id=attempt_id, usage=usage)
+        return
     if not final and (handler_step := _handler(turn, step)):
         turn.emit(
             events.HandlerCalled(

@@ -45,6 +45,7 @@ class Run:
         "due",
         "ended_at",
         "environment",
+        "exported",
         "failed_step",
         "failure",
         "flow",
@@ -142,6 +143,8 @@ class Run:
         """Of a run that is COMPENSATING: steps still to be compensated, the next one last."""
         self.undone: list[str] = []
         """Steps whose compensation failed."""
+        self.exported: Payload | None = None
+        """`$context` of a document."""
         # Derived.
         self.around: set[str] = set()
         """The steps to which those in `log` belong."""

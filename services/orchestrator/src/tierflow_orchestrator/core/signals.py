@@ -9,6 +9,7 @@ from tierflow_runtime.values import Failure, Violation
 
 from tierflow_orchestrator.core import commands, events, failures
 from tierflow_orchestrator.core.navigator import fire
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import INLINE_BYTES, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import parse
@@ -26,12 +27,16 @@ def receive(turn: Turn, command: commands.Signal) -> Reply:
     if not run.state or run.ended or run.state == "CANCELLING":
         return turn.refused()
     refusal = _refusal(run, command)
+    payload = command.payload
+    if refusal is None and run.flow is not None and run.flow.program is not None:
+        try:
+            payload = NAVIGATORS[run.flow.navigator].message(turn, command)
+        except ExpressionError as error:
+            refusal = _invalid("payload", str(error))
     if refusal is not None:
         return turn.refused(refusal)
     turn.emit(
-        events.SignalReceived(
-            signal_id=command.command_id, name=command.name, payload=command.payload, actor=command.actor
-        )
+        events.SignalReceived(signal_id=command.command_id, name=command.name, payload=payload, actor=command.actor)
     )
     if run.state in ("RUNNING", "SUSPENDED"):
         fire(turn)
@@ -39,16 +44,22 @@ def receive(turn: Turn, command: commands.Signal) -> Reply:
 
 
 def _refusal(run: Run, command: commands.Signal) -> Failure | None:
+    if run.definition().program is not None:
+        return NAVIGATORS[run.definition().navigator].refusal(run) or _too_much(run, command)
     steps = [spec for spec in run.definition().steps if spec.kind == "signal"]
     taking = [spec for spec in steps if spec.settings["signal"] == command.name]
     if not taking:
         names = ", ".join(sorted({spec.settings["signal"] for spec in steps})) or "none at all"
         return _invalid("name", f"the flow waits for no signal {command.name[:60]!r}; it waits for: {names}")
+    return _too_much(run, command) or _mismatch(command, taking)
+
+
+def _too_much(run: Run, command: commands.Signal) -> Failure | None:
     if sum(map(len, run.signals.values())) >= MOST_KEPT:
         return failures.made("QUEUE_FULL", f"{MOST_KEPT} signals wait to be taken.", "signal", retryable=True)
     if len(command.payload.encode()) > INLINE_BYTES:
         return failures.made("PAYLOAD_TOO_LARGE", f"A signal has at most {INLINE_BYTES} bytes.", "signal")
-    return _mismatch(command, taking)
+    return None
 
 
 def _mismatch(command: commands.Signal, taking: list[StepSpec]) -> Failure | None:

@@ -9,6 +9,7 @@ from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.run import STARTING, Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of
@@ -68,6 +69,8 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
 def resolve_input(turn: Turn, step: Step) -> Payload:
     """The input of a step as a payload: a stored value that is handed on whole stays one. Raises `ExpressionError`."""
     run = turn.run
+    if step.frame is not None:
+        return NAVIGATORS[run.definition().navigator].input(turn, step)
     scope = RunScope(run, step)
     if step.is_item:
         items = items_of(run, run.steps[step.above])

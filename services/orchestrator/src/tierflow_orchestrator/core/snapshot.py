@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micros, Options, Usage
 
-from tierflow_orchestrator.core import limits
+from tierflow_orchestrator.core import evolve_serverless, limits
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
 
@@ -53,6 +53,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     log: list[str] = []
     undo: list[str] = []
     undone: list[str] = []
+    exported: str | BlobRef | None = None
     ready: dict[str, list[str]] = {}
     """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
 
@@ -111,3 +112,5 @@ def _restore(run: Run, step: Step) -> None:
         run.set_timer(step, step.deadline)
     if isinstance(step.output, BlobRef) and step.ended:
         run.note_large(step.of, step.output)
+    if step.frame is not None:
+        evolve_serverless.restore(run, step, step.frame)

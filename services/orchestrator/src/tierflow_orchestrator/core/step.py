@@ -95,6 +95,41 @@ class BlockState(msgspec.Struct, gc=False, omit_defaults=True):
     """Of a loop: whether it waits before the next iteration."""
 
 
+class Frame(msgspec.Struct, gc=False, omit_defaults=True):
+    """Where a step stands in a document that is walked like a program: what is around it, and how far it is itself."""
+
+    parent: str = ""
+    """The step around it; empty for the document as a whole."""
+    input: Payload | None = None
+    """`$input`: what it was given, as it wanted it."""
+    data: Payload | None = None
+    """What its next inner step is given: its own input, then what the one before gave."""
+    variables: dict[str, str] = {}
+    """What it has bound for its inner steps: JSON texts by name."""
+    walking: str = ""
+    """Which of its lists is walked."""
+    round: int = 0
+    """The iteration, or the try, of its inner steps, from 0."""
+    entered: int = 0
+    """Inner steps begun in all."""
+    open: int = 0
+    """Inner steps that have not ended."""
+    last: str = ""
+    """The inner step that ended last."""
+    items: Payload | None = None
+    """What a loop goes through."""
+    deadline: Micros | None = None
+    """Until when those in it must have ended."""
+    consumed: list[str] = []
+    """Events that it has taken: JSON texts."""
+    places: list[int] = []
+    """For each of them which filter it was for; below 0: one that ends the listening."""
+    keys: dict[str, str] = {}
+    """Correlations that are bound: JSON texts by name."""
+    directive: str = ""
+    """Where it said to go on; empty: as its definition says."""
+
+
 class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """One node of a run, or one item of a map. Changed only by `evolve`."""
 
@@ -168,6 +203,8 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """Times that its handler step was called."""
     spent: int = 0
     """Attempts before it last began anew; its retry policy counts from there."""
+    frame: Frame | None = None
+    """Of a task of a document."""
 
     @property
     def is_map(self) -> bool:

@@ -203,6 +203,9 @@ class Event(_message.Message):
     COMPENSATION_BEGAN_FIELD_NUMBER: _builtins.int
     STEP_COMPENSATED_FIELD_NUMBER: _builtins.int
     COMPENSATION_FAILED_FIELD_NUMBER: _builtins.int
+    STEP_ENTERED_FIELD_NUMBER: _builtins.int
+    CONTEXT_EXPORTED_FIELD_NUMBER: _builtins.int
+    EVENT_CONSUMED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
     step_id: _builtins.str
@@ -397,6 +400,18 @@ class Event(_message.Message):
     def compensation_failed(self) -> Global___CompensationFailed:
         """What a step did could not be undone."""
 
+    @_builtins.property
+    def step_entered(self) -> Global___StepEntered:
+        """A task of a document began."""
+
+    @_builtins.property
+    def context_exported(self) -> Global___ContextExported:
+        """A task of a document set its context."""
+
+    @_builtins.property
+    def event_consumed(self) -> Global___EventConsumed:
+        """A task that listens took an event."""
+
     def __init__(
         self,
         *,
@@ -450,12 +465,15 @@ class Event(_message.Message):
         compensation_began: Global___CompensationBegan | None = ...,
         step_compensated: Global___StepCompensated | None = ...,
         compensation_failed: Global___CompensationFailed | None = ...,
+        step_entered: Global___StepEntered | None = ...,
+        context_exported: Global___ContextExported | None = ...,
+        event_consumed: Global___EventConsumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_exported", b"context_exported", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_exported", b"context_exported", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_entered", "context_exported", "event_consumed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -999,10 +1017,13 @@ class StepCompleted(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    DIRECTIVE_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Id of the attempt; empty for a step that needs no executor."""
     outcome: _state_pb2.Outcome.ValueType
     """How well."""
+    directive: _builtins.str
+    """Of a task of a document: where it said to go on; empty: as its definition says."""
     @_builtins.property
     def output(self) -> _payload_pb2.Payload:
         """Its output."""
@@ -1028,10 +1049,11 @@ class StepCompleted(_message.Message):
         usage: _execution_pb2.Usage | None = ...,
         cached: Global___CacheHit | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        directive: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cached", b"cached", "outcome", b"outcome", "output", b"output", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cached", b"cached", "directive", b"directive", "outcome", b"outcome", "output", b"output", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2123,3 +2145,151 @@ class CompensationFailed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompensationFailed: _TypeAlias = CompensationFailed  # noqa: Y015
+
+@_typing.final
+class StepEntered(_message.Message):
+    """StepEntered says that a task of a document began: the step becomes known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    definition: _builtins.str
+    """The task: its JSON pointer in the document."""
+    parent: _builtins.str
+    """The step around it; empty for the document as a whole."""
+    list: _builtins.str
+    """Which list of the step around it the task is in."""
+    round: _builtins.int
+    """The iteration, or the try, of that list, from 0."""
+    @_builtins.property
+    def input(self) -> _payload_pb2.Payload:
+        """What it was given, as it wanted it."""
+
+    @_builtins.property
+    def items(self) -> _payload_pb2.Payload:
+        """What it goes through, where it is a loop."""
+
+    @_builtins.property
+    def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the step around it has bound for it: JSON texts by name."""
+
+    def __init__(
+        self,
+        *,
+        definition: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        list: _builtins.str = ...,
+        round: _builtins.int = ...,
+        input: _payload_pb2.Payload | None = ...,
+        items: _payload_pb2.Payload | None = ...,
+        variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "items", b"items"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input", b"input", "items", b"items", "list", b"list", "parent", b"parent", "round", b"round", "variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepEntered: _TypeAlias = StepEntered  # noqa: Y015
+
+@_typing.final
+class ContextExported(_message.Message):
+    """ContextExported says that a task set the context of its document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context(self) -> _payload_pb2.Payload:
+        """The context."""
+
+    def __init__(
+        self,
+        *,
+        context: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextExported: _TypeAlias = ContextExported  # noqa: Y015
+
+@_typing.final
+class EventConsumed(_message.Message):
+    """EventConsumed says that a task that listens took an event that was received."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    FOR_FILTER_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    place: _builtins.int
+    """Where the event was among those that waited, from 0."""
+    for_filter: _builtins.int
+    """The filter that it is for, from 0; below 0: the one, counted from -1 down, that ends the listening."""
+    @_builtins.property
+    def keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Correlations that it bound: JSON texts by name."""
+
+    def __init__(
+        self,
+        *,
+        place: _builtins.int = ...,
+        for_filter: _builtins.int = ...,
+        keys: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_filter", b"for_filter", "keys", b"keys", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventConsumed: _TypeAlias = EventConsumed  # noqa: Y015

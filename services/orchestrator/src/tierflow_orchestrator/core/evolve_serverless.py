@@ -1,0 +1,102 @@
+"""How the events of documents change a run: tasks that begin, what they hand on, events that they take. Part of `evolve`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from tierflow_runtime.values import BlobRef, Micros, Payload
+
+from tierflow_orchestrator.core import events
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.step import Frame, Step
+
+INBOX: Final = "events"
+"""Under which a document's events wait among a run's signals."""
+
+
+def _entered(run: Run, event: events.StepEntered, time: Micros) -> None:
+    spec = run.definition().by_id[event.definition]
+    frame = Frame(parent=event.parent, input=event.input, data=event.input, items=event.items)
+    step = Step(id=event.step_id, of=event.definition, handler=spec.handler, state="READY", frame=frame)
+    run.steps[step.id] = step
+    run.counts_by_state["READY"] += 1
+    _note(run, step.of, event.input)
+    _note(run, step.of, event.items)
+    if step.handler:
+        run.ready.setdefault(step.handler, deque()).append(step.id)
+    run.undecided.append(step.id)
+    parent = run.steps.get(event.parent)
+    if parent is None or parent.frame is None:
+        run.open_steps += 1
+        return
+    around = parent.frame
+    around.walking, around.round, around.variables = event.list_, event.round, event.variables
+    around.entered += 1
+    around.open += 1
+    around.last = ""
+
+
+def _note(run: Run, definition_id: str, payload: Payload | None) -> None:
+    """A value that is stored apart is at hand when it is looked into."""
+    if isinstance(payload, BlobRef):
+        run.note_large(definition_id, payload)
+        if run.unloaded is not None:
+            run.unloaded[payload.sha256] = None
+
+
+def count_in(run: Run, step: Step, frame: Frame) -> None:
+    """A task has ended: the one around it is looked at, and has what it gave."""
+    frame.data, frame.items, frame.consumed, frame.places = None, None, [], []
+    parent = run.steps.get(frame.parent)
+    if parent is None or parent.frame is None:
+        run.open_steps -= 1
+        run.top_ended += 1
+        return
+    around = parent.frame
+    around.open -= 1
+    around.last = step.id
+    if parent.ended:
+        return
+    if step.state == "COMPLETED":
+        around.data = step.output
+    run.undecided.appendleft(parent.id)
+
+
+def note_wait(frame: Frame, event: events.StepWaiting) -> None:
+    """A task begins to wait: for those in it, or to try them again."""
+    if event.reason == "STEPS":
+        frame.deadline = event.until
+    elif event.reason == "RETRY":
+        frame.round += 1
+
+
+def _exported(run: Run, event: events.ContextExported, time: Micros) -> None:
+    run.exported = event.context
+    _note(run, run.steps[event.step_id].of, event.context)
+
+
+def _consumed(run: Run, event: events.EventConsumed, time: Micros) -> None:
+    frame = run.steps[event.step_id].frame
+    waiting = run.signals.get(INBOX)
+    if frame is None or not waiting:
+        raise ValueError(f"{event.step_id} took an event that was not there")
+    frame.consumed.append(waiting.pop(event.place))
+    frame.places.append(event.for_filter)
+    frame.keys |= event.keys
+    if not waiting:
+        del run.signals[INBOX]
+
+
+def restore(run: Run, step: Step, frame: Frame) -> None:
+    """What a step of a snapshot stands for, apart from itself."""
+    for payload in (frame.input, frame.items, run.exported):
+        _note(run, step.of, payload)
+
+
+BY_TYPE: Final[Mapping[type, Callable[[Run, Any, Micros], None]]] = {
+    events.StepEntered: _entered,
+    events.ContextExported: _exported,
+    events.EventConsumed: _consumed,
+}
