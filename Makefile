@@ -147,6 +147,10 @@ sim: setup ## Simulate all tiers on a virtual clock; make sim SEEDS=n, or SEED=k
 fuzz: setup ## Send nonsense to every RPC and to the flow language; SECONDS=60 SEED=k, ONLY=rpc CASE=n for one case again
 	@$(BIN)/python -m tierflow_testing.fuzzing --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE))
 
+.PHONY: conformance
+conformance: setup ## Run the conformance kit of the CNCF Serverless Workflow specification; KIT=folder with ctk/features and examples
+	@$(BIN)/python tools/serverless_conformance.py $(if $(KIT),"$(KIT)")
+
 .PHONY: bench
 bench: setup ## Measure; make bench SCENARIO=name for one
 	@$(BIN)/python -m benchmarks.run $(SCENARIO) $(ARGS)

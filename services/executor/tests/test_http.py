@@ -133,6 +133,9 @@ async def test_statuses(serve: Serve, site: Site, status: int, expected: str, re
         assert (code(result), result.failure.retryable) == (expected, retryable)
         assert "secret" not in str(result.failure.message)
         assert str(status) in result.failure.message
+        for more in ({"ok_status": [status]}, {"any_status": True}):
+            said = await peer.run(a_call(f"{site.url}/", **more))
+            assert json.loads(said.output.json)["status"] == status
         fine = await peer.run(a_call(f"{site.url}/", ok_status=[status]))
         assert json.loads(fine.output.json)["status"] == status
 

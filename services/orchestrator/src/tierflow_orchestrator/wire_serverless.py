@@ -58,7 +58,7 @@ def _from_entered(m: ev.Event) -> events.RunEvent:
         round=p.round,
         input=_payload(p, "input"),
         items=_payload(p, "items"),
-        variables=dict(p.variables),
+        variables=dict(sorted(p.variables.items())),
     )
 
 
@@ -68,7 +68,9 @@ def _from_exported(m: ev.Event) -> events.RunEvent:
 
 def _from_consumed(m: ev.Event) -> events.RunEvent:
     p = m.event_consumed
-    return events.EventConsumed(step_id=m.step_id, place=p.place, for_filter=p.for_filter, keys=dict(p.keys))
+    return events.EventConsumed(
+        step_id=m.step_id, place=p.place, for_filter=p.for_filter, keys=dict(sorted(p.keys.items()))
+    )
 
 
 DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {

@@ -46,6 +46,9 @@ class Request(BaseModel):
     body: Annotated[Any, Field(description="Sent as JSON.")] = None
     text: Annotated[str | None, Field(description="Sent as it is, instead of `body`.")] = None
     ok_status: Annotated[list[int], Field(description="Statuses besides 2xx that are not failures.")] = []
+    any_status: Annotated[
+        bool, Field(description="Whether no status is a failure: what it means is for whoever asks.")
+    ] = False
     follow_redirects: bool = True
     max_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES, description="The largest answer that is accepted.")] = 1 << 20
 
@@ -137,7 +140,7 @@ async def _chunks(answer: httpx.Response) -> AsyncIterator[bytes]:
 def _check(answer: httpx.Response, asked: Request, data: bytes) -> None:
     """Raises where the status is not one that was asked for. What can help is decided by the status alone."""
     status = answer.status_code
-    if 200 <= status < 300 or status in asked.ok_status:
+    if asked.any_status or 200 <= status < 300 or status in asked.ok_status:
         return
     code, retryable = "UPSTREAM_ERROR", status >= 500
     if status == 429:

@@ -161,7 +161,7 @@ def _attribute_fits(value: Any, found: Any, seen: Surroundings) -> bool:
 def _correlated(turn: Turn, step: Step, keys: Mapping[str, Any], event: dict[str, Any]) -> dict[str, str] | None:
     frame, bound = frame_of(step), {}
     seen = inside(turn, step, event)
-    for name, (from_, expect) in keys.items():
+    for name, (from_, expect) in sorted(keys.items()):
         found = dumps(from_.resolve(seen))
         wanted = frame.keys.get(name) if expect is None else dumps(expect.resolve(seen))
         if wanted is None:

@@ -61,7 +61,7 @@ def enter(
     """
     run = turn.run
     task = program_of(run).tasks[pointer]
-    variables = {name: write(value) for name, value in bound.items()}
+    variables = {name: write(value) for name, value in sorted(bound.items())}
     entered = events.StepEntered(
         step_id=_fresh_id(run, parent, pointer, walking, number),
         definition=pointer,
