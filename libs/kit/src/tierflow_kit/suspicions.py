@@ -207,19 +207,21 @@ def _unbounded_map(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicio
             )
 
 
-def _timeouts(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
-    paths = text_paths(document)
+def _beyond_run(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths, most = text_paths(document), flow.run_timeout
     for spec in every_step(flow):
         timeout = spec.timeout if spec.timeout is not None else spec.settings.get("timeout")
-        path = f"{paths.get(spec.id, '')}.timeout"
-        if timeout is not None and flow.run_timeout is not None and timeout > flow.run_timeout:
-            message = (
-                f"{spec.id} may take {spoken.duration(timeout)}, the whole run only {spoken.duration(flow.run_timeout)}"
-            )
-            yield Suspicion("timeout-beyond-run", "warning", path, message)
-        longest = timeout or flow.timeout
-        if spec.handler and spec.heartbeat_timeout and longest is not None and spec.heartbeat_timeout >= longest:
-            message = f"the heartbeat timeout of {spec.id} is no shorter than its timeout: it has no effect"
+        if timeout is not None and most is not None and timeout > most:
+            message = f"{spec.local} may take {spoken.duration(timeout)}, the whole run only {spoken.duration(most)}"
+            yield Suspicion("timeout-beyond-run", "warning", f"{paths.get(spec.id, '')}.timeout", message)
+
+
+def _idle_heartbeat(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    paths = text_paths(document)
+    for spec in every_step(flow):
+        longest = spec.timeout or flow.timeout or DEFAULT_TIMEOUT
+        if spec.handler and spec.heartbeat_timeout is not None and spec.heartbeat_timeout >= longest:
+            message = f"the heartbeat timeout of {spec.local} is no shorter than its timeout: it has no effect"
             yield Suspicion("idle-heartbeat", "warning", f"{paths.get(spec.id, '')}.heartbeat_timeout", message)
 
 
@@ -273,7 +275,8 @@ _CHECKS: tuple[Check, ...] = (
     _constant_condition,
     _endless_wait,
     _unguarded_side_effect,
-    _timeouts,
+    _beyond_run,
+    _idle_heartbeat,
     _literal_secret,
     _unused_names,
     _unused_output,
