@@ -358,3 +358,22 @@ steps:
   most: {emit: most, needs: [a, b, both], join: majority}
 """).hash
     )
+
+
+def test_builder_of_checks_and_timeouts() -> None:
+    """F20, Q2: the same flow as in YAML."""
+    f = flow("checked")
+    rules = [f.output_of.n > 1, {"rule": f.output_of.n < 9, "message": "many", "on_fail": "warn"}]
+    f.call("a", "h", validate=rules, start_timeout="5s", total_timeout="1m")
+    assert (
+        parse(f.to_json(), "json").hash
+        == parse("""
+name: checked
+steps:
+  a:
+    call: h
+    start_timeout: 5s
+    total_timeout: 1m
+    validate: [output.n > 1, {rule: output.n < 9, message: many, on_fail: warn}]
+""").hash
+    )

@@ -169,7 +169,7 @@ _PLACES: Mapping[str, str] = {
     "index": "under with and within the steps of a map or loop",
     "loop": "within the steps of a loop, and in its while and until",
     "last_error": "in a step that on_error names, and in then",
-    "output": "under with of compensate",
+    "output": "under with of compensate, and under validate",
     "call": "in norms",
 }
 """Names that not every place has."""

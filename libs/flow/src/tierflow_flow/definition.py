@@ -61,6 +61,17 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule that a step's output must keep."""
+
+    condition: Template
+    """Sees the output as `output`."""
+    message: str
+    on_fail: str = "retry"
+    """`retry`: the attempt fails, another may follow. `fail`: none follows. `warn`: it is noted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """How many of certain needed steps must complete for a step to start."""
 
@@ -146,6 +157,8 @@ class StepSpec:
     """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
     chosen_by: str = ""
     """The switch that decides whether it runs; empty where none does."""
+    rules: tuple[Rule, ...] = ()
+    """For the output of an attempt."""
     join: Join | None = None
     """None: everything that it needs must end well."""
     block: Block | None = None
@@ -168,7 +181,7 @@ class StepSpec:
     @property
     def decided_by(self) -> tuple[Template, ...]:
         """Templates that are evaluated while deciding: stored values that they read must be at hand."""
-        own = () if self.handler else (self.with_, *self.templates.values())
+        own = tuple(rule.condition for rule in self.rules) if self.handler else (self.with_, *self.templates.values())
         return tuple(t for t in (self.condition, self.items, *own) if t is not None)
 
 

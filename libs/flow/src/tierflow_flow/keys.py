@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, WaitFor
+from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, Rules, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
@@ -145,6 +145,7 @@ CALL_KEYS = (
         default=False,
     ),
     Key("output_schema", JsonSchema(), "What the output must look like."),
+    Key("validate", Rules(), "Rules that the output must keep."),
     Key("labels", TextMap(LABEL, Text(MAX_NAME)), "Labels that the executor must have."),
 )
 MAP_KEYS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from tierflow_flow.durations import PATTERN, canonical_duration
 from tierflow_flow.holes import OPEN, normal_text
-from tierflow_flow.limits import MAX_CALLS, MAX_CASES, MAX_RUN_TIMEOUT, MAX_STEPS
+from tierflow_flow.limits import MAX_CALLS, MAX_CASES, MAX_DESCRIPTION, MAX_RULES, MAX_RUN_TIMEOUT, MAX_STEPS
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, section
@@ -206,3 +206,43 @@ class OnError:
             return self.words.read(value, place, problems)
         read = self._goto.read(value, place, problems)
         return read if read is INVALID or "goto" not in read else {"then": "continue", "calls": 3, **read}
+
+
+class Rules:
+    """Rules for a step's output: a list of expressions, or of mappings with `rule`, `message` and `on_fail`. Its normal form is the list of mappings, in full."""
+
+    def __init__(self) -> None:
+        self._rule = section(
+            Key("rule", Condition(), "What must be true; output is what the handler returned.", required=True),
+            Key("message", Text(MAX_DESCRIPTION, 1), "What is wrong where it is not."),
+            Key(
+                "on_fail",
+                Choice(("retry", "fail", "warn")),
+                "retry: the attempt fails, as with other failures another may follow. fail: no other follows. warn: it is noted.",
+                default="retry",
+            ),
+        )
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        rule = {"anyOf": [Condition().schema, self._rule.schema]}
+        return {"type": "array", "items": rule, "minItems": 1, "maxItems": MAX_RULES}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The rules, of those that could be read."""
+        if not isinstance(value, list):
+            return refuse("a list of rules", value, place, problems)
+        if not 0 < len(value) <= MAX_RULES:
+            problems.add(place, f"must have from 1 to {MAX_RULES} rules")
+            return INVALID
+        read = [self._one(rule, (*place, index), problems) for index, rule in enumerate(value)]
+        return INVALID if INVALID in read else read
+
+    def _one(self, value: Any, place: Place, problems: Problems) -> Any:
+        given = value if isinstance(value, dict) else {"rule": value}
+        read = self._rule.read(given, place, problems)
+        if read is INVALID or "rule" not in read:
+            return INVALID
+        told = f"does not keep the rule {read['rule'][3:-2].strip()}"
+        return {"message": told, "on_fail": "retry", **read}

@@ -11,7 +11,7 @@ from typing import Any
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
-from tierflow_flow.definition import Block, Join, Rescue, StepSpec
+from tierflow_flow.definition import Block, Join, Rescue, Rule, StepSpec
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
 from tierflow_flow.joining import check_join
 from tierflow_flow.problems import Problems
@@ -124,11 +124,19 @@ class Level:
         compiled["with"] = check(keys.get("with", {}), (*place, "with"), view=with_item, whole=True)
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
+        self._rules(step, with_item.with_names("output"), compiled)
         if isinstance(keys.get("on_error"), dict) and "goto" in keys["on_error"]:
             compiled["then"] = check(
                 keys["on_error"]["then"], (*place, "on_error", "then"), view=self._then_view(step, view), whole=True
             )
         return compiled
+
+    def _rules(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
+        for index, rule in enumerate(step.keys.get("validate", ())):
+            place = (*step.place, "validate", index, "rule")
+            compiled[f"rule{index}"] = self.checker.template(
+                rule["rule"], place, view=view, as_=ConditionTemplate, whole=True
+            )
 
     def _undo(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
         seen = view.with_names("output")
@@ -305,6 +313,10 @@ class Level:
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
+            rules=tuple(
+                Rule(templates[f"rule{index}"], rule["message"], rule["on_fail"])
+                for index, rule in enumerate(keys.get("validate", ()))
+            ),
             chosen_by=self.prefix + self.chosen[step.id] if step.id in self.chosen else "",
             settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys() - _NOT_SET)},
             templates={} if calls else {key: templates[key] for key in templates if key not in _APART},

@@ -46,6 +46,8 @@ class FlowBuilder:
     """Under the inputs of a map: the item."""
     index = Expression("index", simple=True)
     """Under the inputs of a map: the item's index, from 0."""
+    output_of = Expression("output", simple=True)
+    """Under `validate` of a step: what it returned."""
     run = Expression("run", simple=True)
     """The run itself: `f.run.id`."""
     vars = Expression("vars", simple=True)
@@ -77,6 +79,7 @@ class FlowBuilder:
         on_lost: str | None = None,
         side_effecting: bool | None = None,
         output_schema: Mapping[str, Any] | type | None = None,
+        validate: Iterable[Expression | str | Mapping[str, Any]] = (),
         labels: Mapping[str, str] | None = None,
         join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
@@ -99,6 +102,7 @@ class FlowBuilder:
             on_lost: `retry`, `fail` or `ask`.
             side_effecting: Whether repeating it does harm.
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
+            validate: Rules for the output: conditions on `f.output_of`, or mappings with rule, message and on_fail.
             labels: Labels that the executor must have.
             join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
@@ -124,6 +128,7 @@ class FlowBuilder:
                 "on_lost": on_lost,
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),
+                "validate": plain(list(validate)) or None,
                 "labels": dict(labels) if labels else None,
             },
         )

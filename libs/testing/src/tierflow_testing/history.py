@@ -316,8 +316,10 @@ class _Checker(ApprovalRules):
 
 def _lost(failure: Any) -> bool:
     """Whether the attempt was given up without a result."""
-    if failure.code in ("MAX_RETRIES_EXCEEDED", "TIMEOUT") and failure.tier == 2 and failure.cause is not None:
-        failure = failure.cause
+    cause = failure.cause
+    retried = failure.code == "MAX_RETRIES_EXCEEDED"
+    if cause is not None and (retried or (failure.code == "TIMEOUT" and cause.operation == "stop")):
+        failure = cause
     return bool(failure.code == "EXECUTOR_LOST" and failure.tier == 2)
 
 

@@ -108,8 +108,13 @@ class Engine(Reports):
         run = entity.state
         if self.policy is not None:
             run.policy = self.policy.current
-        side_effecting = run.steps[step_id].handler in link.side_effecting
-        command = commands.AssignSlot(step_id=step_id, executor_id=link.key, side_effecting=side_effecting)
+        handler = run.steps[step_id].handler
+        command = commands.AssignSlot(
+            step_id=step_id,
+            executor_id=link.key,
+            side_effecting=handler in link.side_effecting,
+            input_schema=link.schemas.get(handler, ""),
+        )
         if run.large and missing_blobs(run, command):
             if entity.id not in self._reading:
                 self._reading.add(entity.id)

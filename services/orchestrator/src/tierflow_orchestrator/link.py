@@ -13,8 +13,9 @@ from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.executor_service_pb2_grpc import ExecutorServiceStub
 from tierflow_runtime.channels import open_channel
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.streams import Frames
-from tierflow_runtime.values import Micros
+from tierflow_runtime.values import FailureError, Micros
 from tierflow_runtime.wire import micros
 
 log = get_log(__name__)
@@ -59,6 +60,8 @@ class Link:
         """By handler: the JSON Schema of its input, where it has one."""
         self.side_effecting: frozenset[str] = frozenset()
         """Of these, those that change the world outside, as they say themselves."""
+        self.schemas: dict[str, str] = {}
+        """By handler: the JSON Schema of its input, where it has one that can be used."""
         self.slots = 0
         self.used = 0
         self.connected = False
@@ -148,6 +151,9 @@ class Link:
             handler.name: handler.input_schema_json for handler in hello.handlers if handler.input_schema_json
         }
         self.side_effecting = frozenset(handler.name for handler in hello.handlers if handler.side_effecting)
+        self.schemas = {
+            handler.name: handler.input_schema_json for handler in hello.handlers if usable(handler.input_schema_json)
+        }
         self.slots = hello.slots
         self.draining = False
         self.connected = True
@@ -163,3 +169,12 @@ class Link:
                 # Rule R25: past its lease this instance may not start anything; the lease comes back, or the process ends.
                 await asyncio.sleep(0.05)
             await call.write(pb.ExecuteStepsRequest(**frame))
+
+
+def usable(schema: str) -> bool:
+    """Whether it is a JSON Schema: an executor that offers something else checks its inputs itself."""
+    try:
+        compile_schema(schema) if schema else None
+    except FailureError:
+        return False
+    return bool(schema)

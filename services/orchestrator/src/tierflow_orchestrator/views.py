@@ -138,6 +138,7 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
         executor_id=step.executor_id,
         approval=approval_shown(run, step),
     )
+    message.warnings.extend(step.warnings)
     if run.flow is not None:
         _show_definition(message, run, step)
     _show_times(message, step, now)

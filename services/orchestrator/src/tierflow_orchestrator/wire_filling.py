@@ -80,6 +80,8 @@ def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
     fill_usage(body.usage, e.usage)
     if e.directive:
         body.directive = e.directive
+    if e.warnings:
+        body.warnings.extend(e.warnings)
 
 
 FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {

@@ -67,7 +67,7 @@ def _from_completed(m: ev.Event) -> events.RunEvent:
     p = m.step_completed
     return events.StepCompleted(
         step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, output=payload_in(p, "output"), outcome=OUTCOME.name(p.outcome),
-        usage=wire.usage_from_proto(p.usage), directive=p.directive,
+        usage=wire.usage_from_proto(p.usage), directive=p.directive, warnings=tuple(p.warnings),
     )  # fmt: skip
 
 

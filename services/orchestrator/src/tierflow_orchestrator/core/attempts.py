@@ -6,18 +6,15 @@ Everything may come twice, late, or from somebody who is mistaken: what does not
 from __future__ import annotations
 
 import msgspec
-from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import Failure, Payload, Usage
+from tierflow_runtime.values import Failure, Usage
 
-from tierflow_orchestrator.core import commands, events, failures, limits
+from tierflow_orchestrator.core import commands, events, failures, limits, outputs
 from tierflow_orchestrator.core.branches import being_stopped, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
-from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.scope import parse, text_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
@@ -85,12 +82,14 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     if step.frame is not None:
         NAVIGATORS[turn.run.definition().navigator].came(turn, step, command.output, _booked(command.usage, 1))
         return
-    schema = turn.run.spec(step).output_schema
-    if schema is not None:
-        failure = _check_output(turn, step, command.output)
-        if failure is not None:
-            _failed(turn, step, failure, command.usage)
+    spec = turn.run.spec(step)
+    warnings: tuple[str, ...] = ()
+    if spec.output_schema is not None or spec.rules:
+        found = outputs.check(turn.run, step, spec, command.output)
+        if found.failure is not None:
+            _failed(turn, step, found.failure, command.usage)
             return
+        warnings = found.warnings
     turn.emit(
         events.StepCompleted(
             step_id=step.id,
@@ -99,20 +98,9 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             output=command.output,
             outcome=command.outcome or "SUCCESS",
             usage=_booked(command.usage, 1),
+            warnings=warnings,
         )
     )
-
-
-def _check_output(turn: Turn, step: Step, output: Payload | None) -> Failure | None:
-    schema = turn.run.spec(step).output_schema or {}
-    try:
-        found = violations(schema, parse(text_of(turn.run, output)), "output")
-    except ExpressionError as error:
-        return failures.of_step(step, "OUTPUT_INVALID", f"The output of {step.id}: {error}", "check", retryable=True)
-    if not found:
-        return None
-    message = f"The output of {step.id} does not match its schema."
-    return failures.of_step(step, "OUTPUT_INVALID", message, "check", retryable=True, violations=found)
 
 
 def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:

@@ -32,6 +32,8 @@ class AssignSlot(Command):
     executor_id: str
     side_effecting: bool = False
     """Whether the handler says of itself that it changes the world outside."""
+    input_schema: str = ""
+    """JSON Schema that the executor's handler has for its input; empty where it takes anything."""
 
 
 class ReportStarted(Command):

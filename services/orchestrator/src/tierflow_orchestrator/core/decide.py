@@ -236,6 +236,6 @@ def _reported(run: Run, attempt_id: str, output: BlobRef) -> dict[str, None]:
     step = attempts.current(run, attempt_id)
     if step is None:
         return {}
-    if run.looks_into(step.of) or run.spec(step).output_schema is not None:
+    if run.looks_into(step.of) or run.spec(step).output_schema is not None or run.spec(step).rules:
         return {output.sha256: None}
     return {}

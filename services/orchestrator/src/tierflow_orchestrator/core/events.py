@@ -95,6 +95,8 @@ class StepCompleted(Event):
     usage: Usage = NO_USAGE
     directive: str = ""
     """Of a task of a document: where it said to go on; empty: as its definition says."""
+    warnings: tuple[str, ...] = ()
+    """What rules said that only warn."""
 
 
 class StepRetrying(Event):

@@ -188,6 +188,8 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
     step.output, step.outcome = event.output, event.outcome
     if step.frame is not None:
         step.frame.directive = event.directive
+    if event.warnings:
+        step.warnings = event.warnings
     if run.signals and not step.handler:
         run.take_signal(run.spec(step).settings.get("signal", ""))
     book(run, step, event.usage)

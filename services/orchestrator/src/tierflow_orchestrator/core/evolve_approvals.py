@@ -8,7 +8,7 @@ from typing import Any
 
 from tierflow_runtime.values import Micros
 
-from tierflow_orchestrator.core import events
+from tierflow_orchestrator.core import events, limits
 from tierflow_orchestrator.core.moves import move, remember
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Approval, Vote
@@ -17,6 +17,7 @@ from tierflow_orchestrator.core.step import Approval, Vote
 def _requested(run: Run, event: events.ApprovalRequested, time: Micros) -> None:
     step = run.steps[event.step_id]
     move(run, step, "AWAITING_APPROVAL")
+    step.start_by = None
     run.due.discard(step.id)
     queue = run.ready.get(step.handler)
     if queue and step.id in queue:
@@ -78,6 +79,7 @@ def _resolved(run: Run, event: events.ApprovalResolved, time: Micros) -> None:
         run.waits.pop(step.id, None)
         step.reason, step.wakes_at = "", None
         run.ready.setdefault(step.handler, deque()).append(step.id)
+        limits.await_slot(run, step, run.spec(step), time)
 
 
 BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {

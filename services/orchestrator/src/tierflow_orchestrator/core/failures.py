@@ -44,6 +44,9 @@ def stale(what: str) -> Failure:
 
 def is_loss(failure: Failure) -> bool:
     """Whether it says that an attempt was given up without knowing how it ended."""
-    if failure.code in ("MAX_RETRIES_EXCEEDED", "TIMEOUT") and failure.tier == 2 and failure.cause is not None:
-        failure = failure.cause
+    cause = failure.cause
+    if cause is not None and (
+        failure.code == "MAX_RETRIES_EXCEEDED" or (failure.code == "TIMEOUT" and cause.operation == "stop")
+    ):
+        failure = cause
     return failure.code == "EXECUTOR_LOST" and failure.tier == 2

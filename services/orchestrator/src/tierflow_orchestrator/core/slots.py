@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import Failure, Payload
+from tierflow_runtime.schema import compile_schema
+from tierflow_runtime.values import BlobRef, Failure, Payload, Violation
 
 from tierflow_orchestrator.core import commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
@@ -12,7 +15,7 @@ from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.run import STARTING, Run
-from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of
+from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of, parse
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
@@ -28,6 +31,8 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
         settle(turn)
         return turn.refused(failures.stale("The run's deadline has passed."))
     failure, payload = _input(turn, step)
+    if payload is not None and command.input_schema:
+        failure = _mismatch(step, payload, command.input_schema)
     if failure is not None or payload is None:
         fail(turn, step, failure or failures.reported(step, None))
         settle(turn)
@@ -64,6 +69,23 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
         return None, resolve_input(turn, step)
     except ExpressionError as error:
         return failures.of_step(step, failure_code(error), str(error), "schedule"), None
+
+
+def _mismatch(step: Step, payload: Payload, schema: str) -> Failure | None:
+    """Why the handler would refuse the input; None where it would not. A stored value is for the executor to look at."""
+    found = () if isinstance(payload, BlobRef) else _input_violations(schema, payload)
+    if not found:
+        return None
+    message = (
+        f"The input of {step.id} does not match the schema of {step.handler}: {found[0].field}: {found[0].description}"
+    )
+    return failures.of_step(step, "INPUT_INVALID", message, "schedule", violations=found)
+
+
+@lru_cache(maxsize=256)
+def _input_violations(schema: str, text: str) -> tuple[Violation, ...]:
+    """A pure function; inputs that do not depend on anything are looked at once."""
+    return tuple(compile_schema(schema).violations(parse(text), at="input"))
 
 
 def resolve_input(turn: Turn, step: Step) -> Payload:

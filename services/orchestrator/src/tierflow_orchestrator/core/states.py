@@ -127,7 +127,7 @@ STEP: Final = Machine(
             "COMPLETED": "approved, and that was all",
             "RUNNING": "not approved, and its handler is called",
             "FAILED": "rejected, or nobody decided in time",
-            "CANCELLED": "the run is stopped",
+            "CANCELLED": _STOPPED,
         },
         "SCHEDULED": {
             "RUNNING": "the executor has started it, or it failed and its handler is called",

@@ -177,6 +177,8 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     started_at: Micros | None = None
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
+    warnings: tuple[str, ...] = ()
+    """What rules for its output said that only warn."""
     start_by: Micros | None = None
     """When it fails unless an attempt has begun by then."""
     end_by: Micros | None = None
