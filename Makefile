@@ -155,6 +155,10 @@ conformance: setup ## Run the conformance kit of the CNCF Serverless Workflow sp
 bench: setup ## Measure; make bench SCENARIO=name for one
 	@$(BIN)/python -m benchmarks.run $(SCENARIO) $(ARGS)
 
+.PHONY: thresholds
+thresholds: setup ## Measure every figure that has a promised bound; SMOKE=1 shows that it works
+	@SMOKE="$(SMOKE)" $(BIN)/python -m benchmarks.thresholds
+
 .PHONY: bench-peers
 bench-peers: setup ## Measure Tierflow and its peers side by side; PEERS="restate dbos" OPS="w1 w2" ROUNDS=3 SMOKE=1
 	@PEERS="$(PEERS)" OPS="$(OPS)" ROUNDS="$(ROUNDS)" SMOKE="$(SMOKE)" $(BIN)/python -m benchmarks.peers.bench

@@ -15,6 +15,8 @@ from benchmarks.curves.stage import Panel, levels, median
 from benchmarks.peers.bench import order
 from benchmarks.peers.driver import closed_loop
 from benchmarks.peers.report import COLUMNS, summary, table
+from benchmarks.thresholds.figures import Figure
+from benchmarks.thresholds.figures import table as figures_table
 
 
 async def test_the_loop_performs_every_run_once() -> None:
@@ -108,3 +110,11 @@ def test_levels_and_medians() -> None:
     """O8: what is added between levels; the middle of every figure."""
     assert levels([0, 10, 100]) == [(0, 0), (10, 10), (100, 90)]
     assert median([{"a": 1, "b": "x"}, {"a": 9, "b": "x"}, {"a": 2, "b": "x"}]) == {"a": 2, "b": "x"}
+
+
+def test_a_broken_promise_is_told() -> None:
+    """P15: a figure is held against its bound, from above or from below."""
+    slow, fast = Figure("P2", "stored", 51, 50, "ms"), Figure("P2", "stored", 50, 50, "ms")
+    few = Figure("P17", "scaled", 7.9, 8, "times", least=True)
+    assert [each.kept for each in (slow, fast, few)] == [False, True, False]
+    assert figures_table([slow]).splitlines()[-1] == "| P2 | stored | ≤ 50 ms | 51 ms | **no** |"

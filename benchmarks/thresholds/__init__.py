@@ -1,0 +1,1 @@
+"""Figures with a bound that Tierflow has promised to keep: `make thresholds`."""
