@@ -54,6 +54,9 @@ def test_the_first_flow(directory: pathlib.Path) -> None:
     first = next(text for command, text in said.items() if command.startswith("tierflow submit") and "Grace" in command)
     assert '"Hello Ada",' in first
     assert '"how_many": 2' in first
+    assert "2 files: nothing to say" in said["tierflow flow lint greet.yaml greet.test.yaml"]
+    assert "map text.join over input.names" in said["tierflow flow graph greet.yaml"]
+    assert "1 case as expected" in said["tierflow flow test greet.yaml"]
     assert "is valid and could run now" in said["tierflow flows check greet.yaml"]
     assert said["tierflow runs"].count("COMPLETED") == 2  # so far
     twice = next(text for command, text in said.items() if "--request-id letter-1" in command)

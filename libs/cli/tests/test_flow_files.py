@@ -95,6 +95,9 @@ def test_lint_shows_the_line(files: pathlib.Path) -> None:
     [finding] = json.loads(said("lint", "pay.yaml", "--format", "json").output)
     assert (finding["code"], finding["line"], finding["column"]) == ("endless-wait", 4, 9)
     assert said("lint", "nowhere.yaml").exit_code == 66
+    (files / "pay.yaml").write_text(FLOW.replace("defaults: {timeout: 10s}\n", ""))
+    assert said("lint", "pay.yaml").output == "1 file: nothing to say; 1 note, shown by --notes\n"
+    assert "[default-timeout]" in said("lint", "pay.yaml", "--notes").output
 
 
 def test_graph_draws(files: pathlib.Path) -> None:

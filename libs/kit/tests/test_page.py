@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import re
+from typing import Any
 
 import pytest
 from tierflow_kit.case_keys import CASE, EXPECT, EXPECTED_STEP, FAKE, TESTS
 from tierflow_kit.cases import read_cases
 from tierflow_kit.running import run_case
 
-PAGE = (pathlib.Path(__file__).parents[3] / "docs/testing-flows.md").read_text()
+ROOT = pathlib.Path(__file__).parents[3]
+PAGE = (ROOT / "docs/testing-flows.md").read_text()
 
 
 def block(kind: str) -> str:
@@ -61,3 +63,16 @@ def test_the_page_lists_what_there_is() -> None:
     listed = re.search(r"\{([a-z_, ]+)\}", row)
     assert listed is not None
     assert set(listed[1].split(", ")) == set(EXPECTED_STEP.shape.keys)
+
+
+def test_the_readme_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Q24, Q25: the test that the first page shows passes."""
+    monkeypatch.chdir(ROOT)
+    [text] = [
+        found
+        for found in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if "FlowTest" in found
+    ]
+    names: dict[str, Any] = {}
+    exec(text, names)
+    names["test_hello"]()

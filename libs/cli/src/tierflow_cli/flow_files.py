@@ -26,9 +26,9 @@ def flow() -> None:
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Fail for warnings too.")
-@click.option("--quiet", is_flag=True, help="Leave out notes.")
+@click.option("--notes", is_flag=True, help="Show also what is merely worth a thought.")
 @click.option("--address", help="A coordinator, host:port: says also which handlers no living executor offers.")
-def lint(paths: tuple[Path, ...], form: str, strict: bool, quiet: bool, address: str | None) -> None:
+def lint(paths: tuple[Path, ...], form: str, strict: bool, notes: bool, address: str | None) -> None:
     """Say everything that is wrong with flows and test files, and what is suspicious. Of a directory: all that look like flows.
 
     A comment `# lint: ignore NAME` on the line, or above it, silences a warning or note.
@@ -40,7 +40,7 @@ def lint(paths: tuple[Path, ...], form: str, strict: bool, quiet: bool, address:
     files = [look(path) for path in _flow_files(paths)]
     if address is not None and (code := guarded(lambda: _ask_for_handlers(Connection(address, None, None), files))):
         sys.exit(code)
-    hidden = {"note"} if quiet else set()
+    hidden = set() if notes else {"note"}
     found = [finding for file in files for finding in file.findings if finding.severity not in hidden]
     flow_reports.findings(files, found, form)
     sys.exit(_severest({finding.severity for finding in found}, strict=strict))

@@ -90,7 +90,9 @@ def findings(files: Sequence[Linted], found: Sequence[Finding], form: str) -> No
         click.echo(f"{where}: {severity}: {finding.message}  {text.dim(_about(finding))}")
         click.echo(f"{frame(finding, lines[finding.file])}\n")
     if form == "text":
-        click.echo(_counted(found, len(files)))
+        hidden = sum(len(file.findings) for file in files) - len(found)
+        more = text.dim(f"; {text.count(hidden, 'note')}, shown by --notes") if hidden else ""
+        click.echo(_counted(found, len(files)) + more)
 
 
 def _about(finding: Finding) -> str:
