@@ -195,19 +195,22 @@ def _check_order(order: list[str], match: re.Match[str]) -> str:
 
 
 def _check_output(output: Any, step: str, expected: Any) -> str:
-    if step == "the workflow should complete":
-        return ""
-    if step == "the workflow should complete with output":
-        return "" if output == expected else f"the output is {output}"
-    if step.startswith("the workflow output should have properties"):
-        missing = [name for name in re.findall(r"'([^']+)'", step) if _at(output, name) is None]
-        return f"the output lacks {', '.join(missing)}: {output}" if missing else ""
-    if match := re.fullmatch(r"the workflow output should have a '([^']+)' property with value", step):
-        return "" if _at(output, match[1]) == expected else f"{match[1]} is {_at(output, match[1])}"
-    if match := re.fullmatch(r"the workflow output should have a '([^']+)' property containing (\d+) items", step):
-        found = _at(output, match[1])
-        return "" if isinstance(found, list) and len(found) == int(match[2]) else f"{match[1]} is {found}"
-    raise ValueError(f"a step that is not known: {step}")
+    said = step.removeprefix("the workflow ")
+    if said in ("should complete", "should complete with output"):
+        return "" if said == "should complete" or output == expected else f"the output is {output}"
+    if said.startswith("output should have properties"):
+        return _lacking(output, re.findall(r"'([^']+)'", said))
+    match = re.fullmatch(r"output should have a '([^']+)' property (?:with value|containing (\d+) items)", said)
+    if match is None:
+        raise ValueError(f"a step that is not known: {step}")
+    found = _at(output, match[1])
+    fine = found == expected if match[2] is None else isinstance(found, list) and len(found) == int(match[2])
+    return "" if fine else f"{match[1]} is {found}"
+
+
+def _lacking(output: Any, names: list[str]) -> str:
+    missing = [name for name in names if _at(output, name) is None]
+    return f"the output lacks {', '.join(missing)}: {output}" if missing else ""
 
 
 def _at(value: Any, path: str) -> Any:

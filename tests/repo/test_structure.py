@@ -34,8 +34,8 @@ FORBIDDEN_IN_CORES = {
     "os",
 }
 WORDS = {"task", "job", "worker", "workflow", "activity", "manager", "util", "utils", "helper", "helpers", "canceled"}
-WORDS_OF_OTHERS = {"task", "tasks", "create_task", "max_concurrent_tasks", "worker_id"}
-"""Names that Python, pytest or the requirements give to things of theirs: an asyncio task is one."""
+WORDS_OF_OTHERS = {"task", "tasks", "create_task", "max_concurrent_tasks", "worker_id", "Task", "task_of"}
+"""Names that Python, pytest or the requirements give to things of theirs: an asyncio task is one. So are the parts of a document of the Serverless Workflow DSL."""
 CONTAINERS = {"list", "dict", "set", "defaultdict", "deque", "Counter", "OrderedDict"}
 MAY_HOLD_SQL = ("libs/durable/src/", "libs/testing/src/", "benchmarks/")
 SQL = re.compile(

@@ -74,13 +74,21 @@ def contains(ev: Evaluation, value: Any, other: Any) -> bool:
 
 def _contains(ev: Evaluation, value: Any, other: Any) -> bool:
     if isinstance(value, dict) and isinstance(other, dict):
-        return all(name in value and _contains(ev, value[name], item) for name, item in other.items())
+        return _has_all(ev, value, other)
     if isinstance(value, list) and isinstance(other, list):
         ev.budget.step(len(value) * len(other))
-        return all(any(_contains(ev, item, wanted) for item in value) for wanted in other)
-    if isinstance(value, str) and isinstance(other, str):
-        return other in value
+        return all(_has_one(ev, value, wanted) for wanted in other)
+    if isinstance(value, str):
+        return str(other) in value if isinstance(other, str) else False
     return type_of(value) == type_of(other) and compare(value, other) == 0
+
+
+def _has_all(ev: Evaluation, value: dict[str, Any], other: dict[str, Any]) -> bool:
+    return other.keys() <= value.keys() and all(_contains(ev, value[name], item) for name, item in other.items())
+
+
+def _has_one(ev: Evaluation, items: list[Any], wanted: Any) -> bool:
+    return any(_contains(ev, item, wanted) for item in items)
 
 
 def add(ev: Evaluation, value: Any) -> Any:
@@ -142,20 +150,18 @@ def setpath(ev: Evaluation, value: Any, path: Any, new: Any) -> Any:
 
 def join(ev: Evaluation, value: Any, separator: Any) -> Any:
     """`join(separator)`."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        raise JqError(f"Cannot iterate over {shown(value)}")
-    if not value:
-        return ""
-    if not isinstance(separator, str) and len(value) > 1:
+    items = [item for _, item in ev.items(None, value)]
+    if not isinstance(separator, str) and len(items) > 1:
         raise JqError(f"{shown(separator)} cannot join strings")
-    if any(isinstance(item, list | dict) for item in value):
-        wrong = next(item for item in value if isinstance(item, list | dict))
-        raise JqError(f"{shown('')} and {shown(wrong)} cannot be added")
-    text = str(separator).join("" if item is None else to_text(item) for item in value)
-    ev.budget.make(len(text) + len(value))
+    text = str(separator).join(map(_joinable, items))
+    ev.budget.make(len(text) + len(items))
     return text
+
+
+def _joinable(item: Any) -> str:
+    if isinstance(item, list | dict):
+        raise JqError(f"{shown('')} and {shown(item)} cannot be added")
+    return "" if item is None else to_text(item)
 
 
 def indices(ev: Evaluation, value: Any, wanted: Any) -> Any:

@@ -13,22 +13,21 @@ from tierflow_flow.jq.values import compare, is_number, normal, shown
 
 def add(left: Any, right: Any, budget: Budget) -> Any:
     """`left + right`. Raises `JqError`."""
-    if left is None:
-        return right
-    if right is None:
-        return left
+    if left is None or right is None:
+        return right if left is None else left
     if is_number(left) and is_number(right):
         return normal(left + right)
-    if isinstance(left, str) and isinstance(right, str):
+    if type(left) is type(right) and isinstance(left, str | list | dict):
         budget.make(len(left) + len(right))
-        return left + right
-    if isinstance(left, list) and isinstance(right, list):
-        budget.make(len(left) + len(right))
-        return [*left, *right]
-    if isinstance(left, dict) and isinstance(right, dict):
-        budget.make(len(left) + len(right))
-        return {**left, **right}
+        return _JOINED[type(left)](left, right)
     raise JqError(f"{shown(left)} and {shown(right)} cannot be added")
+
+
+_JOINED: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
+    str: lambda left, right: left + right,
+    list: lambda left, right: [*left, *right],
+    dict: lambda left, right: {**left, **right},
+}
 
 
 def subtract(left: Any, right: Any, budget: Budget) -> Any:

@@ -164,25 +164,30 @@ def tonumber(ev: Evaluation, value: Any) -> Any:
 
 def matches(ev: Evaluation, value: Any, pattern: Any, flags: Any, test: Any) -> Any:
     """Every match of a pattern (`test`: whether there is one). Raises `JqError`."""
-    if isinstance(pattern, list):
-        pattern, flags = pattern[0] if pattern else None, f"{flags or ''}{pattern[1] if len(pattern) > 1 else ''}"
     text = _text(value, "cannot be matched, as it is not a string")
-    if not isinstance(pattern, str) or not (flags is None or isinstance(flags, str)):
-        raise JqError(f"{shown(pattern)} cannot be matched, as it is not a string")
+    pattern, chosen = _asked(pattern, flags)
     ev.budget.step(1 + len(text) // 16)
-    chosen = flags or ""
     compiled = _compiled(pattern, "".join(sorted(set(chosen) - {"g", "n"})))
     if test:
         return compiled.search(text) is not None
     found = []
     for match in compiled.finditer(text):
         ev.budget.make(8 + 4 * compiled.groups)
-        if "n" in chosen and not match.group():
-            continue
-        found.append(_shown_match(compiled, match))
-        if "g" not in chosen:
-            break
+        if match.group() or "n" not in chosen:
+            found.append(_shown_match(compiled, match))
+            if "g" not in chosen:
+                break
     return found
+
+
+def _asked(pattern: Any, flags: Any) -> tuple[str, str]:
+    """A pattern and its flags, which may stand together in an array."""
+    if isinstance(pattern, list):
+        listed = [*pattern, None, None]
+        pattern, flags = listed[0], (flags or "") + (listed[1] or "")
+    if not isinstance(pattern, str) or not isinstance(flags or "", str):
+        raise JqError(f"{shown(pattern)} cannot be matched, as it is not a string")
+    return pattern, flags or ""
 
 
 def _shown_match(compiled: Any, match: Any) -> dict[str, Any]:

@@ -144,21 +144,35 @@ def below(path: Path | None, key: Any, value: Any) -> Path | None:
     return (*path, key)
 
 
+_KEYS: Final = (str, dict, int, float, type(None))
+"""What can be looked up in null."""
+
+
 def get(value: Any, key: Any) -> Any:
     """`value[key]`. Raises `JqError`."""
-    if isinstance(value, dict) and isinstance(key, str):
+    if isinstance(key, str) and isinstance(value, dict):
         return value.get(key)
-    if isinstance(value, list) and is_number(key):
-        place = math.floor(key) if key == key and not math.isinf(key) else len(value)
-        place = place + len(value) if place < 0 else place
-        return value[place] if 0 <= place < len(value) else None
-    if value is None and (key is None or isinstance(key, str | dict) or is_number(key)):
+    if is_number(key) and isinstance(value, list):
+        return _item(value, key)
+    if value is None and isinstance(key, _KEYS):
         return None
+    return _part(value, key)
+
+
+def _part(value: Any, key: Any) -> Any:
     if isinstance(key, dict) and isinstance(value, list | str):
         return cut(value, key.get("start"), key.get("end"))
     if isinstance(key, list) and isinstance(value, list):
         return places_of(value, key)
     raise JqError(_no_index(value, key))
+
+
+def _item(value: list[Any], key: float) -> Any:
+    if not math.isfinite(key):
+        return None
+    place = math.floor(key)
+    place = place + len(value) if place < 0 else place
+    return value[place] if 0 <= place < len(value) else None
 
 
 def _no_index(value: Any, key: Any) -> str:
@@ -253,13 +267,28 @@ def delete_path(value: Any, path: Sequence[Any], budget: Budget) -> Any:
     if len(path) > 1:
         inner = get(value, key)
         return value if inner is None else set_path(value, (key,), delete_path(inner, path[1:], budget), budget)
-    budget.make(len(value) if isinstance(value, list | dict) else 1)
+    if isinstance(value, list | dict):
+        budget.make(len(value))
+        return _without(value, key)
+    raise _not_deleted(value, key)
+
+
+def _without(value: Any, key: Any) -> Any:
     if isinstance(value, dict) and isinstance(key, str):
         return {name: item for name, item in value.items() if name != key}
-    if isinstance(value, list) and isinstance(key, dict):
-        first, last = bounds(len(value), key.get("start"), key.get("end"))
+    if isinstance(value, list) and (isinstance(key, dict) or is_number(key)):
+        first, last = _places(value, key)
         return [*value[:first], *value[last:]]
-    if isinstance(value, list) and is_number(key):
-        place = math.floor(key) + (len(value) if key < 0 else 0)
-        return [item for index, item in enumerate(value) if index != place]
-    raise JqError(f"Cannot delete field at {'object' if isinstance(key, str) else 'array'} index of {type_of(value)}")
+    raise _not_deleted(value, key)
+
+
+def _not_deleted(value: Any, key: Any) -> JqError:
+    return JqError(f"Cannot delete field at {'object' if isinstance(key, str) else 'array'} index of {type_of(value)}")
+
+
+def _places(value: list[Any], key: Any) -> tuple[int, int]:
+    """The part of an array that a key names."""
+    if isinstance(key, dict):
+        return bounds(len(value), key.get("start"), key.get("end"))
+    place = math.floor(key) + (len(value) if key < 0 else 0)
+    return (place, place + 1) if 0 <= place < len(value) else (0, 0)

@@ -16,6 +16,7 @@ HTTP: Final = "http.request"
 SHELL: Final = "shell.run"
 _HANDLER: Final = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*", re.ASCII)
 _PROTOCOLS: Final = ("asyncapi", "grpc", "openapi", "a2a", "mcp")
+_SCHEMES: Final = {"basic": ("username", "password"), "bearer": ("token",)}
 _METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -92,19 +93,24 @@ def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | Non
     if policy is None:
         return None
     scheme = next(iter(policy.source), "")
-    if scheme not in ("basic", "bearer"):
-        policy.unsupported(scheme, f"authentication by {scheme or 'nothing'}; known: basic, bearer")
+    fields = _SCHEMES.get(scheme)
+    if fields is None:
+        known = ", ".join(_SCHEMES)
+        policy.unsupported(scheme, f"authentication by {scheme or 'nothing'}; known: {known}")
         return None
-    values = policy.part(scheme)
-    fields = ("username", "password") if scheme == "basic" else ("token",)
-    if "use" in values:
-        values.only(("use",))
-        secret = values.text("use")
-        if secret not in (compiler.use.source.get("secrets") or ()):
-            values.wrong("use", f"use.secrets has no {secret[:60]!r}")
-        return scheme, secret
-    values.only(fields, required=fields)
-    return scheme, {field: values.value(field) for field in fields}
+    return scheme, _credentials(compiler, policy.part(scheme), fields)
+
+
+def _credentials(compiler: Compiler, values: Part, fields: tuple[str, ...]) -> Any:
+    """The name of the secret that holds them, or each by itself."""
+    if "use" not in values:
+        values.only(fields, required=fields)
+        return {field: values.value(field) for field in fields}
+    values.only(("use",))
+    secret = values.text("use")
+    if secret not in (compiler.use.source.get("secrets") or ()):
+        values.wrong("use", f"use.secrets has no {secret[:60]!r}")
+    return secret
 
 
 def run(compiler: Compiler, part: Part, task: Task) -> Task:

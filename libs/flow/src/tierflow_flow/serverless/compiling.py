@@ -51,8 +51,8 @@ class Compiler:
         for index, item in enumerate(source):
             self._item(item, (*place, index), (f"{pointer}/{index}", names), found)
         pointers = tuple(found)
-        for task_pointer, task_place in found.items():
-            self._check_then(self.tasks[task_pointer], task_place, pointers)
+        for inner, there in found.items():
+            self._check_then(self.tasks[inner], there, pointers)
         self._depth -= 1
         return pointers
 

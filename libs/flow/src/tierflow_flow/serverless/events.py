@@ -58,20 +58,21 @@ def strategy(compiler: Compiler, part: Part) -> dict[str, Any]:
         part.wrong("", "expected one of one, any, all")
         return {"mode": "any", "filters": (), "until": None, "until_events": None}
     mode = modes[0]
-    filters = (
-        [event_filter(part.part("one"))]
-        if mode == "one"
-        else [_listed(compiler, part, item, (*part.place, mode, index)) for index, item in enumerate(part.items(mode))]
-    )
-    until, events = None, None
+    if mode == "one":
+        filters = [event_filter(part.part("one"))]
+    else:
+        filters = [_listed(compiler, part, item, (*part.place, mode, i)) for i, item in enumerate(part.items(mode))]
     if "until" in part and mode != "any":
         part.wrong("until", "belongs to any")
-    elif isinstance(part.source.get("until"), dict):
-        events = strategy(compiler, part.part("until"))
-    elif "until" in part and part.source["until"] is not False:
-        until = part.condition("until")
-    forever = part.source.get("until") is False
-    return {"mode": mode, "filters": tuple(filters), "until": until, "until_events": events, "forever": forever}
+    return {"mode": mode, "filters": tuple(filters), **_until(compiler, part)}
+
+
+def _until(compiler: Compiler, part: Part) -> dict[str, Any]:
+    """What ends the listening: a condition, events, or nothing at all."""
+    source = part.source.get("until")
+    condition = part.condition("until") if source is not False and not isinstance(source, dict) else None
+    events = strategy(compiler, part.part("until")) if isinstance(source, dict) else None
+    return {"until": condition, "until_events": events, "forever": source is False}
 
 
 def _listed(compiler: Compiler, part: Part, item: Any, place: Place) -> Mapping[str, Any]:

@@ -114,8 +114,10 @@ def _build(source: Any, place: Place, how: tuple[frozenset[str], Report, bool], 
         return {key: _build(value, (*place, key), (how[0], how[1], False), found) for key, value in source.items()}
     if isinstance(source, list):
         return [_build(value, (*place, index), (how[0], how[1], False), found) for index, value in enumerate(source)]
-    if not isinstance(source, str):
-        return source
+    return _read_text(source, place, how, found) if isinstance(source, str) else source
+
+
+def _read_text(source: str, place: Place, how: tuple[frozenset[str], Report, bool], found: list[Jq]) -> Any:
     names, report, loose = how
     match = _EXPRESSION.fullmatch(source)
     if match is None and not loose:

@@ -49,6 +49,7 @@ def _note(run: Run, definition_id: str, payload: Payload | None) -> None:
 def count_in(run: Run, step: Step, frame: Frame) -> None:
     """A task has ended: the one around it is looked at, and has what it gave."""
     frame.data, frame.items, frame.consumed, frame.places = None, None, [], []
+    run.items.pop(step.id, None)
     parent = run.steps.get(frame.parent)
     if parent is None or parent.frame is None:
         run.open_steps -= 1
@@ -89,10 +90,11 @@ def _consumed(run: Run, event: events.EventConsumed, time: Micros) -> None:
         del run.signals[INBOX]
 
 
-def restore(run: Run, step: Step, frame: Frame) -> None:
-    """What a step of a snapshot stands for, apart from itself."""
-    for payload in (frame.input, frame.items, run.exported):
-        _note(run, step.of, payload)
+def restore(run: Run, step: Step) -> None:
+    """What the step of a snapshot stands for where it is a task: values that are stored apart."""
+    if step.frame is not None:
+        for payload in (step.frame.input, step.frame.items, run.exported):
+            _note(run, step.of, payload)
 
 
 BY_TYPE: Final[Mapping[type, Callable[[Run, Any, Micros], None]]] = {

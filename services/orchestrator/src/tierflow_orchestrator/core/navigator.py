@@ -187,11 +187,16 @@ def _bound(turn: Turn, step: Step) -> Micros | None:
 
 def fire(turn: Turn) -> None:
     """Ends the waits whose message is there or whose moment has come, and the steps whose time is up."""
+    if turn.run.definition().program is not None:
+        _fire_program(turn)
+    else:
+        _fire_waits(turn)
+    settle(turn)
+
+
+def _fire_waits(turn: Turn) -> None:
     run = turn.run
     how: Proceed | None
-    if run.definition().program is not None:
-        _fire_program(turn)
-        return
     while run.limits and run.state in ("RUNNING", "SUSPENDED") and (late := limits.over(run, turn.now)) is not None:
         _cut_off(turn, late)
     while run.state in ("RUNNING", "SUSPENDED"):
@@ -210,7 +215,6 @@ def fire(turn: Turn) -> None:
         if how is not None:
             proceed(turn, step, how)
         look(turn)
-    settle(turn)
 
 
 def _cut_off(turn: Turn, step: Step) -> None:
@@ -249,7 +253,6 @@ def _fire_program(turn: Turn) -> None:
         navigator.due(turn, step)
     if run.signals and run.state in ("RUNNING", "SUSPENDED") and navigator.told(turn):
         go_on(turn)
-    settle(turn)
 
 
 def go_on(turn: Turn) -> None:

@@ -26,26 +26,30 @@ def receive(turn: Turn, command: commands.Signal) -> Reply:
         return turn.applied()
     if not run.state or run.ended or run.state == "CANCELLING":
         return turn.refused()
-    refusal = _refusal(run, command)
-    payload = command.payload
-    if refusal is None and run.flow is not None and run.flow.program is not None:
-        try:
-            payload = NAVIGATORS[run.flow.navigator].message(turn, command)
-        except ExpressionError as error:
-            refusal = _invalid("payload", str(error))
-    if refusal is not None:
-        return turn.refused(refusal)
+    message = _taken(turn, command) if run.definition().program is not None else _refusal(run, command)
+    if isinstance(message, Failure):
+        return turn.refused(message)
     turn.emit(
-        events.SignalReceived(signal_id=command.command_id, name=command.name, payload=payload, actor=command.actor)
+        events.SignalReceived(
+            signal_id=command.command_id, name=command.name, payload=message or command.payload, actor=command.actor
+        )
     )
     if run.state in ("RUNNING", "SUSPENDED"):
         fire(turn)
     return turn.applied()
 
 
+def _taken(turn: Turn, command: commands.Signal) -> str | Failure:
+    """What is kept of a message to a definition that another navigator walks, or why it is refused."""
+    run = turn.run
+    navigator = NAVIGATORS[run.definition().navigator]
+    try:
+        return navigator.refusal(run) or _too_much(run, command) or navigator.message(turn, command)
+    except ExpressionError as error:
+        return _invalid("payload", str(error))
+
+
 def _refusal(run: Run, command: commands.Signal) -> Failure | None:
-    if run.definition().program is not None:
-        return NAVIGATORS[run.definition().navigator].refusal(run) or _too_much(run, command)
     steps = [spec for spec in run.definition().steps if spec.kind == "signal"]
     taking = [spec for spec in steps if spec.settings["signal"] == command.name]
     if not taking:

@@ -110,7 +110,11 @@ def _restore(run: Run, step: Step) -> None:
             run.decided[step.id] = None
     if not step.ended:
         run.set_timer(step, step.deadline)
+    _restore_values(run, step)
+
+
+def _restore_values(run: Run, step: Step) -> None:
+    """What is stored apart of a step's values."""
     if isinstance(step.output, BlobRef) and step.ended:
         run.note_large(step.of, step.output)
-    if step.frame is not None:
-        evolve_serverless.restore(run, step, step.frame)
+    evolve_serverless.restore(run, step)

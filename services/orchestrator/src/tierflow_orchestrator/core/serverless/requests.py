@@ -143,11 +143,15 @@ def _http_output(turn: Turn, step: Step, task: Task, value: dict[str, Any]) -> A
     if task.settings["output"] == "content":
         return content
     if task.settings["output"] == "raw":
-        return base64.b64encode(content.encode() if isinstance(content, str) else _json(content).encode()).decode()
+        return base64.b64encode((content if isinstance(content, str) else _json(content)).encode()).decode()
+    return {"request": _sent(turn, step), "statusCode": status, "headers": value.get("headers", {}), "content": content}
+
+
+def _sent(turn: Turn, step: Step) -> dict[str, Any]:
+    """What was asked, without what says who asked."""
     asked = value_of(turn.run, step.input)
     headers = {name: text for name, text in asked.get("headers", {}).items() if name != "Authorization"}
-    request = {"method": asked["method"], "uri": asked["url"], "headers": headers}
-    return {"request": request, "statusCode": status, "headers": value.get("headers", {}), "content": content}
+    return {"method": asked["method"], "uri": asked["url"], "headers": headers}
 
 
 def _phrase(status: int) -> str:

@@ -98,7 +98,7 @@ def _context(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
     return value_of(run, run.exported)
 
 
-def _workflow(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
+def _whole(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
     return {
         "id": run.id,
         "definition": program_of(run).document,
@@ -107,7 +107,7 @@ def _workflow(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
     }
 
 
-def _task(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
+def _described(run: Run, task: Task, own: Mapping[str, Any]) -> Any:
     described = {"name": task.name, "reference": task.pointer, "definition": task.definition}
     return described | {name: own[name] for name in ("input", "output") if name in own}
 
@@ -141,8 +141,8 @@ def iso(at: Micros) -> str:
 
 _STANDARD: Final[Mapping[str, Callable[[Run, Task, Mapping[str, Any]], Any]]] = {
     "context": _context,
-    "workflow": _workflow,
-    "task": _task,
+    "workflow": _whole,
+    "task": _described,
     "runtime": lambda run, task, own: RUNTIME,
     "secrets": _secrets,
     "input": lambda run, task, own: None,

@@ -85,13 +85,21 @@ def for_next(turn: Turn, step: Step, task: Task, child: Step) -> None:
         complete(turn, step, _data(turn, step), "end" if said == "end" else "")
 
 
+def _items(turn: Turn, step: Step) -> list[Any]:
+    """What a loop goes through: read once and kept, so that an iteration costs the same however many there are."""
+    items = turn.run.items.get(step.id)
+    if items is None:
+        items = turn.run.items[step.id] = value_of(turn.run, frame_of(step).items)
+    return items
+
+
 def _bound(turn: Turn, step: Step, task: Task, number: int) -> dict[str, Any]:
-    items = value_of(turn.run, frame_of(step).items)
+    items = _items(turn, step)
     return {task.settings["each"]: items[number], task.settings["at"]: number}
 
 
 def _iterate(turn: Turn, step: Step, task: Task, number: int) -> None:
-    items, data = value_of(turn.run, frame_of(step).items), _data(turn, step)
+    items, data = _items(turn, step), _data(turn, step)
     if number < len(items):
         bound = _bound(turn, step, task, number)
         wanted = truth(task.settings["while"], inside(turn, step, data, bound), default=True)
@@ -115,23 +123,26 @@ def fork(turn: Turn, step: Step, task: Task) -> None:
 
 def fork_next(turn: Turn, step: Step, task: Task, child: Step) -> None:
     """A branch has ended: the first one is enough where they compete."""
-    competing = task.settings["compete"]
-    ended = [turn.run.steps[f"{step.id}{pointer[len(step.of) :]}"] for pointer in task.lists["branches"]]
-    winner = next((each for each in ended if each.state == "COMPLETED"), None) if competing else None
-    if winner is not None:
-        stop_below(turn, step, f"{winner.id} was first")
-        complete(turn, step, value_of(turn.run, winner.output), _end_of(turn, winner))
+    if task.settings["compete"]:
+        _compete(turn, step, child)
         return
-    failed = next((each for each in ended if each.state in ("FAILED", "CANCELLED")), None)
-    if failed is not None and not (competing and frame_of(step).open):
-        give_up(turn, step, failed)
+    if give_up(turn, step, child):
         return
-    leaving = next((each for each in ended if each.state == "COMPLETED" and _end_of(turn, each)), None)
-    if leaving is not None:
-        stop_below(turn, step, f"{leaving.id} ended the document")
-        complete(turn, step, value_of(turn.run, leaving.output), "end")
+    if child.state == "COMPLETED" and _end_of(turn, child):
+        stop_below(turn, step, f"{child.id} ended the document")
+        complete(turn, step, value_of(turn.run, child.output), "end")
     elif not frame_of(step).open:
+        ended = [turn.run.steps[f"{step.id}{pointer[len(step.of) :]}"] for pointer in task.lists["branches"]]
         complete(turn, step, [value_of(turn.run, each.output) for each in ended])
+
+
+def _compete(turn: Turn, step: Step, child: Step) -> None:
+    """The first branch that completes has won; a branch that fails loses, the last one for all of them."""
+    if child.state == "COMPLETED":
+        stop_below(turn, step, f"{child.id} was first")
+        complete(turn, step, value_of(turn.run, child.output), _end_of(turn, child))
+    elif not frame_of(step).open and not give_up(turn, step, child):
+        complete(turn, step, value_of(turn.run, frame_of(step).input))
 
 
 def _end_of(turn: Turn, branch: Step) -> str:

@@ -176,6 +176,8 @@ def fail_with(
 def stop_below(turn: Turn, step: Step, reason: str) -> None:
     """Stops everything inside a task; what is in flight ends when there is a receipt, and nobody waits for it."""
     run = turn.run
+    if not frame_of(step).open:
+        return
     for other in tuple(run.steps.values()):
         if other is not step and not other.ended and other.frame is not None and _is_below(run, other, step):
             stop_step(turn, other, reason)
