@@ -58,6 +58,14 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "approval_decided": EventClass.EVENT_CLASS_APPROVALS,
     "approval_escalated": EventClass.EVENT_CLASS_APPROVALS,
     "approval_resolved": EventClass.EVENT_CLASS_APPROVALS,
+    "step_reused": EventClass.EVENT_CLASS_STEPS,
+    "step_interrupted": EventClass.EVENT_CLASS_STEPS,
+    "step_held": EventClass.EVENT_CLASS_STEPS,
+    "step_released": EventClass.EVENT_CLASS_STEPS,
+    "breakpoints_set": EventClass.EVENT_CLASS_AUDIT,
+    "run_updated": EventClass.EVENT_CLASS_AUDIT,
+    "run_migrated": EventClass.EVENT_CLASS_AUDIT,
+    "signal_answered": EventClass.EVENT_CLASS_AUDIT,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

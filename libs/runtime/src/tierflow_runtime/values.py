@@ -133,6 +133,14 @@ class Options(Value, frozen=True):
     heartbeat_timeout: Micros | None = None
     on_lost: str = ""
     validate_only: bool = False
+    breakpoints: tuple[str, ...] = ()
+
+
+class Reuse(Value, frozen=True):
+    """Finished steps of another run whose results a run starts with."""
+
+    run_id: str
+    step_ids: tuple[str, ...]
 
 
 class Context(Value, frozen=True):

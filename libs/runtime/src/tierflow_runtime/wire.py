@@ -181,6 +181,7 @@ def options_to_proto(options: Options) -> ex.ExecutionOptions:
         heartbeat_timeout=None if heartbeat is None else duration(heartbeat),
         on_lost=ON_LOST.number(options.on_lost),
         validate_only=options.validate_only,
+        breakpoints=options.breakpoints,
     )
 
 
@@ -201,6 +202,7 @@ def options_from_proto(message: ex.ExecutionOptions, default_retry: RetryPolicy 
         heartbeat_timeout=micros(message.heartbeat_timeout) if has("heartbeat_timeout") else None,
         on_lost=ON_LOST.name(message.on_lost),
         validate_only=message.validate_only,
+        breakpoints=tuple(message.breakpoints),
     )
 
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tierflow_contracts.common.v1 import state_pb2
+
 from tierflow_testing.history_approvals import ApprovalRules, Asked
+from tierflow_testing.history_steering import SteeringRules, StepSeen
 
 _RUN_MOVES: Mapping[str, frozenset[str]] = {
     "QUEUED": frozenset(("PREPARING", "CANCELLING", "FAILED")),
@@ -38,38 +41,22 @@ class Breach:
 
 
 @dataclass(slots=True)
-class _Step:
-    """What the history has said of a step so far."""
-
-    live: str = ""
-    """Id of the attempt in flight."""
-    started: bool = False
-    ended: bool = False
-    completed: bool = False
-    expanded: int = -1
-    """Items of a map; -1 where it is none."""
-    epoch: int = 0
-    attempt: int = 0
-    due: int | None = None
-    """Set in BACKOFF and by timers."""
-    stopping: bool = False
-    """Whether it is being stopped although its run goes on."""
-    waits: bool = False
-    """Whether it has begun to wait for something other than an executor."""
-
-
-@dataclass(slots=True)
-class _Checker(ApprovalRules):
+class _Checker(ApprovalRules, SteeringRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
     state: str = ""
     opened: bool = False
     run_id: str = ""
-    steps: dict[str, _Step] = field(default_factory=dict)
+    steps: dict[str, StepSeen] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     closed: dict[str, bool] = field(default_factory=dict)
     """By attempt id: whether its usage may still come late."""
     signals: set[str] = field(default_factory=set)
+    generation: int = 1
+    reopened: bool = False
+    """Whether the move that follows begins a generation."""
+    floor: int = 0
+    """The highest epoch of earlier generations."""
     asked: dict[str, Asked] = field(default_factory=dict)
     untolerated: bool = False
     tolerated: bool = False
@@ -92,7 +79,7 @@ class _Checker(ApprovalRules):
         self.position += 1
         name = type(event).__name__
         self.expect((name == "RunCreated") == (self.position == 0), "V3", f"{name} is not in its place")
-        if self.state in _FINAL and name != "LateResult":
+        if self.state in _FINAL and name != "LateResult" and not self.reopening(event, name):
             self.breach("V1", f"{name} after the end")
         getattr(self, f"on_{name}", self._unknown)(event, time)
 
@@ -102,15 +89,22 @@ class _Checker(ApprovalRules):
     def on_RunCreated(self, event: Any, time: int) -> None:  # noqa: N802 - named after the event
         self.state = "QUEUED"
         self.run_id = event.context.run_id
+        self.generation = event.context.generation
         self.most_attempts = event.allocation.steps
 
     def _move(self, from_: str, to: str) -> None:
         self.expect(from_ == self.state, "V2", f"the run was {self.state}, not {from_}")
+        if self.reopened:
+            self.expect((from_, to) == ("FAILED", "QUEUED"), "V2", f"a generation does not begin from {from_} to {to}")
+            self.state, self.reopened = to, False
+            return
         self.expect(to in _RUN_MOVES.get(self.state, ()), "V2", f"a run does not go from {self.state} to {to}")
         self.state = to
         self.opened = self.opened or to == "RUNNING"
 
     def on_RunStateChanged(self, event: Any, time: int) -> None:  # noqa: N802
+        if event.generation:
+            self.reopen(event)
         self._move(event.from_, event.to)
 
     def on_CommandReceived(self, event: Any, time: int) -> None:  # noqa: N802
@@ -152,10 +146,10 @@ class _Checker(ApprovalRules):
 
     # Steps.
 
-    def _step(self, name: str) -> _Step:
-        return self.steps.setdefault(name, _Step())
+    def _step(self, name: str) -> StepSeen:
+        return self.steps.setdefault(name, StepSeen())
 
-    def _touch(self, name: str) -> _Step:
+    def _touch(self, name: str) -> StepSeen:
         """A step moves: it must be known, its needs ended, itself not ended."""
         self.expect(self.opened, "V3", f"{name} moved before the run was RUNNING")
         step = self._step(name)
@@ -182,7 +176,9 @@ class _Checker(ApprovalRules):
     def on_ItemsExpanded(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(step.expanded < 0 and not step.epoch, "V2", f"{event.step_id} expanded twice or after an attempt")
+        self.expect(
+            step.expanded < 0 and step.epoch == step.before, "V2", f"{event.step_id} expanded twice or after an attempt"
+        )
         step.expanded = event.count
         for index in range(event.count):
             self._step(f"{event.step_id}[{index}]")
@@ -192,10 +188,12 @@ class _Checker(ApprovalRules):
         self._needs_ended(event.step_id)
         self.allowed(event.step_id)
         self.expect(self.state == "RUNNING", "V9", f"{event.step_id} scheduled while the run was {self.state}")
+        self.expect(not step.held, "V9", f"{event.step_id} scheduled while it waits at a breakpoint")
         self.expect(not step.live and step.expanded < 0, "V5", f"{event.step_id} scheduled while {step.live} was live")
         self.expect(step.epoch == 0 or step.due is not None, "V5", f"{event.step_id} scheduled without waiting")
         self.expect(step.due is None or time >= step.due, "V7", f"{event.step_id} scheduled before {step.due}")
-        self.expect(event.epoch == step.epoch + 1, "V6", f"{event.step_id}: epoch {event.epoch} after {step.epoch}")
+        before = step.epoch or self.floor
+        self.expect(event.epoch == before + 1, "V6", f"{event.step_id}: epoch {event.epoch} after {before}")
         self.expect(event.attempt == step.attempt + 1, "V6", f"{event.step_id}: attempt {event.attempt}")
         wanted = f"{self.run_id}/{event.step_id}/{event.epoch}"
         self.expect(event.attempt_id == wanted, "V6", f"attempt id {event.attempt_id} is not {wanted}")
@@ -215,7 +213,7 @@ class _Checker(ApprovalRules):
         step = self._touch(event.step_id)
         self.expect(bool(step.live) and step.live == event.attempt_id, "V15", f"{event.attempt_id} is not in flight")
 
-    def _close(self, event: Any, *, known: bool = True) -> _Step:
+    def _close(self, event: Any, *, known: bool = True) -> StepSeen:
         """An attempt ends, or a step that has none. `known`: its usage came with the event."""
         step = self._touch(event.step_id)
         self.expect(step.live == event.attempt_id, "V11", f"{event.step_id}: {step.live or 'none'} in flight")
@@ -225,7 +223,7 @@ class _Checker(ApprovalRules):
             self.expect(event.usage.attempts == 1, "V10", f"{event.attempt_id} is booked as {event.usage.attempts}")
             self.closed[event.attempt_id] = not known
         self._book(event.usage)
-        step.live = ""
+        step.live, step.stopping = "", False
         return step
 
     def _book(self, usage: Any) -> None:
@@ -234,10 +232,11 @@ class _Checker(ApprovalRules):
 
     def on_StepCompleted(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._close(event)
+        step.done = True
         self.allowed(event.step_id)
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
-        elif event.attempt_id or step.epoch:
+        elif event.attempt_id or step.epoch > step.before:
             self.expect(bool(event.attempt_id) and step.started, "V2", f"{event.step_id} completed without starting")
         else:
             self._needs_ended(event.step_id)
@@ -247,7 +246,7 @@ class _Checker(ApprovalRules):
     def on_StepWaiting(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        idle = not step.epoch and step.expanded < 0 and not step.waits
+        idle = step.epoch == step.before and step.expanded < 0 and not step.waits
         self.expect(idle, "V2", f"{event.step_id} began to wait twice, or after an attempt")
         step.waits = True
         step.due = event.until if event.reason == "TIMER" else None
@@ -255,9 +254,9 @@ class _Checker(ApprovalRules):
     def on_EventEmitted(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(not step.epoch and step.expanded < 0, "V2", f"{event.step_id} emits after an attempt")
+        self.expect(step.epoch == step.before and step.expanded < 0, "V2", f"{event.step_id} emits after an attempt")
 
-    def _items_ended(self, name: str, step: _Step) -> None:
+    def _items_ended(self, name: str, step: StepSeen) -> None:
         left = [i for i in range(step.expanded) if not self._step(f"{name}[{i}]").ended]
         self.expect(not left, "V4", f"{name} ended before its items {left[:5]}")
 
@@ -275,14 +274,18 @@ class _Checker(ApprovalRules):
             self._items_ended(event.step_id, step)
         step.ended = True
         item = "[" in event.step_id
+        step.tolerated = event.tolerated
         self.tolerated = self.tolerated or event.tolerated
         self.untolerated = self.untolerated or (not event.tolerated and not item)
         self._check_failure(event.failure, in_attempt=bool(event.attempt_id))
 
     def on_StepSkipped(self, event: Any, time: int) -> None:  # noqa: N802
+        if event.by_hand:
+            self.skipped_by_hand(event)
+            return
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
-        self.expect(not step.epoch and step.expanded < 0, "V2", f"{event.step_id} skipped after it began")
+        self.expect(step.epoch == step.before and step.expanded < 0, "V2", f"{event.step_id} skipped after it began")
         step.ended = True
 
     def on_StepCancelled(self, event: Any, time: int) -> None:  # noqa: N802
@@ -294,8 +297,8 @@ class _Checker(ApprovalRules):
     def on_StepStopping(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self.expect(bool(step.live) or step.expanded >= 0, "V5", f"{event.step_id} is stopped with nothing in flight")
-        self.expect(not step.stopping, "V2", f"{event.step_id} is stopped twice")
-        step.stopping = True
+        self.expect(not step.stopping or step.comes_back, "V2", f"{event.step_id} is stopped twice")
+        step.stopping, step.comes_back = True, event.then in ("READY", state_pb2.STEP_STATE_READY)
 
     def on_LateResult(self, event: Any, time: int) -> None:  # noqa: N802
         expected = self.closed.get(event.attempt_id)
@@ -338,7 +341,7 @@ def check_history(
     joins: Mapping[str, tuple[int, Sequence[str]]] | None = None,
     complete: bool = False,
 ) -> list[Breach]:
-    """All breaches of the invariants in the events of one generation of a run; empty where there are none.
+    """All breaches of the invariants in the events of a run, over all its generations; empty where there are none.
 
     Args:
         events: The events in order, each with its time in microseconds.

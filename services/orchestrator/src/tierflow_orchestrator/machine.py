@@ -9,7 +9,7 @@ import msgspec
 from tierflow_durable.machine import Header, Source
 from tierflow_runtime.values import Failure, Micros
 
-from tierflow_orchestrator import wire
+from tierflow_orchestrator import wire, wire_steering
 from tierflow_orchestrator.core import commands, events, snapshot
 from tierflow_orchestrator.core.decide import decide
 from tierflow_orchestrator.core.evolve import evolve
@@ -23,7 +23,14 @@ _APPROVALS = (
     events.ApprovalEscalated,
     events.ApprovalResolved,
 )
-_AUDIT = (events.CommandReceived, events.SignalReceived)
+_AUDIT = (
+    events.CommandReceived,
+    events.SignalReceived,
+    events.BreakpointsSet,
+    events.RunUpdated,
+    events.RunMigrated,
+    events.SignalAnswered,
+)
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[commands.RunCommand] = msgspec.msgpack.Decoder(commands.RunCommand)
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
@@ -41,6 +48,8 @@ class RunMachine:
 
     def decide(self, state: Run, command: commands.RunCommand, now: Micros) -> Decision:
         """Decides and applies."""
+        if isinstance(command, commands.Migrate) and command.flow is None:
+            command = msgspec.structs.replace(command, flow=wire_steering.compiled(command.definition))
         return decide(state, command, now)
 
     def evolve(self, state: Run, event: events.RunEvent, time: Micros) -> None:

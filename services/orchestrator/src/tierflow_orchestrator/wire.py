@@ -14,6 +14,7 @@ from tierflow_runtime.filling import fill_time
 from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
+from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.wire_filling import FILLERS
 from tierflow_orchestrator.wire_reading import decode_events, log_lines
@@ -35,7 +36,7 @@ def moment(at: Micros) -> Timestamp:
 def _command_received(e: events.CommandReceived) -> dict[str, Any]:
     return {
         "command_received": ev.CommandReceived(
-            command_id=e.command_id, command=e.command, actor=e.actor, reason=e.reason
+            command_id=e.command_id, command=e.command, actor=e.actor, reason=e.reason, detail=e.detail
         )
     }
 
@@ -70,10 +71,6 @@ def _step_failed(e: events.StepFailed) -> dict[str, Any]:
     }
 
 
-def _step_skipped(e: events.StepSkipped) -> dict[str, Any]:
-    return {"step_id": e.step_id, "step_skipped": ev.StepSkipped(reason=e.reason, unchosen_by=e.unchosen_by)}
-
-
 def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
     return {
         "step_id": e.step_id,
@@ -85,13 +82,6 @@ def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
             confirmed=e.confirmed,
             ended_as=STEP.number(e.ended_as),
         ),
-    }
-
-
-def _step_stopping(e: events.StepStopping) -> dict[str, Any]:
-    return {
-        "step_id": e.step_id,
-        "step_stopping": ev.StepStopping(attempt_id=e.attempt_id, reason=e.reason, then=STEP.number(e.then)),
     }
 
 
@@ -137,9 +127,8 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.ItemsExpanded: _items_expanded,
     events.StepRetrying: _step_retrying,
     events.StepFailed: _step_failed,
-    events.StepSkipped: _step_skipped,
+    events.StepSkipped: steering.step_skipped,
     events.StepCancelled: _step_cancelled,
-    events.StepStopping: _step_stopping,
     events.LateResult: _late_result,
     events.AttemptLogged: _attempt_logged,
     events.StepWaiting: _step_waiting,
@@ -148,6 +137,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     **wire_approvals.ENCODERS,
     **wire_blocks.ENCODERS,
     **wire_serverless.ENCODERS,
+    **steering.ENCODERS,
 }
 
 

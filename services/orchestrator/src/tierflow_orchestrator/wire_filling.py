@@ -23,6 +23,9 @@ def _run_created(message: ev.Event, e: events.RunCreated) -> None:
         fill_payload(body.input, e.input)
     fill_allocation(body.allocation, e.allocation)
     body.options.CopyFrom(wire.options_to_proto(e.options))
+    if e.reuse is not None:
+        body.reuse.run_id = e.reuse.run_id
+        body.reuse.step_ids.extend(e.reuse.step_ids)
 
 
 def _run_state_changed(message: ev.Event, e: events.RunStateChanged) -> None:
@@ -33,6 +36,9 @@ def _run_state_changed(message: ev.Event, e: events.RunStateChanged) -> None:
         body.reason = e.reason
     if e.actor:
         body.actor = e.actor
+    if e.generation:
+        body.generation = e.generation
+        body.reset_steps.extend(e.reset_steps)
 
 
 def _run_ended(message: ev.Event, e: events.RunEnded) -> None:

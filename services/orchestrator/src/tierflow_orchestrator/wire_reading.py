@@ -11,6 +11,7 @@ from tierflow_runtime import wire
 from tierflow_runtime.values import LogLine, Micros, Payload
 
 from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
+from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import events
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
@@ -26,12 +27,20 @@ def _from_created(m: ev.Event) -> events.RunEvent:
     return events.RunCreated(
         context=wire.context_from_proto(p.context), flow_hash=p.flow.hash, flow_name=p.flow.name, flow_version=p.flow.version, input=payload_in(p, "input"),
         allocation=wire.allocation_from_proto(p.allocation), options=wire.options_from_proto(p.options),
+        reuse=steering.reuse_in(p),
     )  # fmt: skip
 
 
 def _from_changed(m: ev.Event) -> events.RunEvent:
     p = m.run_state_changed
-    return events.RunStateChanged(from_=RUN.name(getattr(p, "from")), to=RUN.name(p.to), reason=p.reason, actor=p.actor)
+    return events.RunStateChanged(
+        from_=RUN.name(getattr(p, "from")),
+        to=RUN.name(p.to),
+        reason=p.reason,
+        actor=p.actor,
+        generation=p.generation,
+        reset_steps=tuple(p.reset_steps),
+    )
 
 
 def _from_ended(m: ev.Event) -> events.RunEvent:
@@ -45,7 +54,9 @@ def _from_ended(m: ev.Event) -> events.RunEvent:
 
 def _from_command(m: ev.Event) -> events.RunEvent:
     p = m.command_received
-    return events.CommandReceived(command_id=p.command_id, command=p.command, actor=p.actor, reason=p.reason)
+    return events.CommandReceived(
+        command_id=p.command_id, command=p.command, actor=p.actor, reason=p.reason, detail=p.detail
+    )
 
 
 def _from_scheduled(m: ev.Event) -> events.RunEvent:
@@ -87,11 +98,6 @@ def _from_failed(m: ev.Event) -> events.RunEvent:
     )  # fmt: skip
 
 
-def _from_skipped(m: ev.Event) -> events.RunEvent:
-    p = m.step_skipped
-    return events.StepSkipped(step_id=m.step_id, reason=p.reason, unchosen_by=p.unchosen_by)
-
-
 def _from_cancelled(m: ev.Event) -> events.RunEvent:
     p = m.step_cancelled
     return events.StepCancelled(
@@ -103,11 +109,6 @@ def _from_cancelled(m: ev.Event) -> events.RunEvent:
         confirmed=p.confirmed,
         ended_as=STEP.name(p.ended_as),
     )
-
-
-def _from_stopping(m: ev.Event) -> events.RunEvent:
-    p = m.step_stopping
-    return events.StepStopping(step_id=m.step_id, reason=p.reason, then=STEP.name(p.then), attempt_id=p.attempt_id)
 
 
 def _from_late(m: ev.Event) -> events.RunEvent:
@@ -155,9 +156,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_completed": _from_completed,
     "step_retrying": _from_retrying,
     "step_failed": _from_failed,
-    "step_skipped": _from_skipped,
     "step_cancelled": _from_cancelled,
-    "step_stopping": _from_stopping,
     "late_result": _from_late,
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,
@@ -166,6 +165,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     **wire_approvals.DECODERS,
     **wire_blocks.DECODERS,
     **wire_serverless.DECODERS,
+    **steering.DECODERS,
 }
 
 

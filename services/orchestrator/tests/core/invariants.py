@@ -91,6 +91,8 @@ def _bill(run: Run) -> None:
 def _limits(run: Run) -> None:
     flow = run.flow
     assert flow is not None
+    if run.steer is not None and run.steer.version:
+        return  # Limits that were lowered hold from the next decision on.
     for limit in (flow.concurrency, run.allocation.concurrent_steps):
         assert limit is None or len(run.live) <= limit, "V14"
     assert run.allocation.steps is None or run.attempts <= run.allocation.steps, "V14"
@@ -125,7 +127,8 @@ def _not_stuck(run: Run) -> None:
     elif run.state == "SUSPENDED" and not run.asked:
         assert not run.live, "V18"
         assert any(step.is_waiting for step in run.steps.values()), "V18"
-        assert not [step for step in run.steps.values() if step.state in ("READY", "BACKOFF")], "V18"
+        open_ = [s for s in run.steps.values() if s.state in ("READY", "BACKOFF") and not s.held]
+        assert not open_, "V18"
     elif run.state == "PAUSED":
         assert not run.live, "V8"
     elif run.ended:
@@ -133,7 +136,9 @@ def _not_stuck(run: Run) -> None:
         assert all(step.ended for step in run.steps.values()), "V11"
     for step in run.steps.values():
         if step.state == "READY" and step.handler:
-            assert step.id in run.ready[step.handler], "V18"
+            assert (step.id in run.ready.get(step.handler, ())) == (not step.held), "V18"
+        assert step.held == (run.steer is not None and step.id in run.steer.held), "V13"
+        assert not step.held or step.state == "READY", "V18"
 
 
 def _waits(run: Run) -> None:
@@ -201,7 +206,8 @@ def _navigation(run: Run) -> None:
             assert step.state != "COMPLETED" or not step.branches.cancelled, "V19"
         if not step.is_item and step.state == "FAILED" and step.id not in run.undone:
             assert step.tolerated == (spec.on_error == "continue"), "V19"
-            if not step.tolerated and not step.role and run.failure_policy == "FAIL_FAST":
+            updated = run.steer is not None and run.steer.version  # The policy was another one when it failed.
+            if not step.tolerated and not step.role and run.failure_policy == "FAIL_FAST" and not updated:
                 _failed_fast(run, step)
         assert step.asked == (step.id in run.asked), "V13"
         assert not step.asked or step.state == "BACKOFF", "V13"
@@ -218,12 +224,12 @@ def _navigation(run: Run) -> None:
 def _needs(run: Run, step: Step, spec: StepSpec) -> None:
     needs = [sibling(run, step, need) for need in spec.needs]
     met = _met(run, step, spec, needs)
-    if step.epoch or step.branches is not None or step.block is not None:
+    if step.attempt_id or step.branches is not None or step.block is not None:
         assert spec.always or met, "V4"
     if spec.chosen_by and step.state not in ("PENDING", "SKIPPED", "CANCELLED"):
         assert spec.local in (sibling(run, step, spec.chosen_by).output or ""), "V4"
     if step.state == "SKIPPED":
-        optional = spec.condition is not None or spec.chosen_by
+        optional = spec.condition is not None or spec.chosen_by or step.tolerated
         assert optional or not met, "V4"
 
 

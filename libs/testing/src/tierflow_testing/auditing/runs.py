@@ -67,17 +67,20 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
     for breach in check_history(adapted, **flows.get(created.flow.hash, {}), complete=ended):
         report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
     ends = [event for event in events if event.HasField("run_ended")]
+    begun = 1 + sum(event.HasField("run_state_changed") and event.run_state_changed.generation > 0 for event in events)
     report.expect(
-        len(ends) == int(ended), "not exactly one end (V1)", f"{history.id} is {row['state']}, has {len(ends)} ends"
+        len(ends) == begun - int(not ended),
+        "not exactly one end of each generation (V1, R31)",
+        f"{history.id} is {row['state']}, has {begun} generations and {len(ends)} ends",
     )
     last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
-    check_row(history, last, wire.micros(ends[-1].time) if ends else None, report)
+    check_row(history, last, wire.micros(ends[-1].time) if ends and ended else None, report)
     check_owner(history, now, asleep=frozenset(("SUSPENDED", "PAUSED")), report=report)
     return RunSummary(
         id=history.id,
         swarm_id=created.context.swarm_id,
         generation=row["generation"],
-        end=end_of(ends[-1].run_ended) if ends else None,
+        end=end_of(ends[-1].run_ended) if ends and ended else None,
         unacknowledged=row["unacknowledged"],
         tombstone=not created.flow.hash,
     )
@@ -169,7 +172,13 @@ def _failure(message: Any) -> Any:
 
 
 def _moved(message: Any, event: event_pb2.Event) -> dict[str, Any]:
-    return {"from_": wire.RUN_STATES.name(getattr(message, "from")), "to": wire.RUN_STATES.name(message.to)}
+    from_, to = wire.RUN_STATES.name(getattr(message, "from")), wire.RUN_STATES.name(message.to)
+    return {
+        "from_": from_,
+        "to": to,
+        "generation": getattr(message, "generation", 0),
+        "reset_steps": tuple(getattr(message, "reset_steps", ())),
+    }
 
 
 def _ended(message: Any, event: event_pb2.Event) -> dict[str, Any]:
@@ -207,6 +216,7 @@ _SPECIAL: Mapping[str, Callable[[Any, event_pb2.Event], dict[str, Any]]] = {
     "run_created": _created,
     "run_state_changed": _moved,
     "run_ended": _ended,
+    "run_updated": lambda message, event: {"allocation": wire.allocation_from_proto(message.allocation)},
 }
 _CLASSES = {
     field.name: _class("".join(part.title() for part in field.name.split("_")))

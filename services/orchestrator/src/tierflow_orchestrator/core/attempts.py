@@ -9,7 +9,7 @@ import msgspec
 from tierflow_runtime.values import Failure, Usage
 
 from tierflow_orchestrator.core import commands, events, failures, limits, outputs
-from tierflow_orchestrator.core.branches import being_stopped, stopped_by
+from tierflow_orchestrator.core.branches import being_stopped, interrupted, is_cut_off, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
@@ -50,11 +50,12 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
         )
         turn.emit(logged)
     by = stopped_by(turn.run, step)
-    # What goes on in a block that has failed may still complete: what it did counts, and can be undone.
-    if by is not None and (by is step or by.stop_to == "CANCELLED"):
+    if by is not None and is_cut_off(step, by):
         _stopped(turn, step, by, command)
     elif command.state == "COMPLETED":
         _completed(turn, step, command)
+    elif by is step and step.stop_to == "SKIPPED" and turn.run.state != "CANCELLING":
+        _skipped(turn, step, usage=_booked(command.usage, 1))
     elif command.state == "CANCELLED":
         _cancelled(turn, step, command)
     else:
@@ -105,6 +106,17 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
 
 def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     """An attempt was stopped: as was wanted, or by its executor of its own accord, which is a failure like any other."""
+    if interrupted(turn.run, step):
+        turn.emit(
+            events.StepInterrupted(
+                step_id=step.id,
+                attempt=step.attempt,
+                attempt_id=step.attempt_id,
+                reason=step.stopping,
+                usage=_booked(command.usage, 0),
+            )
+        )
+        return
     if being_stopped(turn.run, step):
         _emit_cancelled(turn, step, _reason(turn.run, step), usage=_booked(command.usage, 1))
         return
@@ -130,6 +142,22 @@ def _cut_off(turn: Turn, step: Step, usage: Usage, cause: Failure | None = None)
     fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=usage)
 
 
+def _skipped(turn: Turn, step: Step, *, usage: Usage, confirmed: bool = True) -> None:
+    """The attempt of a step that somebody skips is over, or given up."""
+    turn.emit(
+        events.StepSkipped(
+            step_id=step.id,
+            reason=step.stopping,
+            by_hand=True,
+            output=step.output,
+            attempt=step.attempt,
+            attempt_id=step.attempt_id,
+            usage=usage,
+            confirmed=confirmed,
+        )
+    )
+
+
 def _emit_cancelled(
     turn: Turn, step: Step, reason: str, *, usage: Usage, confirmed: bool = True, ended_as: str = ""
 ) -> None:
@@ -152,7 +180,8 @@ def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     spec = run.spec(step)
     policy = policy_for(spec, run.definition(), run.options)
     anyway = spec.on_error == "retry" and failure.code not in policy.never_retry_on
-    retried = (anyway or may_retry(policy, failure)) and not being_stopped(run, step)
+    goes_on = interrupted(run, step) or not being_stopped(run, step)
+    retried = (anyway or may_retry(policy, failure)) and goes_on
     tried = step.attempt - step.spent
     if retried and tried < policy.max_attempts:
         due = next_attempt_at(policy, failure, tried, step.attempt_id, turn.now)
@@ -189,7 +218,7 @@ def lost(turn: Turn, command: commands.ReportLost) -> Reply:
     step = current(run, command.attempt_id)
     if step is None:
         return turn.refused(_not_in_flight(command.attempt_id))
-    if being_stopped(run, step):
+    if being_stopped(run, step) and not interrupted(run, step):
         give_up(turn, step, _reason(run, step))
     else:
         message = f"The executor of {step.id} is gone: {command.reason}"
@@ -221,7 +250,11 @@ def unconfirmed(turn: Turn, command: commands.ReportUnconfirmed) -> Reply:
     step = current(turn.run, command.attempt_id)
     if step is None or not being_stopped(turn.run, step):
         return turn.refused(failures.stale(f"{command.attempt_id} is not being stopped."))
-    give_up(turn, step, _reason(turn.run, step))
+    if interrupted(turn.run, step):
+        message = f"The attempt of {step.id} was to stop, and may still be alive."
+        _lost(turn, step, failures.of_step(step, "EXECUTOR_LOST", message, "interrupt", retryable=True))
+    else:
+        give_up(turn, step, _reason(turn.run, step))
     settle(turn)
     return turn.applied()
 
@@ -236,6 +269,9 @@ def give_up(turn: Turn, step: Step, reason: str) -> None:
     if step.stop_to == "FAILED" and turn.run.state != "CANCELLING":
         gone = failures.of_step(step, "EXECUTOR_LOST", f"{step.id} did not confirm that it has stopped.", "stop")
         _cut_off(turn, step, _booked(_LOST, 1), gone)
+        return
+    if step.stop_to == "SKIPPED" and turn.run.state != "CANCELLING":
+        _skipped(turn, step, usage=_booked(_LOST, 1), confirmed=False)
         return
     _emit_cancelled(turn, step, reason, usage=_booked(_LOST, 1), confirmed=False)
 

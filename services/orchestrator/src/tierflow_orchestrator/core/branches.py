@@ -46,6 +46,9 @@ def release(run: Run, step: Step) -> None:
     branches = step.branches
     if branches is None or branches.released == branches.count or stopped(run, step):
         return
+    if branches.kept:
+        _release_others(run, step, branches)
+        return
     spec = run.spec(step)
     most = spec.concurrency
     last = branches.count if most is None else min(branches.count, branches.ended + most)
@@ -62,6 +65,28 @@ def release(run: Run, step: Step) -> None:
     run.counts_by_state["PENDING"] -= last - branches.released
     run.counts_by_state["READY"] += last - branches.released
     branches.released = last
+
+
+def _release_others(run: Run, step: Step, branches: Branches) -> None:
+    """The same where items further on have kept their results from an earlier generation."""
+    spec = run.spec(step)
+    most = spec.concurrency
+    queue = run.ready.setdefault(spec.handler, deque()) if spec.handler else run.undecided
+    while branches.released < branches.count:
+        begun = branches.released - branches.ended + branches.kept
+        if most is not None and begun >= most:
+            return
+        child = run.steps[item_id(step.id, branches.released)]
+        branches.released += 1
+        if child.ended:
+            branches.kept -= 1
+            continue
+        child.state = "READY"
+        queue.append(child.id)
+        if spec.limited:
+            limits.begin(run, child, spec)
+        run.counts_by_state["PENDING"] -= 1
+        run.counts_by_state["READY"] += 1
 
 
 def count_in(run: Run, item: Step) -> None:
@@ -128,6 +153,23 @@ def _that_take_along(run: Run, step: Step) -> Iterator[Step]:
 
 def _is_sealed(run: Run, step: Step) -> bool:
     return step.branches is not None and bool(step.branches.sealed_by) and run.failure_policy != "CONTINUE"
+
+
+def interrupted(run: Run, step: Step) -> bool:
+    """Whether its attempt is stopped by a pause: then it is going to start again."""
+    if step.stop_to != "READY" or run.state == "CANCELLING":
+        return False
+    return not step.above or not being_stopped(run, run.steps[step.above])
+
+
+def is_cut_off(step: Step, by: Step) -> bool:
+    """Whether what an attempt brings is refused, as its step is stopped by `by`.
+
+    What goes on in a block that has failed may still complete: what it did counts, and can be undone. So may what is interrupted, or skipped.
+    """
+    if by.stop_to == "READY":
+        return False
+    return by.stop_to != "SKIPPED" if by is step else by.stop_to in ("CANCELLED", "SKIPPED")
 
 
 def stopped_by(run: Run, step: Step) -> Step | None:

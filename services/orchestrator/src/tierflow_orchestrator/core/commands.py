@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, dataclass_transform
+from typing import Any, TypeAlias, dataclass_transform
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
+from tierflow_runtime.values import (
+    NO_USAGE,
+    Allocation,
+    Context,
+    Failure,
+    LogLine,
+    Micros,
+    Options,
+    Payload,
+    RetryPolicy,
+    Reuse,
+    Usage,
+)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -13,8 +25,16 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """Base of commands. They are tagged, so that they can be forwarded to a run's owner (rule R14)."""
 
 
+class ReusedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A result that a run starts with."""
+
+    step_id: str
+    output: Payload | None
+    outcome: str
+
+
 class CreateRun(Command):
-    """Accept a run. The flow was found; the input is a JSON object."""
+    """Accept a run. The flow was found; the input is a JSON object; `reused` are the results that `reuse` names."""
 
     context: Context
     flow_hash: str
@@ -23,6 +43,8 @@ class CreateRun(Command):
     input: Payload | None
     allocation: Allocation
     options: Options
+    reuse: Reuse | None = None
+    reused: tuple[ReusedStep, ...] = ()
 
 
 class AssignSlot(Command):
@@ -80,11 +102,12 @@ class FailPrepare(Command):
 
 
 class Pause(Command):
-    """Start nothing new; let what runs finish."""
+    """Start nothing new; let what runs finish, or stop it: then its steps are READY again."""
 
     command_id: str
     actor: str = ""
     reason: str = ""
+    interrupt: bool = False
 
 
 class Resume(Command):
@@ -108,6 +131,73 @@ class Bury(Command):
 
     context: Context
     cancel: Cancel
+
+
+class Retry(Command):
+    """From FAILED: open a generation. `generation` 0 is the next one; `deadline` is the new end in time, where there is one."""
+
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+    generation: int = 0
+    deadline: Micros | None = None
+
+
+class Skip(Command):
+    """End a step as SKIPPED; what needs it goes on."""
+
+    command_id: str
+    step_id: str
+    output: Payload | None = None
+    actor: str = ""
+    reason: str = ""
+
+
+class StepOnce(Command):
+    """From PAUSED: run what is ready now, or only `step_id`, and pause again."""
+
+    command_id: str
+    step_id: str = ""
+    actor: str = ""
+    reason: str = ""
+
+
+class SetBreakpoints(Command):
+    """Pause before these steps from now on; `*` is every step."""
+
+    command_id: str
+    breakpoints: tuple[str, ...] = ()
+    actor: str = ""
+    reason: str = ""
+
+
+class Update(Command):
+    """Change limits and policies. None and empty leave what is there; 0 takes a limit away."""
+
+    command_id: str
+    actor: str = ""
+    reason: str = ""
+    concurrency: int | None = None
+    concurrent_steps: int | None = None
+    steps: int | None = None
+    deadline: Micros | None = None
+    failure_policy: str = ""
+    retry: RetryPolicy | None = None
+    expected_version: int | None = None
+
+
+class Migrate(Command):
+    """From PAUSED: go on with another version of the flow. `only_check` changes nothing.
+
+    `definition` is its canonical text; `flow` is that, compiled by the shell where it is decided.
+    """
+
+    command_id: str
+    definition: str
+    actor: str = ""
+    reason: str = ""
+    only_check: bool = False
+    flow: Any = None
 
 
 class Signal(Command):
@@ -153,6 +243,12 @@ RunCommand: TypeAlias = (
     | Abort
     | Signal
     | DecideApproval
+    | Retry
+    | Skip
+    | StepOnce
+    | SetBreakpoints
+    | Update
+    | Migrate
 )
 
 

@@ -15,9 +15,11 @@ from tierflow_orchestrator.core import (
     ending,
     events,
     failures,
+    migrating,
     navigator,
     signals,
     slots,
+    steering,
 )
 from tierflow_orchestrator.core.navigator import look, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
@@ -50,8 +52,18 @@ def _create(turn: Turn, command: commands.CreateRun) -> Reply:
             input=command.input,
             allocation=command.allocation,
             options=command.options,
+            reuse=command.reuse,
         )
     )
+    for one in command.reused:
+        turn.emit(
+            events.StepReused(
+                step_id=one.step_id,
+                run_id=command.reuse.run_id if command.reuse is not None else "",
+                output=one.output,
+                outcome=one.outcome,
+            )
+        )
     if run.options.not_before is None or run.options.not_before <= turn.now:
         _prepare(turn)
     return turn.applied()
@@ -144,9 +156,12 @@ def _told(turn: Turn, command: commands.Pause | commands.Resume | commands.Cance
 
 
 def _pause(turn: Turn, command: commands.Pause) -> Reply:
-    answer = _told(turn, command, "pause")
+    answer = _told(turn, command, "interrupt" if command.interrupt else "pause")
     if answer is None:
-        _change(turn, "PAUSING", command)
+        if turn.run.state != "PAUSING":
+            _change(turn, "PAUSING", command)
+        if command.interrupt:
+            steering.interrupt(turn)
         settle(turn)
     return answer or turn.applied()
 
@@ -155,10 +170,19 @@ def _resume(turn: Turn, command: commands.Resume) -> Reply:
     answer = _told(turn, command, "resume")
     if answer is None:
         run = turn.run
+        steering.release(turn)
         again = run.state != "SUSPENDED" and (bool(run.asked) or run.only_waits)
         _change(turn, "SUSPENDED" if again else "RUNNING", command)
         settle(turn)
     return answer or turn.applied()
+
+
+def _retry(turn: Turn, command: commands.Retry) -> Reply:
+    reply = steering.retry(turn, command)
+    if turn.events:
+        _prepare(turn)
+        return steering.answer(turn.run, applied=True)
+    return reply
 
 
 def _cancel(turn: Turn, command: commands.Cancel) -> Reply:
@@ -202,6 +226,12 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.Abort: _abort,
     commands.Signal: signals.receive,
     commands.DecideApproval: approvals.receive,
+    commands.Retry: _retry,
+    commands.Skip: steering.skip,
+    commands.StepOnce: steering.step_once,
+    commands.SetBreakpoints: steering.set_breakpoints,
+    commands.Update: steering.update,
+    commands.Migrate: migrating.migrate,
 }
 
 
@@ -211,6 +241,8 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     given = command.input if isinstance(command, commands.CreateRun) else run.input
     if isinstance(given, BlobRef):
         wanted[given.sha256] = None
+    if isinstance(command, commands.CreateRun):
+        wanted.update({one.output.sha256: None for one in command.reused if isinstance(one.output, BlobRef)})
     if run.flow is not None:
         if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
             wanted.update(_reported(run, command.attempt_id, command.output))

@@ -10,6 +10,7 @@ from tierflow_orchestrator.core.blocks import below
 from tierflow_orchestrator.core.payloads import failure_code, payload_of, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import RunScope, output_text, parse
+from tierflow_orchestrator.core.steer import Steer
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
@@ -48,15 +49,30 @@ def finish(turn: Turn) -> None:
     elif run.state == "COMPENSATING":
         _next_compensation(turn)
     elif run.state == "RUNNING":
-        if not run.open_steps:
-            _end_finished(turn)
-        elif run.only_waits:
-            turn.emit(events.RunStateChanged(from_=run.state, to="SUSPENDED", reason=run.why_waiting()))
+        _rest(turn)
     elif run.state == "PAUSING":
         if run.open_steps or (run.failed_step and run.failure_policy == "PAUSE"):
             turn.emit(events.RunStateChanged(from_=run.state, to="PAUSED", reason=run.reason))
         else:
             _end_finished(turn)
+
+
+def _rest(turn: Turn) -> None:
+    """Nothing is in flight of a run that may go on."""
+    run = turn.run
+    if not run.open_steps:
+        _end_finished(turn)
+    elif run.only_waits:
+        turn.emit(events.RunStateChanged(from_=run.state, to="SUSPENDED", reason=run.why_waiting()))
+    elif run.steer is not None and run.steer.held and not run.startable:
+        _pause_held(turn, run.steer)
+
+
+def _pause_held(turn: Turn, steer: Steer) -> None:
+    """Step by step: what was let through is done, and what comes after it is held."""
+    reason = f"STEP: {steer.held[0]}"
+    turn.emit(events.RunStateChanged(from_=turn.run.state, to="PAUSING", reason=reason))
+    turn.emit(events.RunStateChanged(from_="PAUSING", to="PAUSED", reason=reason))
 
 
 def _end_stopped(turn: Turn) -> None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, dataclass_transform
+from typing import Any, TypeAlias, dataclass_transform
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, LogLine, Micros, Options, Payload, Usage
+from tierflow_runtime.values import (
+    NO_USAGE,
+    Allocation,
+    Context,
+    Failure,
+    LogLine,
+    Micros,
+    Options,
+    Payload,
+    Reuse,
+    Usage,
+)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -23,6 +34,7 @@ class RunCreated(Event):
     input: Payload | None
     allocation: Allocation
     options: Options
+    reuse: Reuse | None = None
 
 
 class RunStateChanged(Event):
@@ -32,6 +44,10 @@ class RunStateChanged(Event):
     to: str
     reason: str = ""
     actor: str = ""
+    generation: int = 0
+    """The generation that begins with it; 0 where none does."""
+    reset_steps: tuple[str, ...] = ()
+    """Steps that run again in it. Of a map that is not among them only the items that did not complete."""
 
 
 class RunEnded(Event):
@@ -48,12 +64,13 @@ class RunEnded(Event):
 
 
 class CommandReceived(Event):
-    """Somebody told the run to do something: `pause`, `resume`, `cancel`."""
+    """Somebody told the run to do something: one of `core.steering.APPLIES`. `detail` is what else was said, as text."""
 
     command_id: str
     command: str
     actor: str
     reason: str
+    detail: str = ""
 
 
 class ItemsExpanded(Event):
@@ -122,12 +139,18 @@ class StepFailed(Event):
 
 
 class StepSkipped(Event):
-    """A step is not needed."""
+    """A step is not needed, or somebody said so: then what needs it goes on, and `output` stands for its output."""
 
     step_id: str
     reason: str
     unchosen_by: str = ""
     """The switch that chose another branch than the one on which the step is."""
+    by_hand: bool = False
+    output: Payload | None = None
+    attempt: int = 0
+    attempt_id: str = ""
+    usage: Usage = NO_USAGE
+    confirmed: bool = True
 
 
 class StepCancelled(Event):
@@ -150,6 +173,8 @@ class StepStopping(Event):
     reason: str
     then: str = "CANCELLED"
     attempt_id: str = ""
+    output: Payload | None = None
+    """SKIPPED: what will stand for its output."""
 
 
 class LateResult(Event):
@@ -325,6 +350,72 @@ class EventConsumed(Event):
     """Correlations that it bound: JSON texts by name."""
 
 
+class StepReused(Event):
+    """A step's result was taken over from another run."""
+
+    step_id: str
+    run_id: str
+    output: Payload | None = None
+    outcome: str = "SUCCESS"
+
+
+class StepInterrupted(Event):
+    """An attempt was stopped and its step is READY again; the attempt does not count against the retry policy."""
+
+    step_id: str
+    attempt: int
+    attempt_id: str
+    reason: str
+    usage: Usage = NO_USAGE
+
+
+class StepHeld(Event):
+    """A step could start, and waits at a breakpoint."""
+
+    step_id: str
+
+
+class StepReleased(Event):
+    """A step may pass its breakpoint."""
+
+    step_id: str
+
+
+class BreakpointsSet(Event):
+    """Before which steps the run pauses from now on."""
+
+    breakpoints: tuple[str, ...] = ()
+
+
+class RunUpdated(Event):
+    """The limits and policies that the run has from now on; `changed` names what was changed."""
+
+    version: int
+    allocation: Allocation
+    options: Options
+    deadline: Micros | None = None
+    concurrency: int | None = None
+    changed: tuple[str, ...] = ()
+
+
+class RunMigrated(Event):
+    """The run goes on with another version of its flow; `definition` is its canonical text, `flow` is that, compiled by the shell."""
+
+    flow_hash: str
+    flow_name: str
+    flow_version: str
+    definition: str
+    flow: Any
+
+
+class SignalAnswered(Event):
+    """The answer that a step gave to a signal."""
+
+    step_id: str
+    signal_id: str
+    payload: Payload
+
+
 RunEvent: TypeAlias = (
     StepEntered
     | ContextExported
@@ -359,4 +450,12 @@ RunEvent: TypeAlias = (
     | ApprovalDecided
     | ApprovalEscalated
     | ApprovalResolved
+    | StepReused
+    | StepInterrupted
+    | StepHeld
+    | StepReleased
+    | BreakpointsSet
+    | RunUpdated
+    | RunMigrated
+    | SignalAnswered
 )

@@ -15,12 +15,14 @@ from tierflow_orchestrator.core import (
     evolve_approvals,
     evolve_blocks,
     evolve_serverless,
+    generations,
     limits,
+    steered,
 )
 from tierflow_orchestrator.core.failures import is_loss
 from tierflow_orchestrator.core.moves import begin, book, end_step, make_ready, move, remember
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.states import RUN, STEP, IllegalTransition
+from tierflow_orchestrator.core.states import COMMANDS, RUN, STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
 
 
@@ -42,11 +44,21 @@ def _created(run: Run, event: events.RunCreated, time: Micros) -> None:
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.input, run.allocation, run.options = event.input, event.allocation, event.options
     run.created_at = time
+    if event.options.breakpoints and (run.flow is None or run.flow.program is None):
+        run.steered().breakpoints = event.options.breakpoints
+    if event.reuse is not None:
+        run.steered().reuse = event.reuse
     _set_deadline(run)
 
 
 def _set_deadline(run: Run) -> None:
+    """The earliest of all that bounds the run in time, counted from when its generation was opened; or what an update says."""
     start = max(run.created_at, run.options.not_before or 0)
+    if run.steer is not None:
+        if run.steer.deadline is not None:
+            run.deadline = run.steer.deadline
+            return
+        start = max(start, run.steer.opened_at)
     spans = [run.options.timeout, run.allocation.wall_time, run.flow.run_timeout if run.flow else None]
     bounds = [start + span for span in spans if span is not None]
     if run.context.deadline is not None:
@@ -55,9 +67,16 @@ def _set_deadline(run: Run) -> None:
 
 
 def _state_changed(run: Run, event: events.RunStateChanged, time: Micros) -> None:
-    RUN.check(run.id, run.state, event.to)
+    if event.generation:
+        RUN.check_reopening(run.id, run.state, event.to)
+    else:
+        RUN.check(run.id, run.state, event.to)
     before, run.state, run.reason = run.state, event.to, event.reason
-    if event.to == "CANCELLING":
+    if event.generation:
+        generations.reopen(run, event, time)
+        _set_deadline(run)
+    elif event.to == "CANCELLING":
+        steered.note_stop(run, event, time)
         run.stopping = "CANCELLED" if run.cancel_asked else event.reason
     elif event.to == "COMPENSATING":
         run.undo = compensation.plan(run)
@@ -71,6 +90,9 @@ def _open(run: Run) -> None:
     """The steps of the flow become known, those that need nothing may start."""
     flow = run.definition()
     _set_deadline(run)
+    if run.steps:
+        generations.start(run)
+        return
     if flow.program is not None:
         return
     for spec in flow.steps:
@@ -78,6 +100,9 @@ def _open(run: Run) -> None:
         run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler, waiting=len(spec.needs))
     run.open_steps = len(flow.steps)
     run.counts_by_state[STEP.initial] += run.open_steps
+    if run.steer is not None and run.steer.reused:
+        steered.take_over(run)
+        return
     for step_id in flow.roots:
         make_ready(run, run.steps[step_id])
 
@@ -98,13 +123,15 @@ def _ended(run: Run, event: events.RunEnded, time: Micros) -> None:
 
 
 def predict(run: Run, command: str) -> tuple[bool, str]:
-    """Whether `pause`, `resume` or `cancel` applies to the run as it is, and the state to which it leads."""
-    if run.state not in _APPLIES[command]:
+    """Whether a command applies to the run as it is, and the state to which it leads."""
+    if run.state not in COMMANDS.get(command, ()):
         return False, run.state
     if command == "resume":
         return _predict_resume(run)
     if command == "cancel":
         return True, "CANCELLING" if run.live else compensation.after(run, "cancel", "CANCELLED")
+    if command not in ("pause", "interrupt"):
+        return True, run.state
     return True, "PAUSING" if run.live else "PAUSED"
 
 
@@ -116,24 +143,25 @@ def _predict_resume(run: Run) -> tuple[bool, str]:
     return True, "RUNNING" if run.open_steps else compensation.after(run, "failure", "FAILED")
 
 
-_APPLIES = {
-    "cancel": frozenset(RUN.table) - RUN.final - {"CANCELLING", "COMPENSATING"},
-    "pause": frozenset(("RUNNING", "SUSPENDED")),
-    "resume": frozenset(("PAUSING", "PAUSED", "SUSPENDED")),
-}
-
-
 def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
     applied, state = predict(run, event.command)
     remember(run, event.command_id, applied, state)
-    if event.command == "cancel" and applied:
+    if not applied:
+        return
+    if event.command == "cancel":
         run.cancel_asked = True
+    elif event.command == "step":
+        run.steered().stepping = True
+    elif event.command == "resume" and run.steer is not None:
+        run.steer.stepping = False
 
 
 def _signalled(run: Run, event: events.SignalReceived, time: Micros) -> None:
     remember(run, event.signal_id, True, run.state)
     name = event.name if run.definition().program is None else evolve_serverless.INBOX
     run.signals.setdefault(name, []).append(event.payload)
+    if run.definition().program is None:
+        run.steered().signal_ids.setdefault(name, []).append(event.signal_id)
 
 
 # Steps.
@@ -190,8 +218,10 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
         step.frame.directive = event.directive
     if event.warnings:
         step.warnings = event.warnings
+    if run.stopping:
+        steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
     if run.signals and not step.handler:
-        run.take_signal(run.spec(step).settings.get("signal", ""))
+        run.take_signal(run.spec(step).settings.get("signal", ""), step)
     book(run, step, event.usage)
     if isinstance(event.output, BlobRef):
         run.note_large(step.of, event.output)
@@ -208,6 +238,9 @@ def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
     step = run.steps[event.step_id]
     move(run, step, "BACKOFF")
     step.failure, step.next_attempt_at = event.failure, event.next_attempt_at
+    if step.stop_to:
+        step.stopping = step.stop_to = ""
+        limits.restore(run, step)
     book(run, step, event.usage)
     run.live.pop(step.id, None)
     if is_loss(event.failure):
@@ -232,6 +265,8 @@ def on_lost(run: Run, step: Step) -> str:
 def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.failure, step.tolerated, step.outcome = event.failure, event.tolerated, "FAILURE"
+    if run.stopping:
+        steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
     book(run, step, event.usage)
     if event.attempt_id and is_loss(event.failure):
         step.unbooked = (*step.unbooked, step.epoch)
@@ -245,12 +280,16 @@ def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
 def _skipped(run: Run, event: events.StepSkipped, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.reason, step.unchosen_by = event.reason, event.unchosen_by
+    if event.by_hand:
+        steered.skipped(run, step, event)
     end_step(run, step, "SKIPPED", time)
 
 
 def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.reason, step.outcome = event.reason, "CANCELLED"
+    if run.stopping:
+        steered.note_receipt(run, event.attempt_id, "CONFIRMED" if event.confirmed else "UNCONFIRMED", event.usage)
     book(run, step, event.usage)
     if not event.confirmed:
         step.unbooked = (*step.unbooked, step.epoch)
@@ -261,12 +300,16 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
 def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.stopping, step.stop_to, step.deadline = event.reason, event.then, None
+    if event.output is not None:
+        step.output = event.output
 
 
 def _late(run: Run, event: events.LateResult, time: Micros) -> None:
     step = run.steps[event.step_id]
     epoch = int(event.attempt_id.rpartition("/")[2])
     step.unbooked = tuple(other for other in step.unbooked if other != epoch)
+    if run.stopping:
+        steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
     book(run, step, event.usage)
 
 
@@ -300,4 +343,5 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.SignalReceived: _signalled,
     **evolve_approvals.BY_TYPE,
     **evolve_serverless.BY_TYPE,
+    **steered.EVENTS,
 }

@@ -37,6 +37,7 @@ def _requested(run: Run, event: events.ApprovalRequested, time: Micros) -> None:
         escalate_timeout=event.escalate_timeout,
     )
     step.reason, step.wakes_at = "APPROVAL", event.until
+    step.start_by = None  # It waits for people now, not for a slot.
     if run.started_at is None:
         run.started_at = time
     run.wait(step)

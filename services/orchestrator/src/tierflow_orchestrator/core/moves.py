@@ -31,13 +31,19 @@ def make_ready(run: Run, step: Step) -> None:
         limits.begin(run, step, spec)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
-    if step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by or is_looked_at(step, spec):
+    if (
+        step.blocked_by
+        or spec.condition is not None
+        or not step.handler
+        or spec.chosen_by
+        or is_looked_at(run, step, spec)
+    ):
         run.undecided.append(step.id)
 
 
-def is_looked_at(step: Step, spec: StepSpec) -> bool:
+def is_looked_at(run: Run, step: Step, spec: StepSpec) -> bool:
     """Whether it must be looked at for a reason that few steps have."""
-    return step.passed or spec.join is not None
+    return step.passed or spec.join is not None or run.gated
 
 
 def begin(run: Run, step: Step, time: Micros) -> None:
@@ -62,6 +68,9 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
         step.asked = False
         del run.asked[step.id]
     run.due.discard(step.id)
+    if step.held:
+        step.held = False
+        run.steered().held.remove(step.id)
     if run.definition().compensate_on:
         compensation.note(run, step)
     if step.frame is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, StepSpec
+from tierflow_flow.definition import ExpressionError, StepSpec, Template
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 
 from tierflow_orchestrator.core import ending, events, failures, holders, joins, limits
@@ -36,7 +36,9 @@ from tierflow_orchestrator.core.kinds.base import (
 from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
+from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import RunScope
+from tierflow_orchestrator.core.steer import EVERY_STEP
 from tierflow_orchestrator.core.step import BlockState, Step
 from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
@@ -76,17 +78,16 @@ def _look(turn: Turn, step: Step) -> None:
     if not spec.always and _held_up(turn, step, spec):
         return
     try:
-        if spec.condition is not None:
-            wanted = spec.condition.resolve(RunScope(turn.run, step))
-            if not isinstance(wanted, bool):
-                raise ExpressionError("the condition is neither true nor false")
-            if not wanted:
-                turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
-                return
+        if spec.condition is not None and not _holds(turn, step, spec.condition):
+            turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
+            return
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
         return
-    _begin(turn, step)
+    if turn.run.gated and _stops_before(turn.run, step):
+        _hold(turn, step)
+    elif step.approval is None or not step.approval.verdict:  # Who has asked does not ask again.
+        _begin(turn, step)
 
 
 def _begin(turn: Turn, step: Step) -> None:
@@ -132,10 +133,39 @@ def _close_block(turn: Turn, step: Step, state: BlockState) -> None:
     """The last step below one has ended."""
     if state.open or step.state not in ("RUNNING", "COMPENSATING"):
         return
+    if step.stop_to == "SKIPPED" and step.state == "RUNNING" and turn.run.state != "CANCELLING":
+        skipped = events.StepSkipped(step_id=step.id, reason=step.stopping, by_hand=True, output=step.output)
+        turn.emit(skipped)
+        return
     try:
         proceed(turn, step, holders.close(turn, step, state))
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"), final=True)
+
+
+def _holds(turn: Turn, step: Step, condition: Template) -> bool:
+    wanted = condition.resolve(RunScope(turn.run, step))
+    if not isinstance(wanted, bool):
+        raise ExpressionError("the condition is neither true nor false")
+    return wanted
+
+
+def _stops_before(run: Run, step: Step) -> bool:
+    """Whether a step that could start is to wait for somebody."""
+    steer = run.steer
+    if steer is None or step.released or step.is_item or run.state == "COMPENSATING":
+        return False
+    return steer.stepping or EVERY_STEP in steer.breakpoints or step.id in steer.breakpoints
+
+
+def _hold(turn: Turn, step: Step) -> None:
+    """A step waits at its breakpoint, and the run pauses; step by step once all that was let through is done (`ending.finish`)."""
+    run = turn.run
+    if step.held:
+        return
+    turn.emit(events.StepHeld(step_id=step.id))
+    if run.state == "RUNNING" and run.steer is not None and not run.steer.stepping:
+        turn.emit(events.RunStateChanged(from_="RUNNING", to="PAUSING", reason=f"BREAKPOINT: {step.id}"))
 
 
 def proceed(turn: Turn, step: Step, how: Proceed) -> None:
@@ -267,8 +297,11 @@ def _close_map(turn: Turn, step: Step) -> None:
     branches = step.branches
     if branches is None:
         return
-    if step.stop_to:
-        turn.emit(events.StepCancelled(step_id=step.id, reason=step.stopping))
+    if step.stop_to == "SKIPPED" and turn.run.state != "CANCELLING":
+        skipped = events.StepSkipped(step_id=step.id, reason=step.stopping, by_hand=True, output=step.output)
+        turn.emit(skipped)
+    elif step.stop_to:
+        turn.emit(events.StepCancelled(step_id=step.id, reason=step.stopping or turn.run.reason))
     elif branches.sealed_by:
         item = turn.run.steps[branches.sealed_by]
         tolerated = turn.run.spec(step).tolerate

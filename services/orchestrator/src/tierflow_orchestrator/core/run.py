@@ -16,6 +16,7 @@ from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Fail
 
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
+from tierflow_orchestrator.core.steer import Steer
 from tierflow_orchestrator.core.step import Step
 
 STARTING: Final = frozenset(("RUNNING", "COMPENSATING"))
@@ -75,6 +76,7 @@ class Run:
         "signals",
         "started_at",
         "state",
+        "steer",
         "steps",
         "stopping",
         "timers",
@@ -145,6 +147,8 @@ class Run:
         """Steps whose compensation failed."""
         self.exported: Payload | None = None
         """`$context` of a document."""
+        self.steer: Steer | None = None
+        """What is kept only where somebody steers it."""
         # Derived.
         self.around: set[str] = set()
         """The steps to which those in `log` belong."""
@@ -246,6 +250,8 @@ class Run:
     def has_room(self) -> bool:
         """Whether the limits allow one more step at once."""
         allowed, wanted = self.allocation.concurrent_steps, self.definition().concurrency
+        if self.steer is not None and self.steer.concurrency is not None:
+            wanted = self.steer.concurrency or None
         if allowed is None and wanted is None:
             return True
         under_way = len(self.live)
@@ -253,7 +259,7 @@ class Run:
 
     def may_start(self, step: Step) -> bool:
         """Whether a slot may be assigned to the step, the run's own state and limits aside."""
-        if not step.handler:
+        if not step.handler or step.held:
             return False
         return step.state == "READY" or (step.state == "BACKOFF" and step.id in self.due)
 
@@ -344,18 +350,40 @@ class Run:
                 return step_id
         return None
 
-    def take_signal(self, name: str) -> None:
+    def take_signal(self, name: str, step: Step) -> None:
         """A step has taken the oldest signal of this name."""
         kept = self.signals.get(name)
         if kept:
             del kept[0]
             if not kept:
                 del self.signals[name]
+            ids = self.steer.signal_ids if self.steer is not None else {}
+            if name in ids:
+                step.signal_id = ids[name].pop(0)
+                if not ids[name]:
+                    del ids[name]
 
     @property
     def only_waits(self) -> bool:
         """Whether there is nothing to do but to wait: no attempt is in flight, none may start or is going to by itself."""
-        return bool(self.waits) and not (self.live or self.counts_by_state["READY"] or self.counts_by_state["BACKOFF"])
+        return bool(self.waits) and not (self.live or self.startable)
+
+    @property
+    def startable(self) -> bool:
+        """Whether a step is going to start by itself, once there is a slot or its delay is over."""
+        held = len(self.steer.held) if self.steer is not None else 0
+        return self.counts_by_state["READY"] > held or self.counts_by_state["BACKOFF"] > 0
+
+    @property
+    def gated(self) -> bool:
+        """Whether steps are looked at before they start: there are breakpoints, or it goes step by step."""
+        return self.steer is not None and self.steer.gated
+
+    def steered(self) -> Steer:
+        """What is kept where somebody steers it; only `evolve` asks."""
+        if self.steer is None:
+            self.steer = Steer()
+        return self.steer
 
     def why_waiting(self) -> str:
         """What it waits for first, in a word, and at which step; approvals before all else: people are told by it."""

@@ -13,6 +13,7 @@ from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import INLINE_BYTES, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import parse
+from tierflow_orchestrator.core.states import COMMANDS
 from tierflow_orchestrator.core.turn import Reply, Turn
 
 MOST_KEPT: Final = 1_000
@@ -24,7 +25,7 @@ def receive(turn: Turn, command: commands.Signal) -> Reply:
     run = turn.run
     if command.command_id in run.commands:
         return turn.applied()
-    if not run.state or run.ended or run.state == "CANCELLING":
+    if run.state not in COMMANDS["signal"]:
         return turn.refused()
     message = _taken(turn, command) if run.definition().program is not None else _refusal(run, command)
     if isinstance(message, Failure):

@@ -40,7 +40,8 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
     if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
         settle(turn)
         return turn.refused()
-    epoch = step.epoch + 1
+    # Steps that a new generation made anew begin above all epochs of the earlier ones: an executor performs an attempt id once.
+    epoch = (step.epoch or (0 if run.steer is None else run.steer.floor)) + 1
     turn.emit(
         events.StepScheduled(
             step_id=step.id,

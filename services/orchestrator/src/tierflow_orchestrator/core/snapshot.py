@@ -11,6 +11,7 @@ from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micro
 
 from tierflow_orchestrator.core import evolve_serverless, limits
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.steer import Steer
 from tierflow_orchestrator.core.step import Step
 
 
@@ -54,6 +55,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     undo: list[str] = []
     undone: list[str] = []
     exported: str | BlobRef | None = None
+    steer: Steer | None = None
     ready: dict[str, list[str]] = {}
     """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
 
@@ -76,7 +78,11 @@ def dump(run: Run) -> bytes:
 
 
 def _ready_ids(run: Run, queue: deque[str]) -> list[str]:
-    return [step_id for step_id in dict.fromkeys(queue) if run.steps[step_id].state == "READY"]
+    return [
+        step_id
+        for step_id in dict.fromkeys(queue)
+        if run.steps[step_id].state == "READY" and not run.steps[step_id].held
+    ]
 
 
 def load(data: bytes) -> Run:

@@ -32,6 +32,8 @@ class Machine:
     """States that the contracts have and no move leads to yet."""
     after: frozenset[str] = frozenset()
     """States that only come after the end."""
+    reopens: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Moves out of final states, into a new generation (rule R31)."""
     final: frozenset[str] = field(init=False)
     over: frozenset[str] = field(init=False)
     """States in which it has ended: the final ones, those that only come after the end, and those from which only such follow."""
@@ -55,6 +57,11 @@ class Machine:
         if from_ not in self.table or to not in self.table[from_]:
             raise IllegalTransition(self.name, subject, from_, to)
 
+    def check_reopening(self, subject: str, from_: str, to: str) -> None:
+        """Raises `IllegalTransition` where no new generation begins with the move."""
+        if to not in self.reopens.get(from_, ()):
+            raise IllegalTransition(self.name, subject, from_, to)
+
 
 _CANCEL = {"CANCELLING": "cancel, or deadline passed"}
 
@@ -66,7 +73,7 @@ RUN: Final = Machine(
         "PREPARING": {"RUNNING": "flow and input are good", "FAILED": "flow or input is not good", **_CANCEL},
         "RUNNING": {
             "SUSPENDED": "only waits are left, or an operator must decide",
-            "PAUSING": "pause, or a step failed under PAUSE",
+            "PAUSING": "pause, a breakpoint, a step failed under PAUSE, or one step was done",
             "CANCELLING": "cancel, deadline passed, or a step failed under FAIL_FAST",
             "COMPENSATING": "as FAILED, and there is something to compensate",
             "COMPLETED": "all steps ended",
@@ -87,7 +94,7 @@ RUN: Final = Machine(
             "FAILED": "all steps ended, one failed; or its output cannot be made",
         },
         "PAUSED": {
-            "RUNNING": "resume",
+            "RUNNING": "resume, or one step",
             "SUSPENDED": "resume, and only waits are left or an operator must decide",
             **_CANCEL,
         },
@@ -104,6 +111,7 @@ RUN: Final = Machine(
         "FAILED": {},
         "CANCELLED": {},
     },
+    reopens={"FAILED": {"QUEUED": "retry"}},
 )
 
 _STOPPED = "the run is stopped, or the step alone"
@@ -112,13 +120,18 @@ STEP: Final = Machine(
     name="step",
     initial="PENDING",
     table={
-        "PENDING": {"READY": "everything it needs has ended", "CANCELLED": _STOPPED},
+        "PENDING": {
+            "READY": "everything it needs has ended",
+            "COMPLETED": "its result is taken over from another run",
+            "SKIPPED": "somebody skips it",
+            "CANCELLED": _STOPPED,
+        },
         "READY": {
             "SCHEDULED": "an executor's slot is assigned",
             "AWAITING_APPROVAL": "people are asked first",
             "RUNNING": "a map's items are known, a block has begun, or it waits for what is no attempt",
             "COMPLETED": "it is decided at once",
-            "SKIPPED": "its condition is false, or a need did not complete",
+            "SKIPPED": "its condition is false, a need did not complete, or somebody skips it",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": _STOPPED,
         },
@@ -127,25 +140,30 @@ STEP: Final = Machine(
             "COMPLETED": "approved, and that was all",
             "RUNNING": "not approved, and its handler is called",
             "FAILED": "rejected, or nobody decided in time",
+            "SKIPPED": "somebody skips it",
             "CANCELLED": _STOPPED,
         },
         "SCHEDULED": {
             "RUNNING": "the executor has started it, or it failed and its handler is called",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
+            "READY": "stopped by a pause",
+            "SKIPPED": "somebody skips it",
             "CANCELLED": _STOPPED,
         },
         "RUNNING": {
-            "READY": "its handler step wants it to begin again",
+            "READY": "stopped by a pause, or its handler step wants it to begin again",
             "COMPLETED": "a result, or the wait or the block is over",
             "BACKOFF": "failed or lost, another attempt follows",
             "FAILED": "failed or lost for good",
+            "SKIPPED": "somebody skips it",
             "CANCELLED": _STOPPED,
         },
         "BACKOFF": {
             "AWAITING_APPROVAL": "people are asked first",
             "SCHEDULED": "the delay is over and a slot is assigned",
             "RUNNING": "the delay is over and the block begins again, or its handler is called",
+            "SKIPPED": "somebody skips it",
             "FAILED": "an expression fails, or the budget is used up",
             "CANCELLED": _STOPPED,
         },
@@ -157,7 +175,32 @@ STEP: Final = Machine(
         "COMPENSATED": {},
     },
     after=frozenset(("COMPENSATING", "COMPENSATED")),
+    reopens={
+        state: {"PENDING": "the run is retried, and it runs again"}
+        for state in ("COMPLETED", "FAILED", "SKIPPED", "CANCELLED", "COMPENSATED")
+    },
 )
 
 LIVE: Final = ("SCHEDULED", "RUNNING")
 """States of a step with an attempt in flight (a map or a wait that is RUNNING has none of its own)."""
+
+_ALIVE: Final = ("QUEUED", "PREPARING", "RUNNING", "SUSPENDED", "PAUSING", "PAUSED")
+_WORKING: Final = ("RUNNING", "SUSPENDED", "PAUSING", "PAUSED")
+
+COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "pause": ("RUNNING", "SUSPENDED"),
+    "interrupt": ("RUNNING", "SUSPENDED", "PAUSING"),
+    "resume": ("SUSPENDED", "PAUSING", "PAUSED"),
+    "cancel": _ALIVE,
+    "retry": ("FAILED",),
+    "skip": _WORKING,
+    "step": ("PAUSED",),
+    "breakpoints": _ALIVE,
+    "update": _ALIVE,
+    "migrate": ("PAUSED",),
+    "signal": _ALIVE,
+}
+"""The states of a run in which a command applies, as far as the state alone says so. Drawn in docs/states.md; a test applies every command in every state."""
+
+ANSWERED: Final = ("pause", "interrupt", "resume", "cancel", "signal")
+"""Commands that are no error elsewhere: they are answered with the state. All others are refused with STATE_CONFLICT."""

@@ -22,6 +22,8 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """Whether an item of several steps ended PARTIAL."""
     sealed_by: str = ""
     """The item whose failure exceeded what is tolerated; empty as long as the map can complete."""
+    kept: int = 0
+    """Items from `released` on that ended in an earlier generation."""
 
 
 class Vote(msgspec.Struct, frozen=True, gc=False):
@@ -207,6 +209,14 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """Attempts before it last began anew; its retry policy counts from there."""
     frame: Frame | None = None
     """Of a task of a document."""
+    held: bool = False
+    """READY, and waits at a breakpoint."""
+    released: bool = False
+    """May pass its breakpoint."""
+    reused_from: str = ""
+    """The run from which its result was taken over."""
+    signal_id: str = ""
+    """The signal that it has taken."""
 
     @property
     def is_map(self) -> bool:
