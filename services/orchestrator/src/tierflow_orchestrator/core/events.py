@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, dataclass_transform
+from typing import TypeAlias
 
 import msgspec
 from tierflow_runtime.values import (
@@ -18,10 +18,31 @@ from tierflow_runtime.values import (
     Usage,
 )
 
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Base of events. The journal adds sequence number and time."""
+from tierflow_orchestrator.core.event import Event
+from tierflow_orchestrator.core.events_steering import (
+    BreakpointsSet as BreakpointsSet,
+)
+from tierflow_orchestrator.core.events_steering import (
+    RunMigrated as RunMigrated,
+)
+from tierflow_orchestrator.core.events_steering import (
+    RunUpdated as RunUpdated,
+)
+from tierflow_orchestrator.core.events_steering import (
+    SignalAnswered as SignalAnswered,
+)
+from tierflow_orchestrator.core.events_steering import (
+    StepHeld as StepHeld,
+)
+from tierflow_orchestrator.core.events_steering import (
+    StepInterrupted as StepInterrupted,
+)
+from tierflow_orchestrator.core.events_steering import (
+    StepReleased as StepReleased,
+)
+from tierflow_orchestrator.core.events_steering import (
+    StepReused as StepReused,
+)
 
 
 class RunCreated(Event):
@@ -327,7 +348,7 @@ class StepEntered(Event):
     input: Payload | None = None
     items: Payload | None = None
     """What a loop goes through."""
-    variables: dict[str, str] = {}
+    variables: dict[str, str] = msgspec.field(default_factory=dict)
     """What the task around it has bound for it: JSON texts by name."""
 
 
@@ -346,74 +367,8 @@ class EventConsumed(Event):
     """Where the event is among those that wait."""
     for_filter: int
     """The filter that it is for, from 0; below 0: the one, counted from -1 down, that ends the listening."""
-    keys: dict[str, str] = {}
+    keys: dict[str, str] = msgspec.field(default_factory=dict)
     """Correlations that it bound: JSON texts by name."""
-
-
-class StepReused(Event):
-    """A step's result was taken over from another run."""
-
-    step_id: str
-    run_id: str
-    output: Payload | None = None
-    outcome: str = "SUCCESS"
-
-
-class StepInterrupted(Event):
-    """An attempt was stopped and its step is READY again; the attempt does not count against the retry policy."""
-
-    step_id: str
-    attempt: int
-    attempt_id: str
-    reason: str
-    usage: Usage = NO_USAGE
-
-
-class StepHeld(Event):
-    """A step could start, and waits at a breakpoint."""
-
-    step_id: str
-
-
-class StepReleased(Event):
-    """A step may pass its breakpoint."""
-
-    step_id: str
-
-
-class BreakpointsSet(Event):
-    """Before which steps the run pauses from now on."""
-
-    breakpoints: tuple[str, ...] = ()
-
-
-class RunUpdated(Event):
-    """The limits and policies that the run has from now on; `changed` names what was changed."""
-
-    version: int
-    allocation: Allocation
-    options: Options
-    deadline: Micros | None = None
-    concurrency: int | None = None
-    changed: tuple[str, ...] = ()
-
-
-class RunMigrated(Event):
-    """The run goes on with another version of its flow; `definition` is its canonical text, `flow` is that, compiled by the shell."""
-
-    flow_hash: str
-    flow_name: str
-    flow_version: str
-    definition: str
-    flow: Any
-
-
-class SignalAnswered(Event):
-    """The answer that a step gave to a signal."""
-
-    step_id: str
-    signal_id: str
-    payload: Payload
 
 
 RunEvent: TypeAlias = (

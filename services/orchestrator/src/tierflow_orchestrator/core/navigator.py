@@ -14,6 +14,7 @@ from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 from tierflow_orchestrator.core import ending, events, failures, holders, joins, limits
 from tierflow_orchestrator.core.blocks import sibling
 from tierflow_orchestrator.core.branches import being_stopped, stopped
+from tierflow_orchestrator.core.breakpoints import hold, stops_before
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.approval import expire, resolve
 from tierflow_orchestrator.core.kinds.base import (
@@ -36,9 +37,7 @@ from tierflow_orchestrator.core.kinds.base import (
 from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
-from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import RunScope
-from tierflow_orchestrator.core.steer import EVERY_STEP
 from tierflow_orchestrator.core.step import BlockState, Step
 from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
@@ -84,8 +83,8 @@ def _look(turn: Turn, step: Step) -> None:
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
         return
-    if turn.run.gated and _stops_before(turn.run, step):
-        _hold(turn, step)
+    if turn.run.gated and stops_before(turn.run, step):
+        hold(turn, step)
     elif step.approval is None or not step.approval.verdict:  # Who has asked does not ask again.
         _begin(turn, step)
 
@@ -148,24 +147,6 @@ def _holds(turn: Turn, step: Step, condition: Template) -> bool:
     if not isinstance(wanted, bool):
         raise ExpressionError("the condition is neither true nor false")
     return wanted
-
-
-def _stops_before(run: Run, step: Step) -> bool:
-    """Whether a step that could start is to wait for somebody."""
-    steer = run.steer
-    if steer is None or step.released or step.is_item or run.state == "COMPENSATING":
-        return False
-    return steer.stepping or EVERY_STEP in steer.breakpoints or step.id in steer.breakpoints
-
-
-def _hold(turn: Turn, step: Step) -> None:
-    """A step waits at its breakpoint, and the run pauses; step by step once all that was let through is done (`ending.finish`)."""
-    run = turn.run
-    if step.held:
-        return
-    turn.emit(events.StepHeld(step_id=step.id))
-    if run.state == "RUNNING" and run.steer is not None and not run.steer.stepping:
-        turn.emit(events.RunStateChanged(from_="RUNNING", to="PAUSING", reason=f"BREAKPOINT: {step.id}"))
 
 
 def proceed(turn: Turn, step: Step, how: Proceed) -> None:
