@@ -123,7 +123,7 @@ cases:
         (6, "cases[0].handlers.bank.pay.after", "'soon' is no duration; write a number and a unit, such as 500ms, 30s, 10m or 1h30m"),
         (7, "cases[0].do[0]", "expected one of signal, approve, reject, delegate, cancel, pause, resume, found none"),
         (8, "cases[0].expect.stat", "unknown key; did you mean state?"),
-        (8, "cases[0].expect.duration", "expected a mapping, found an integer"),
+        (8, "cases[0].expect.duration", "expected a mapping, found an integer; its keys: least, most"),
         (9, "cases[1].expect.state", "'DONE' is not one of QUEUED, RUNNING, SUSPENDED, PAUSING, PAUSED, CANCELLING, COMPLETED, FAILED, CANCELLED"),
         (9, "cases[1]", "name is missing: What the case shows, in words."),
     ]  # fmt: skip

@@ -143,6 +143,10 @@ SUSPICIOUS = {
         "a: {call: h, timeout: 5s, heartbeat_timeout: 5s}",
         "the heartbeat timeout of a is no shorter than its timeout",
     ),
+    "other-braces": (
+        "a: {call: h, timeout: 1s, with: {x: 'Hello {{ input.who }}'}}",
+        "{{ input.who }} is plain text here",
+    ),
     "literal-secret": ("a: {call: h, timeout: 1s, with: {password: hunter22}}", "password looks like a secret"),
 }
 
@@ -159,6 +163,20 @@ def test_suspicious_things_are_named(tmp_path: pathlib.Path, code: str) -> None:
     assert found(tmp_path, f"name: f\nsteps:\n  {step} # lint: ignore {code}\n") == []
     assert found(tmp_path, f"name: f\nsteps:\n  # lint: ignore\n  {step}\n") == []
     assert len(found(tmp_path, f"name: f\nsteps:\n  {step} # lint: ignore other-thing\n")) == 1
+
+
+def test_inputs_that_nobody_declares(tmp_path: pathlib.Path) -> None:
+    """E15: what expressions read of the input is checked where the flow says what it takes."""
+    text = "name: f\nsteps:\n  a: {call: h, timeout: 1s, with: {x: '${{ input.b }} ${{ input.a }}'}}\n"
+    [finding] = found(tmp_path, text)
+    assert (finding.code, finding.line) == ("undeclared-input", 1)
+    assert finding.message == "expressions read input.a, input.b, and the flow does not say what it takes"
+
+
+def test_the_second_of_two_keys_is_pointed_at(tmp_path: pathlib.Path) -> None:
+    """E5: not the first, which was fine."""
+    [finding] = found(tmp_path, "name: f\nsteps:\n  a: {call: h}\n  a: {call: g}\n")
+    assert (finding.line, finding.column, finding.width, finding.hint) == (4, 3, 1, "the first is in line 3")
 
 
 def test_steps_that_never_run(tmp_path: pathlib.Path) -> None:

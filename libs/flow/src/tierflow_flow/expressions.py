@@ -24,6 +24,7 @@ from tierflow_flow.evaluate import (
     not_at_hand,
 )
 from tierflow_flow.functions import FUNCTIONS, STATUS_FUNCTIONS
+from tierflow_flow.hints import function_hint
 from tierflow_flow.lexer import ExpressionSyntaxError
 from tierflow_flow.problems import nearest
 from tierflow_flow.scope import NAMES, STATUS, Path, walk
@@ -114,7 +115,8 @@ class _Compiler:
             return None
         if node.name not in NAMES:
             raise ExpressionSyntaxError(
-                f"unknown name {node.name!r}; known: {', '.join(NAMES)}{nearest(node.name, NAMES)}", node.position
+                f"unknown name {node.name!r}; known: {', '.join(NAMES)}{nearest(node.name, NAMES) or '; a step is read as steps.id.output'}",
+                node.position,
             )
         return Reference(node.name, tuple(reversed(path)))
 
@@ -181,7 +183,8 @@ class _Compiler:
         if function is None:
             known = (*FUNCTIONS, "default", "has", *STATUS_FUNCTIONS, *syntax.MACROS)
             raise ExpressionSyntaxError(
-                f"unknown function {node.function}(){nearest(node.function, known)}", node.position
+                f"unknown function {node.function}(){function_hint(node.function) or nearest(node.function, known)}",
+                node.position,
             )
         if not function.least <= len(node.arguments) <= function.most:
             wanted = f"{function.least}" if function.least == function.most else f"{function.least} to {function.most}"

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tierflow_flow.hints import sign_hint
+
 NAME, NUMBER, STRING, MARK, END = "name", "number", "string", "mark", "end"
 
 STEP_ID = r"[A-Za-z_][A-Za-z0-9_-]*"
@@ -69,7 +71,7 @@ def next_token(text: str, position: int) -> Token:
         return _integer(integer, start)
     if (mark := _MARK.match(text, start)) is not None:
         return Token(MARK, mark.group(), start, mark.end())
-    raise ExpressionSyntaxError(f"unexpected character {text[start]!r}", start)
+    raise ExpressionSyntaxError(f"unexpected character {text[start]!r}{sign_hint(text[start])}", start)
 
 
 def step_name(text: str, token: Token) -> Token:

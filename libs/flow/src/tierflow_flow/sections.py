@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tierflow_flow.hints import key_hint
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.shapes import INVALID, Anything, AsIs, Shape, refuse
+from tierflow_flow.shapes import INVALID, Anything, AsIs, Shape
+from tierflow_flow.values import kind_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Section:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """The object with what could be read of it; keys without a value are left out."""
         if not isinstance(value, dict):
-            return refuse("a mapping", value, place, problems)
+            problems.add(place, f"expected a mapping, found {kind_of(value)}; its keys: {_some(self.keys)}")
+            return INVALID
         normal = {name: self._key(name, item, (*place, name), problems) for name, item in value.items()}
         read = {name: item for name, item in normal.items() if item is not INVALID}
         for key in self.keys.values():
@@ -61,7 +64,7 @@ class Section:
     def _key(self, name: str, item: Any, place: Place, problems: Problems) -> Any:
         key = self.keys.get(name)
         if key is None:
-            problems.add(place, f"unknown key{problems.hint(name, self.keys) or _split_hint(name)}")
+            problems.add(place, f"unknown key{problems.hint(name, self.keys) or key_hint(name, self.keys)}")
         elif item is None and not isinstance(key.shape, Anything | AsIs):
             problems.add(place, "has no value; leave the key out")
         else:
@@ -69,13 +72,9 @@ class Section:
         return INVALID
 
 
-def _split_hint(name: str) -> str:
-    """A hint where a key looks like the rest of an expression that a comma cut in two."""
-    return (
-        "; put what has commas in quotes, within braces and brackets"
-        if any(sign in name for sign in "(){}=!<>&|")
-        else ""
-    )
+def _some(names: Mapping[str, Key]) -> str:
+    first = list(names)[:4]
+    return ", ".join([*first, "..."] if len(names) > len(first) else first)
 
 
 def section(

@@ -146,7 +146,8 @@ class Duration:
     def read(self, value: Any, place: Place, problems: Problems) -> Any:
         """Microseconds."""
         if not isinstance(value, str):
-            problems.add(place, f"expected a duration such as 500ms, 30s, 10m or 1h30m, found {kind_of(value)}")
+            hint = f"; did you mean {value}s?" if isinstance(value, int) and not isinstance(value, bool) else ""
+            problems.add(place, f"expected a duration such as 500ms, 30s, 10m or 1h30m, found {kind_of(value)}{hint}")
             return INVALID
         try:
             micros = parse_duration(value)
@@ -185,6 +186,9 @@ class Texts:
             return refuse("a list of texts", value, place, problems)
         read: dict[str, None] = {}
         for index, item in enumerate(value):
+            if isinstance(item, str) and "," in item:
+                problems.add((*place, index), f"{item[:60]!r} is one text; several are a list: [{item[:60]}]")
+                continue
             text = self.item.read(item, (*place, index), problems)
             if text is INVALID:
                 continue

@@ -26,6 +26,7 @@ _BASED = re.compile(r"0o[0-7]+$|0x[0-9a-fA-F]+$", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
+_EXPRESSION = re.compile(r"\$\{\{|\b(if|while|until|when|map|for): ")
 _MAX_DIGITS = 1_000
 
 
@@ -70,7 +71,9 @@ def read_yaml(text: str) -> Document:
 def _quote_hint(text: str, line: int) -> str:
     lines = text.split("\n", line)
     wrong = lines[line - 1] if 0 < line <= len(lines) else ""
-    return "; put expressions with ': ', ' #' or braces in quotes" if "${{" in wrong else ""
+    if "\t" in wrong[: len(wrong) - len(wrong.lstrip())]:
+        return "; indent with spaces, not with tabs"
+    return "; put expressions with ': ', ' #', braces or brackets in quotes" if _EXPRESSION.search(wrong) else ""
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tierflow_flow.hints import sign_hint
 from tierflow_flow.lexer import END, MARK, NAME, NUMBER, STRING, ExpressionSyntaxError, Token, next_token, step_name
 from tierflow_flow.limits import MAX_COMPREHENSIONS, MAX_EXPRESSION, MAX_EXPRESSION_DEPTH
 
@@ -131,13 +132,13 @@ def parse_expression(text: str, start: int = 0, *, hole: bool = False) -> tuple[
         raise ExpressionSyntaxError(f"expression longer than {MAX_EXPRESSION} characters", start)
     if not hole:
         if token.kind != END:
-            raise ExpressionSyntaxError(f"unexpected {token.value!r}", token.start)
+            raise ExpressionSyntaxError(f"unexpected {token.value!r}{sign_hint(token.value)}", token.start)
         return node, token.end
     if token.kind == MARK and token.value == "}" and text.startswith("}}", token.start):
         return node, token.start + 2
     if token.kind == END:
         raise ExpressionSyntaxError("no }} at the end of the expression", token.start)
-    raise ExpressionSyntaxError(f"unexpected {token.value!r}", token.start)
+    raise ExpressionSyntaxError(f"unexpected {token.value!r}{sign_hint(token.value)}", token.start)
 
 
 class _Parser:

@@ -65,6 +65,9 @@ class Positions:
         entry = self._nearest(path)
         if entry is None:
             return Span(line or 1, 1)
+        if line and line not in (entry.key.line, entry.value.line) and path in self._entries:
+            text = self.lines[line - 1]  # the second of two keys
+            return Span(line, len(text) - len(text.lstrip()) + 1, max(1, len(path.rpartition(".")[2])))
         return self._within(entry.value.line, description) or self._key_or_value(entry, path, description)
 
     def _key_or_value(self, entry: _Entry, path: str, description: str) -> Span:

@@ -235,6 +235,29 @@ def _hasty_loop(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
             yield Suspicion("hasty-loop", "note", f"{paths.get(spec.id, '')}.loop", message, hint)
 
 
+_OTHER_BRACES = re.compile(r"(?<!\$)\{\{[^{}]+\}\}|\$\{(?!\{)[^{}]+\}")
+
+
+def _other_braces(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    for path, _, text in _texts({name: document.get(name) for name in ("steps", "output")}):
+        if (found := _OTHER_BRACES.search(text)) is not None and not _is_program(path):
+            message = f"{found[0][:60]} is plain text here"
+            yield Suspicion("other-braces", "warning", path, message, "an expression is ${{ ... }}")
+
+
+def _is_program(path: str) -> bool:
+    """Whether it is a text in a language of its own, such as a shell's."""
+    return path.endswith((".command", ".script", ".code")) or ".command[" in path
+
+
+def _undeclared_input(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
+    read = names_read(flow, "input")
+    if flow.input_schema is None and read:
+        message = f"expressions read input.{', input.'.join(sorted(read))}, and the flow does not say what it takes"
+        hint = "say it under input: then every run is checked before its first step"
+        yield Suspicion("undeclared-input", "warning", "name", message, hint)
+
+
 _SECRET_KEYS = re.compile(r"(password|passwd|secret|token|api[_-]?key|private[_-]?key|authorization)$", re.IGNORECASE)
 _SECRET_TEXTS = re.compile(
     r"^(Bearer|Basic)\s+\S{12,}|^sk-[\w-]{16,}|^gh[pousr]_\w{20,}|^AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
@@ -278,6 +301,8 @@ _CHECKS: tuple[Check, ...] = (
     _beyond_run,
     _idle_heartbeat,
     _literal_secret,
+    _other_braces,
+    _undeclared_input,
     _unused_names,
     _unused_output,
     _unbounded_map,
