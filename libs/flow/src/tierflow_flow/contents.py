@@ -36,8 +36,12 @@ def _around(level: Level, template: CompiledTemplate, step: StepParts | None) ->
     names = {reference.name for expression in template.expressions for reference in expression.references}
     if "output" in names and step is not None:
         yield level.prefix + step.id
-    if "loop" not in names:
-        return
+    if "loop" in names:
+        yield from _loops(level, step)
+
+
+def _loops(level: Level, step: StepParts | None) -> Iterator[str]:
+    """The loop that a step is, and those around it."""
     if step is not None and step.kind.name == "loop":
         yield level.prefix + step.id
     around: Level | None = level

@@ -13,16 +13,18 @@ from typing import Any
 from tierflow_contracts.common.v1 import state_pb2
 
 from tierflow_testing.history_approvals import ApprovalRules, Asked
+from tierflow_testing.history_blocks import BlockRules, beside, helps, path_of
 from tierflow_testing.history_steering import SteeringRules, StepSeen
 
 _RUN_MOVES: Mapping[str, frozenset[str]] = {
     "QUEUED": frozenset(("PREPARING", "CANCELLING", "FAILED")),
     "PREPARING": frozenset(("RUNNING", "CANCELLING", "FAILED")),
-    "RUNNING": frozenset(("SUSPENDED", "PAUSING", "CANCELLING", "COMPLETED", "FAILED")),
+    "RUNNING": frozenset(("SUSPENDED", "PAUSING", "CANCELLING", "COMPENSATING", "COMPLETED", "FAILED")),
     "SUSPENDED": frozenset(("RUNNING", "PAUSING", "CANCELLING")),
-    "PAUSING": frozenset(("PAUSED", "RUNNING", "SUSPENDED", "CANCELLING", "COMPLETED", "FAILED")),
+    "PAUSING": frozenset(("PAUSED", "RUNNING", "SUSPENDED", "CANCELLING", "COMPENSATING", "COMPLETED", "FAILED")),
     "PAUSED": frozenset(("RUNNING", "SUSPENDED", "CANCELLING")),
-    "CANCELLING": frozenset(("CANCELLED", "FAILED")),
+    "CANCELLING": frozenset(("COMPENSATING", "CANCELLED", "FAILED")),
+    "COMPENSATING": frozenset(("CANCELLED", "FAILED")),
 }
 _FINAL = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 _SUMMED = ("credits", "wall_time", "cpu_time", "steps", "attempts", "tool_calls", "input_tokens", "output_tokens")
@@ -41,9 +43,10 @@ class Breach:
 
 
 @dataclass(slots=True)
-class _Checker(ApprovalRules, SteeringRules):
+class _Checker(ApprovalRules, BlockRules, SteeringRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
+    blocks: Mapping[str, Sequence[str]] | None = None
     state: str = ""
     opened: bool = False
     run_id: str = ""
@@ -65,6 +68,7 @@ class _Checker(ApprovalRules, SteeringRules):
     most_attempts: int | None = None
     position: int = -1
     breaches: list[Breach] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
 
     def breach(self, invariant: str, text: str) -> None:
         self.breaches.append(Breach(invariant, self.position, text))
@@ -119,7 +123,8 @@ class _Checker(ApprovalRules, SteeringRules):
         live = sorted(name for name, step in self.steps.items() if step.live)
         self.expect(not live, "V11", f"the run ended with attempts in flight: {live[:5]}")
         if self.opened and event.to != "":
-            known = set(self.steps) | set(self.needs or ())
+            top = (self.needs or ()) if self.blocks is None else self.blocks.get("", ())
+            known = set(self.steps) | set(top)
             left = sorted(name for name in known if not self._step(name).ended)
             self.expect(not left, "V11", f"the run ended before its steps {left[:5]}")
         self._check_usage(event.usage)
@@ -152,20 +157,27 @@ class _Checker(ApprovalRules, SteeringRules):
     def _touch(self, name: str) -> StepSeen:
         """A step moves: it must be known, its needs ended, itself not ended."""
         self.expect(self.opened, "V3", f"{name} moved before the run was RUNNING")
+        known = name in self.steps
         step = self._step(name)
         self.expect(not step.ended, "V2", f"{name} moved after its end")
-        parent, bracket, index = name.partition("[")
-        if bracket:
-            count = self._step(parent).expanded
-            number = int(index.rstrip("]"))
-            self.expect(number < count, "V4", f"{name} moved, but {parent} has {count} items")
+        if name.endswith("]"):
+            parent, _, index = name[:-1].rpartition("[")
+            count = max(self._step(parent).expanded, self._step(parent).iterations)
+            self.expect(int(index) < count, "V4", f"{name} moved, but {parent} has {count} items")
         elif self.needs is not None:
-            self.expect(name in self.needs, "V4", f"{name} is not a step of the flow")
+            self.expect(path_of(name) in self.needs, "V4", f"{name} is not a step of the flow")
+            if "/" in name or "!" in name:
+                self.expect(name in self.steps and known, "V48", f"{name} moved before the step around it began")
         return step
 
     def _needs_ended(self, name: str) -> None:
-        least, counted = self.joins.get(name, (0, ()))
-        for need in (self.needs or {}).get(name, ()):
+        if helps(name) or name.endswith("]"):
+            return
+        path = path_of(name)
+        least, of = self.joins.get(path, (0, ()))
+        counted = [beside(name, other) for other in of]
+        for other in (self.needs or {}).get(path, ()):
+            need = beside(name, other)
             ended = need in counted or self._step(need).ended
             self.expect(ended, "V4", f"{name} moved before {need} had ended")
         arrived = sum(self._step(need).completed for need in counted)
@@ -187,7 +199,9 @@ class _Checker(ApprovalRules, SteeringRules):
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
         self.allowed(event.step_id)
-        self.expect(self.state == "RUNNING", "V9", f"{event.step_id} scheduled while the run was {self.state}")
+        undoes = event.step_id.endswith("!compensate")
+        wanted_state = "COMPENSATING" if undoes else "RUNNING"
+        self.expect(self.state == wanted_state, "V9", f"{event.step_id} scheduled while the run was {self.state}")
         self.expect(not step.held, "V9", f"{event.step_id} scheduled while it waits at a breakpoint")
         self.expect(not step.live and step.expanded < 0, "V5", f"{event.step_id} scheduled while {step.live} was live")
         self.expect(step.epoch == 0 or step.due is not None, "V5", f"{event.step_id} scheduled without waiting")
@@ -200,7 +214,7 @@ class _Checker(ApprovalRules, SteeringRules):
         step.live, step.started, step.due = event.attempt_id, False, None
         step.epoch, step.attempt = event.epoch, event.attempt
         self.attempts += 1
-        if self.most_attempts is not None:
+        if self.most_attempts is not None and not undoes:
             self.expect(self.attempts <= self.most_attempts, "V14", f"{self.attempts} attempts were started")
 
     def on_StepStarted(self, event: Any, time: int) -> None:  # noqa: N802
@@ -234,8 +248,12 @@ class _Checker(ApprovalRules, SteeringRules):
         step = self._close(event)
         step.done = True
         self.allowed(event.step_id)
+        self._inner_ended(event.step_id)
+        step.completed_at = self.position
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
+        elif step.inner:
+            pass
         elif event.attempt_id or step.epoch > step.before:
             self.expect(bool(event.attempt_id) and step.started, "V2", f"{event.step_id} completed without starting")
         else:
@@ -246,10 +264,11 @@ class _Checker(ApprovalRules, SteeringRules):
     def on_StepWaiting(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
         self._needs_ended(event.step_id)
+        self._inner_ended(event.step_id)
         idle = step.epoch == step.before and step.expanded < 0 and not step.waits
         self.expect(idle, "V2", f"{event.step_id} began to wait twice, or after an attempt")
         step.waits = True
-        step.due = event.until if event.reason == "TIMER" else None
+        step.due = event.until if event.reason in ("TIMER", "DELAY") else None
 
     def on_EventEmitted(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
@@ -261,10 +280,12 @@ class _Checker(ApprovalRules, SteeringRules):
         self.expect(not left, "V4", f"{name} ended before its items {left[:5]}")
 
     def on_StepRetrying(self, event: Any, time: int) -> None:  # noqa: N802
-        self.expect(bool(event.attempt_id), "V11", f"{event.step_id} retries without an attempt")
+        self._inner_ended(event.step_id)
+        whole = bool(event.attempt_id or self._step(event.step_id).inner)
+        self.expect(whole, "V11", f"{event.step_id} retries without an attempt")
         step = self._close(event, known=not _lost(event.failure))
         step.due = event.next_attempt_at
-        self._check_failure(event.failure, in_attempt=True)
+        self._check_failure(event.failure, in_attempt=bool(event.attempt_id))
 
     def on_StepFailed(self, event: Any, time: int) -> None:  # noqa: N802
         if not event.attempt_id and self._step(event.step_id).expanded < 0:
@@ -272,11 +293,12 @@ class _Checker(ApprovalRules, SteeringRules):
         step = self._close(event, known=not _lost(event.failure))
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
+        self._inner_ended(event.step_id)
         step.ended = True
-        item = "[" in event.step_id
+        below = any(mark in event.step_id for mark in "[/!")
         step.tolerated = event.tolerated
         self.tolerated = self.tolerated or event.tolerated
-        self.untolerated = self.untolerated or (not event.tolerated and not item)
+        self.untolerated = self.untolerated or (not event.tolerated and not below)
         self._check_failure(event.failure, in_attempt=bool(event.attempt_id))
 
     def on_StepSkipped(self, event: Any, time: int) -> None:  # noqa: N802
@@ -290,13 +312,18 @@ class _Checker(ApprovalRules, SteeringRules):
 
     def on_StepCancelled(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._close(event, known=event.confirmed)
+        self._inner_ended(event.step_id)
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         step.ended = True
 
     def on_StepStopping(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
-        self.expect(bool(step.live) or step.expanded >= 0, "V5", f"{event.step_id} is stopped with nothing in flight")
+        self.expect(
+            bool(step.live or step.inner) or step.expanded >= 0,
+            "V5",
+            f"{event.step_id} is stopped with nothing in flight",
+        )
         self.expect(not step.stopping or step.comes_back, "V2", f"{event.step_id} is stopped twice")
         step.stopping, step.comes_back = True, event.then in ("READY", state_pb2.STEP_STATE_READY)
 
@@ -329,7 +356,11 @@ def _lost(failure: Any) -> bool:
 def shape_of(flow: Any) -> dict[str, Any]:
     """What `check_history` wants to know of a compiled flow."""
     return {
-        "needs": {step.id: step.needs for step in flow.steps},
+        "needs": {step.id: step.needs for step in flow.by_id.values()},
+        "blocks": {
+            "": [step.id for step in flow.steps],
+            **{step.id: [inner.id for inner in step.block.steps] for step in flow.by_id.values() if step.block},
+        },
         "joins": {name: (join.at_least, join.of) for name, join in flow.joins.items()},
     }
 
@@ -339,6 +370,7 @@ def check_history(
     needs: Mapping[str, Sequence[str]] | None = None,
     *,
     joins: Mapping[str, tuple[int, Sequence[str]]] | None = None,
+    blocks: Mapping[str, Sequence[str]] | None = None,
     complete: bool = False,
 ) -> list[Breach]:
     """All breaches of the invariants in the events of a run, over all its generations; empty where there are none.
@@ -347,9 +379,10 @@ def check_history(
         events: The events in order, each with its time in microseconds.
         needs: The flow's steps and what each needs. Without it, what depends on it is not checked.
         joins: Of steps that have a join: how many must complete, and of which.
+        blocks: By the path of a step: the paths of those that begin with it; empty for the run.
         complete: Whether the run must have ended.
     """
-    checker = _Checker(needs, joins or {})
+    checker = _Checker(needs, joins or {}, blocks)
     for event, time in events:
         checker.event(event, time)
     if complete and checker.state not in _FINAL:

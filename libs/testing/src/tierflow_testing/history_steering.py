@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tierflow_flow import from_canonical
@@ -37,6 +37,12 @@ class StepSeen:
     """Whether it has begun to wait for something other than an executor."""
     held: bool = False
     """Whether it waits at a breakpoint."""
+    inner: list[str] = field(default_factory=list)
+    """Steps that began below it."""
+    iterations: int = 0
+    aide: str = ""
+    """The step that handles its error."""
+    completed_at: int = -1
 
     def again(self) -> None:
         """It is going to run once more, in a new generation: its epochs go on."""

@@ -10,11 +10,17 @@ from tierflow_orchestrator.core.step import Step
 
 def note(run: Run, step: Step) -> None:
     """Keeps the order in which steps end, as far as it matters for compensation."""
-    done = step.state == "COMPLETED" and not (step.block is not None and step.block.what == "handler")
-    if (done and run.spec(step).undo is not None and step.branches is None and not step.role) or step.id in run.around:
+    if step.id in run.around or (not step.role and _is_to_undo(run, step)):
         run.log.append(step.id)
         if step.above:
             run.around.add(step.above)
+
+
+def _is_to_undo(run: Run, step: Step) -> bool:
+    """Whether the step did what it says how to undo: as a whole, and not by another one that handled its error."""
+    if step.state != "COMPLETED" or step.branches is not None or run.spec(step).undo is None:
+        return False
+    return step.block is None or step.block.what != "handler"
 
 
 def plan(run: Run) -> list[str]:
@@ -27,8 +33,7 @@ def plan(run: Run) -> list[str]:
 
 def _in_order(run: Run, holder: str, inner: Mapping[str, list[str]]) -> Iterator[str]:
     for step_id in inner.get(holder, ()):
-        step = run.steps[step_id]
-        if step.state == "COMPLETED" and step.branches is None and run.spec(step).undo is not None:
+        if _is_to_undo(run, run.steps[step_id]):
             yield step_id
         else:
             yield from _in_order(run, step_id, inner)

@@ -14,6 +14,7 @@ from tierflow_flow.definition import Flow, StepSpec
 from tierflow_flow.norms import Policy
 from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
 
+from tierflow_orchestrator.core import progress
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_orchestrator.core.steer import Steer
@@ -418,25 +419,7 @@ class Run:
 
     def percent(self) -> float:
         """Share of the flow's steps that have ended, 0 to 100, a map counted by its items. Never falls; 100 only when COMPLETED."""
-        if self.state == "COMPLETED":
-            return 100.0
-        total = self.top_ended + self.open_steps
-        if not total:
-            return 0.0
-        part = float(self.top_ended)
-        for step_id in self.items_under_way():
-            branches = self.steps[step_id].branches
-            if branches is not None and branches.count:
-                part += branches.ended / branches.count
-        return min(99.0, 100.0 * part / total)
-
-    def items_under_way(self) -> Iterator[str]:
-        """Ids of the maps whose items are being worked on."""
-        if self.flow is None:
-            return
-        for spec in self.flow.steps:
-            if spec.items is not None and spec.id in self.steps and self.steps[spec.id].state == "RUNNING":
-                yield spec.id
+        return progress.percent(self)
 
 
 def earliest(one: Micros | None, other: Micros | None) -> Micros | None:
