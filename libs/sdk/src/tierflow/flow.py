@@ -47,7 +47,7 @@ class FlowBuilder:
     index = Expression("index", simple=True)
     """Under the inputs of a map: the item's index, from 0."""
     output_of = Expression("output", simple=True)
-    """Under `validate` of a step: what it returned."""
+    """Under `validate` and `set_` of a step: what it returned."""
     run = Expression("run", simple=True)
     """The run itself: `f.run.id`."""
     vars = Expression("vars", simple=True)
@@ -80,6 +80,7 @@ class FlowBuilder:
         side_effecting: bool | None = None,
         output_schema: Mapping[str, Any] | type | None = None,
         validate: Iterable[Expression | str | Mapping[str, Any]] = (),
+        set_: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
         join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
@@ -103,6 +104,7 @@ class FlowBuilder:
             side_effecting: Whether repeating it does harm.
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
             validate: Rules for the output: conditions on `f.output_of`, or mappings with rule, message and on_fail.
+            set_: Variables that the step sets, from `f.output_of` and all else.
             labels: Labels that the executor must have.
             join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
@@ -129,6 +131,7 @@ class FlowBuilder:
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),
                 "validate": plain(list(validate)) or None,
+                "set": plain(set_) if set_ else None,
                 "labels": dict(labels) if labels else None,
             },
         )
@@ -316,6 +319,7 @@ def flow(
     timeout: Duration | None = None,
     concurrency: int | None = None,
     vars: Mapping[str, Any] | None = None,  # noqa: A002 - the word of the language
+    merge: Mapping[str, str] | None = None,
     env: Iterable[str] = (),
     navigator: str | None = None,
     output_schema: Mapping[str, Any] | type | None = None,
@@ -333,7 +337,8 @@ def flow(
         on_failure: `fail_fast`, `continue` or `pause`.
         timeout: Longest time that a run may take.
         concurrency: Most steps of a run at once.
-        vars: Constants.
+        vars: Constants, and first values of variables.
+        merge: By variable: `first`, `last` or `append`, where branches meet that have both set it.
         env: Environment variables that expressions may read.
         navigator: `graph` or `sequence`.
         output_schema: What the output must look like: a JSON Schema or a pydantic model.
@@ -356,6 +361,7 @@ def flow(
         "timeout": duration_of("timeout", timeout),
         "concurrency": concurrency,
         "vars": None if vars is None else dict(vars),
+        "merge": dict(merge) if merge else None,
         "env": list(env) or None,
         "navigator": navigator,
         "output_schema": schema_of(output_schema),
