@@ -104,7 +104,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     engine.on_ended, engine.on_state = sessions.ended, sessions.changed
     prerequisites = Prerequisites(dispatcher, lambda: None if policy is None else policy.current)
     starting = Starting(durable, flows, dispatcher, settings, prerequisites)
-    runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
+    runs = service.OrchestratorService(durable, starting, dispatcher, sessions, flows)
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
     server.add(
         service.FLOW_SERVICE,
