@@ -1,88 +1,17 @@
-"""Documents of the CNCF Serverless Workflow DSL, decided step by step. After each decision the run is taken over: from its journal as it is on the wire, and from a snapshot."""
+"""Documents of the Serverless Workflow DSL, decided step by step."""
 
 from __future__ import annotations
 
 import json
-from textwrap import dedent
-from typing import Any
 
 import pytest
-from tierflow_contracts.events.v1 import event_pb2
-from tierflow_flow import FlowError, parse
-from tierflow_orchestrator import wire
-from tierflow_orchestrator.core import Decision, dump, evolve, load
-from tierflow_orchestrator.core.commands import Cancel, Pause, Resume, RunCommand, Signal, WakeUp
-from tierflow_orchestrator.core.events import EventEmitted, RunEnded, StepCompleted, StepEntered
-from tierflow_orchestrator.core.run import Run
+from tierflow_flow import parse
+from tierflow_orchestrator.core.commands import Cancel, Pause, ReportLost, Resume, WakeUp
+from tierflow_orchestrator.core.events import EventEmitted, RunEnded, StepCompleted
 from tierflow_orchestrator.core.serverless import walking
-from tierflow_orchestrator.core.serverless.errors import error_of
 
-from .fakes import RUN_ID, SECOND, START, Shell
-
-HEAD = "document: {dsl: 1.0.3, namespace: test, name: doc, version: 1.0.0}\n"
-
-
-class Doc(Shell):
-    """A run of a document. `told` is a decision after which somebody else takes over."""
-
-    def __init__(self, text: str, given: Any = None, environment: dict[str, str] | None = None) -> None:
-        self.environment = environment or {}
-        super().__init__(parse(HEAD + dedent(text)), input=json.dumps(given or {}))
-
-    def decide(self, command: RunCommand) -> Decision:
-        self.run.environment = self.environment
-        decision = super().decide(command)
-        self._take_over()
-        return decision
-
-    def _take_over(self) -> None:
-        batch = event_pb2.EventBatch()
-        for seq, (event, time) in enumerate(self.journal, 1):
-            batch.events.append(event_pb2.Event.FromString(wire.encode_event(event, seq, time)))
-        told = Run.fresh(RUN_ID)
-        told.flow = self.flow
-        for _, time, event in wire.decode_events(batch.SerializeToString()):
-            evolve(told, event, time)
-        kept = load(dump(self.run))
-        assert dump(kept) == dump(self.run)
-        assert self.blobs or dump(told) == dump(self.run)  # a reference does not say its media type on the wire
-        kept.flow = self.flow
-        kept.contents = {sha: content.decode() for sha, content in self.blobs.items()}
-        kept.make_due(self.now)
-        self.run = kept
-
-    def wake(self, after: float = 0) -> None:
-        """The time that it waits for comes; `after` seconds at least."""
-        moment = self.run.next_wake()
-        assert moment is not None
-        assert after == 0 or moment - START > after * SECOND - SECOND / 2, (moment - START) / SECOND
-        self.now = max(self.now, moment)
-        self.tell(WakeUp())
-
-    def send(self, kind: str, data: Any = None, **more: Any) -> Any:
-        number = sum(1 for event, _ in self.journal if type(event).__name__ == "SignalReceived")
-        event = {"specversion": "1.0", "type": kind, "data": data, **more}
-        return self.tell(Signal(command_id=f"c{number}", name=kind, payload=json.dumps(event))).reply
-
-    def answer(self, step_id: str, body: Any = None, status: int = 200) -> None:
-        self.complete(step_id, json.dumps({"status": status, "headers": {}, "body": body}))
-
-    @property
-    def output(self) -> Any:
-        assert self.run.state == "COMPLETED", (self.run.state, self.run.failure)
-        return json.loads(str(self.run.output))
-
-    @property
-    def error(self) -> dict[str, Any]:
-        assert self.run.state == "FAILED", self.run.state
-        failure = self.run.failure
-        while failure is not None and failure.cause is not None:
-            failure = failure.cause
-        assert failure is not None
-        return error_of(failure, "")
-
-    def order(self) -> list[str]:
-        return [event.step_id for event in self.events(StepEntered)]
+from .documents import HEAD, Doc
+from .fakes import RUN_ID, SECOND, Shell
 
 
 def test_tasks_one_after_another_hand_on_their_data() -> None:
@@ -148,8 +77,6 @@ def test_calls_go_to_handlers_and_their_answers_on() -> None:
 
 def test_a_lost_executor_is_no_error_of_the_document() -> None:
     """R26: what was lost with its executor is tried again by the core."""
-    from tierflow_orchestrator.core.commands import ReportLost
-
     it = Doc("do: [{work: {call: work}}]")
     it.tell(ReportLost(attempt_id=it.attempt_id("/do/0/work"), reason="gone"))
     it.tell(WakeUp())
@@ -323,83 +250,6 @@ def test_the_time_of_a_call_is_its_attempts_timeout() -> None:
     assert it.error["status"] == 408
 
 
-def test_events_are_taken_in_the_order_in_which_they_came() -> None:
-    """Q5: events that come early wait; each is taken once; those that no filter wants stay."""
-    it = Doc(
-        """
-        do:
-          - first: {call: h}
-          - hear:
-              listen:
-                to:
-                  all:
-                    - with: {type: temperature, data: '${ .degrees > 38 }'}
-                    - with: {type: pulse}
-        """
-    )
-    it.send("pulse", {"bpm": 1})
-    it.send("temperature", {"degrees": 37})
-    it.send("noise")
-    it.complete("/do/0/first")
-    assert it.run.state == "SUSPENDED"
-    it.send("temperature", {"degrees": 39})
-    assert it.output == [{"bpm": 1}, {"degrees": 39}]
-    assert [json.loads(text)["type"] for text in it.run.signals["events"]] == ["temperature", "noise"]
-
-
-def test_events_that_belong_together() -> None:
-    """Q5: a correlation is bound by the first event, and the others must have the same."""
-    it = Doc(
-        """
-        do:
-          - hear:
-              listen:
-                to:
-                  all:
-                    - {with: {type: a}, correlate: {room: {from: .room}}}
-                    - {with: {type: b}, correlate: {room: {from: .room}}}
-                read: envelope
-              output: {as: 'map(.room)'}
-        """
-    )
-    it.send("a", room=1)
-    it.send("b", room=2)
-    it.send("b", room=1)
-    assert it.output == [1, 1]
-
-
-def test_listening_until_it_is_enough() -> None:
-    """Q5: until a condition holds, until an event comes, or for ever; with tasks for each event, one after the other."""
-    it = Doc("do: [{hear: {listen: {to: {any: [], until: length == 2}}}}]")
-    it.send("x", 1)
-    assert it.run.state == "SUSPENDED"
-    it.send("y", 2)
-    assert it.output == [1, 2]
-    text = """
-        do:
-          - hear:
-              listen: {to: {any: [{with: {type: order}}], until: {one: {with: {type: close}}}}}
-              foreach: {item: order, at: n, do: [{take: {call: h, with: {order: '${ $order }', n: '${ $n }'}}}]}
-    """
-    it = Doc(text)
-    it.send("order", "a")
-    it.send("order", "b")
-    assert list(it.run.live) == ["/do/0/hear/foreach/do/0/take"]
-    it.complete("/do/0/hear/foreach/do/0/take")
-    taken = next(iter(it.run.live))
-    assert json.loads(str(it.run.steps[taken].input)) == {"order": "b", "n": 1}
-    it.complete(taken)
-    it.send("close")
-    assert it.output == ["a", "b"]
-
-
-def test_a_document_that_does_not_listen_takes_no_event() -> None:
-    """Q5: what nobody can ever take is refused."""
-    it = Doc("do: [{work: {call: h}}]")
-    reply = it.send("x")
-    assert (reply.applied, reply.failure.code) == (False, "INVALID_REQUEST")
-
-
 def test_events_are_published_through_the_journal() -> None:
     """S10: an event of the document is one of the run's own."""
     it = Doc(
@@ -483,42 +333,3 @@ def test_values_that_are_large_are_stored_apart() -> None:
     assert it.output == {"n": 120_000}
     assert it.blobs
     assert any(not isinstance(event.output, str) for event in it.events(StepCompleted))
-
-
-PROBLEMS = [
-    ("do: [{a: {set: {n: '${ .a + }'}}}]", "do[0].a.set.n"),
-    ("do: [{a: {set: {n: '${ $nope }'}}}]", "$nope is not there"),
-    ("do: [{a: {set: {n: 1}, then: nowhere}}]", "no task 'nowhere'"),
-    ("do: [{a: {sett: {n: 1}}}]", "is no task"),
-    ("do: [{a: {set: {n: 1}, wait: PT1S}}]", "several tasks at once"),
-    ("do: [{a: {wait: P1Y}}]", "no duration"),
-    ("do: [{a: {call: grpc, with: {}}}]", "UNSUPPORTED: calls of grpc"),
-    ("do: [{a: {run: {container: {image: x}}}}]", "UNSUPPORTED: running containers"),
-    ("do: [{a: {raise: {error: gone}}}]", "use.errors has no 'gone'"),
-    ("do: [{a: {set: {n: 1}}}, {a: {set: {n: 2}}}]", "two tasks named 'a'"),
-    ("do: [{a: {call: f}}]\nuse: {functions: {f: {call: f}}}", "calls itself"),
-    ("do: [{a: {for: {in: .x}, do: [{b: {set: {n: '${ $item }'}}}]}}, {c: {set: {n: '${ $item }'}}}]", "$item is not"),
-    ("do: [{a: {try: [{b: {wait: PT1S}}], catch: {retry: none}}}]", "use.retries has no 'none'"),
-    ("do: [{a: {call: http, with: {method: get, endpoint: 'nowhere'}}}]", "no absolute URI"),
-    ("schedule: {cron: '* * * * *'}\ndo: [{a: {wait: PT1S}}]", "UNSUPPORTED: schedules"),
-    ("do: [{a: {fork: {branches: []}}}]", "at least one branch"),
-    ("do: {a: 1}", "expected a list of tasks"),
-]
-
-
-@pytest.mark.parametrize(("text", "part"), PROBLEMS)
-def test_what_is_wrong_is_told_with_its_place(text: str, part: str) -> None:
-    """E5: every problem with its path and line, before anything runs; what this version does not do says so."""
-    with pytest.raises(FlowError) as caught:
-        parse(HEAD + text)
-    found = caught.value.problems
-    assert any(part in problem.description or part in problem.path for problem in found), found
-    assert all(problem.line for problem in found)
-
-
-def test_everything_that_is_wrong_is_told_at_once() -> None:
-    """E5: no problem hides another."""
-    with pytest.raises(FlowError) as caught:
-        parse(HEAD + "do:\n" + "".join(f"  - t{i}: {{set: {{n: '${{ .a + }}'}}, then: x{i}}}\n" for i in range(5)))
-    assert len(caught.value.problems) == 10
-    assert sorted({problem.line for problem in caught.value.problems}) == [3, 4, 5, 6, 7]

@@ -20,7 +20,7 @@ from tierflow_flow.serverless.program import Program, Task
 from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import STANDARD
 from tierflow_flow.source import Document
-from tierflow_flow.templates import compile_template
+from tierflow_flow.templates import CompiledTemplate
 
 NAVIGATOR: Final = "serverless"
 ROOT: Final = "/do"
@@ -141,15 +141,13 @@ def _spec(task: Task, problems: Problems) -> StepSpec:
         kind=task.kind,
         handler=task.handler,
         needs=(),
-        with_=_EMPTY,
+        with_=_COMPUTED,
+        condition=_COMPUTED,
         retry=_ONCE,
         timeout=timeout,
         name=task.name,
     )
 
 
-def _ignore(place: tuple[str | int, ...], description: str) -> None:
-    """Nothing can be wrong with nothing."""
-
-
-_EMPTY: Final = compile_template({}, _ignore)
+_COMPUTED: Final = CompiledTemplate(None, (), (), False, frozenset(), frozenset())
+"""Stands for what the navigator computes: the condition and the input of a task. Nothing can be told of them beforehand."""
