@@ -331,6 +331,26 @@ steps:
     assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
 
 
+def test_builder_of_sub_flows() -> None:
+    """E2, E12: the same document as written by hand."""
+    f = flow("outer", input={"n": "integer"})
+    more = {"on_error": "continue"}
+    f.flow("a", "inner@2", n=f.input.n, timeout="2h", on_parent_close="wait", allocation={"steps": 3}, common=more)
+    yaml = """
+name: outer
+input: {n: integer}
+steps:
+  a:
+    flow: inner@2
+    with: {n: "${{ input.n }}"}
+    timeout: 2h
+    on_parent_close: wait
+    allocation: {steps: 3}
+    on_error: continue
+"""
+    assert parse(f.to_json(), "json").canonical == parse(yaml).canonical
+
+
 def test_builder_of_signals() -> None:
     """E2, Q5: the same document as written by hand."""
     f = flow("asks")

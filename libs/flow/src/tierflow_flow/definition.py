@@ -157,8 +157,6 @@ class StepSpec:
     """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
     chosen_by: str = ""
     """The switch that decides whether it runs; empty where none does."""
-    sets: Template | None = None
-    """An object of the variables that it sets once it has completed; sees its output as `output`."""
     rules: tuple[Rule, ...] = ()
     """For the output of an attempt."""
     join: Join | None = None
@@ -181,10 +179,15 @@ class StepSpec:
         return self.start_timeout is not None or self.total_timeout is not None
 
     @property
+    def dispatched(self) -> bool:
+        """Whether it is carried out by attempts: at an executor, or as a run of another flow."""
+        return self.kind in ("call", "flow")
+
+    @property
     def decided_by(self) -> tuple[Template, ...]:
         """Templates that are evaluated while deciding: stored values that they read must be at hand."""
         own = tuple(rule.condition for rule in self.rules) if self.handler else (self.with_, *self.templates.values())
-        return tuple(t for t in (self.condition, self.items, self.sets, *own) if t is not None)
+        return tuple(t for t in (self.condition, self.items, *own) if t is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,7 @@ class Flow:
     leaves: tuple[str, ...]
     """Steps that nothing needs."""
     handlers: tuple[str, ...]
-    """Names of all handlers it calls, sorted."""
+    """Names of all handlers it calls, sorted; flows that it runs are not among them."""
     content_steps: frozenset[str]
     """Steps whose outputs some expression looks into: of these, large outputs must be loaded before deciding."""
     input_schema: Mapping[str, Any] | None
@@ -244,10 +247,6 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
-    setters: frozenset[str] = frozenset()
-    """Steps that set variables."""
-    merge: Mapping[str, str] = field(default_factory=dict)
-    """By variable: `first`, `last` or `append`; those that are not here: `error`."""
     joins: Mapping[str, Join] = field(default_factory=dict)
     """By step: those that have a join."""
     lanes: Mapping[str, int] = field(default_factory=dict)
@@ -260,8 +259,16 @@ class Flow:
     """`graph`, `sequence` or `serverless`: who says which steps come next. Of the first two, the steps' needs already say what follows from it."""
     program: Program | None = None
     """The compiled document that `serverless` walks."""
+    subflows: bool = False
+    """Whether some step runs another flow."""
     norms: tuple[Norm, ...] = ()
     """The flow's own norms: what they prohibit or oblige, no other norm allows."""
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Names of all that it calls, sorted: handlers, and flows as `flow:name`."""
+        flows = (step.handler for step in self.by_id.values() if step.kind == "flow")
+        return tuple(sorted({*self.handlers, *flows}))
 
 
 class ExpressionError(Exception):

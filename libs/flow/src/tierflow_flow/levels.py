@@ -12,6 +12,7 @@ from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
 from tierflow_flow.definition import Block, Join, Rescue, Rule, StepSpec
+from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
 from tierflow_flow.joining import check_join
 from tierflow_flow.problems import Problems
@@ -125,13 +126,6 @@ class Level:
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
         self._rules(step, with_item.with_names("output"), compiled)
-        if "set" in keys:
-            if self.outer is not None:
-                self.problems.add(
-                    (*place, "set"),
-                    "belongs to steps of the flow itself; the steps of a block return what is to be set",
-                )
-            compiled["set"] = check(keys["set"], (*place, "set"), view=view.with_names("output"))
         if isinstance(keys.get("on_error"), dict) and "goto" in keys["on_error"]:
             compiled["then"] = check(
                 keys["on_error"]["then"], (*place, "on_error", "then"), view=self._then_view(step, view), whole=True
@@ -299,7 +293,7 @@ class Level:
         return StepSpec(
             id=self.prefix + step.id,
             kind=step.kind.name,
-            handler=keys.get("call", ""),
+            handler=HANDLER_PREFIX + keys["flow"] if "flow" in keys else keys.get("call", ""),
             needs=tuple(self.prefix + other for other in self.needs[step.id]),
             with_=templates["with"],
             condition=condition,
@@ -320,7 +314,6 @@ class Level:
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
-            sets=templates.get("set"),
             rules=tuple(
                 Rule(templates[f"rule{index}"], rule["message"], rule["on_fail"])
                 for index, rule in enumerate(keys.get("validate", ()))
@@ -375,9 +368,9 @@ class Level:
         return id_
 
 
-_NOT_SET = frozenset(("steps", "output", "retry", "compensate", "set"))
+_NOT_SET = frozenset(("steps", "output", "retry", "compensate"))
 """Keys of kinds that call nothing that are not settings of theirs: the compiled step has them elsewhere."""
-_APART = ("if", "with", "then", "undo", "map", "set")
+_APART = ("if", "with", "then", "undo", "map")
 
 
 def _names_within(step: StepParts) -> frozenset[str]:

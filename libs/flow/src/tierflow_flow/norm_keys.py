@@ -13,7 +13,7 @@ from tierflow_flow.shapes import INVALID, Anything, Condition, Number, Text, Tex
 
 EFFECTS = ("permit", "prohibit", "oblige")
 HANDLERS = Text(
-    MAX_HANDLER, 1, r"[A-Za-z0-9_.*-]+", "a handler's name, in which * stands for anything, such as billing.*"
+    MAX_HANDLER, 1, r"[A-Za-z0-9_.*:@+-]+", "a handler's name, in which * stands for anything, such as billing.*"
 )
 NORM_NAME = Text(MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-'")
 

@@ -9,6 +9,7 @@ from tierflow_flow.cache import FlowCache
 from tierflow_flow.checking import Checker, View
 from tierflow_flow.contents import contents
 from tierflow_flow.definition import Flow, Norm, StepSpec
+from tierflow_flow.flow_keys import reference_parts
 from tierflow_flow.keys import COMPENSATE_ON
 from tierflow_flow.levels import Level, retry_policy
 from tierflow_flow.limits import MAX_CANONICAL
@@ -73,12 +74,10 @@ class _Compilation:
     def __init__(self, parts: FlowParts, problems: Problems) -> None:
         self.parts = parts
         self.problems = problems
-        set_ = {name for step in parts.block.steps for name in step.keys.get("set", {})}
-        self.checker = Checker.of(parts.keys, problems, frozenset(set_))
+        self.checker = Checker.of(parts.keys, problems)
         self.top = Level(parts.block, self.checker)
 
     def flow(self, canonical: str | None) -> Flow:
-        self.check_merge()
         self.top.compile()
         norms = compile_norms(self.parts.keys.get("norms", ()), self.checker, ("norms",))
         output = None
@@ -89,18 +88,12 @@ class _Compilation:
         if canonical is None and len(text.encode()) > MAX_CANONICAL:
             self.problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
             self.problems.raise_if_any()
-        return self.assembled(text, output, norms)
-
-    def check_merge(self) -> None:
-        """What is merged is set somewhere."""
-        known = self.checker.around.set
-        for name in self.parts.keys.get("merge", {}):
-            if name not in known:
-                self.problems.add(("merge", name), f"no step sets {name}{self.problems.hint(name, known)}")
-            elif self.parts.keys["merge"][name] == "append" and not isinstance(
-                self.parts.keys.get("vars", {}).get(name, []), list
-            ):
-                self.problems.add(("vars", name), f"{name} is appended to; its first value is a list")
+        made = self.assembled(text, output, norms)
+        for step in made.by_id.values():
+            if step.kind == "flow" and reference_parts(step.settings["flow"])[0] == made.name:
+                self.problems.add(("steps", step.id, "flow"), f"{made.name} would run itself")
+        self.problems.raise_if_any()
+        return made
 
     def template(self, source: Any, key: str) -> CompiledTemplate:
         """A template of the flow's own."""
@@ -130,7 +123,7 @@ class _Compilation:
             dependants=self.top.following(),
             roots=tuple(step.id for step in top.steps if not step.needs),
             leaves=top.leaves,
-            handlers=tuple(sorted({step.handler for step in by_id.values() if step.handler})),
+            handlers=tuple(sorted({step.handler for step in by_id.values() if step.handler and step.kind != "flow"})),
             content_steps=frozenset(contents(self.top)) | looked_into,
             input_schema=keys.get("input"),
             output=output,
@@ -145,10 +138,9 @@ class _Compilation:
             canonical=canonical,
             compensate_on=frozenset(keys.get("compensate_on", COMPENSATE_ON)) if undone else frozenset(),
             joins={step.id: step.join for step in by_id.values() if step.join is not None},
-            setters=frozenset(step.id for step in top.steps if step.sets is not None),
-            merge={name: rule for name, rule in keys.get("merge", {}).items() if rule != "error"},
             lanes=lanes,
             lane_of=lane_of,
             norms=norms,
+            subflows=any(step.kind == "flow" for step in by_id.values()),
             navigator=keys["navigator"],
         )

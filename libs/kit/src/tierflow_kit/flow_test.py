@@ -109,8 +109,8 @@ class FlowTest:
 
     def _add(self, name: str, respond: fakes.Respond, times: int | None) -> FlowTest:
         of_step = definition_path(name) in self.flow.by_id
-        if not of_step and name not in self.flow.handlers:
-            known = [*self.flow.handlers, *self.flow.by_id]
+        if not of_step and name not in self.flow.called:
+            known = [*self.flow.called, *self.flow.by_id]
             raise FakeError(f"{self.flow.name} calls no handler {name} and has no such step{nearest(name, known)}")
         limit = ALWAYS if times is None else times
         self._rules.append((name, of_step, lambda: Fake(respond, None, limit)))
@@ -168,25 +168,13 @@ class FlowRun:
         """Stops everything."""
         return self._act(cancel=reason)
 
-    def pause(self, reason: str = "", *, interrupt: bool = False) -> FlowRun:
-        """Starts nothing new; with `interrupt`, stops what runs."""
-        return self._act(pause=reason, interrupt=interrupt)
+    def pause(self, reason: str = "") -> FlowRun:
+        """Starts nothing new."""
+        return self._act(pause=reason)
 
     def resume(self, reason: str = "") -> FlowRun:
         """Goes on."""
         return self._act(resume=reason)
-
-    def skip(self, step: str, *, output: Any = None, reason: str = "") -> FlowRun:
-        """Ends a step as SKIPPED; what needs it goes on."""
-        return self._act(skip=step, output=output, reason=reason)
-
-    def retry(self, reason: str = "") -> FlowRun:
-        """From FAILED: what failed runs again, with what depends on it."""
-        return self._act(retry=reason)
-
-    def migrate(self, flow: Source) -> FlowRun:
-        """From PAUSED: goes on with another version of the flow."""
-        return self._act(migrate=_flow(flow))
 
     def _act(self, **action: Any) -> FlowRun:
         self._told += 1

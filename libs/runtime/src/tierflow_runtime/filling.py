@@ -92,6 +92,8 @@ def fill_context(message: ex.ExecutionContext, context: Context, *, labels: bool
         message.labels.update(context.labels)
     if labels and context.roles:
         message.roles.extend(context.roles)
+    if labels and context.ancestors:
+        message.ancestors.extend(context.ancestors)
 
 
 def _fill_attempt(message: ex.ExecutionContext, context: Context) -> None:

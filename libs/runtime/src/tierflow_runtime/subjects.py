@@ -54,6 +54,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_waiting": EventClass.EVENT_CLASS_STEPS,
     "event_emitted": EventClass.EVENT_CLASS_STEPS,
     "signal_received": EventClass.EVENT_CLASS_AUDIT,
+    "child_told": EventClass.EVENT_CLASS_STEPS,
     "approval_requested": EventClass.EVENT_CLASS_APPROVALS,
     "approval_decided": EventClass.EVENT_CLASS_APPROVALS,
     "approval_escalated": EventClass.EVENT_CLASS_APPROVALS,

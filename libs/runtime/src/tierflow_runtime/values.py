@@ -166,6 +166,7 @@ class Context(Value, frozen=True):
     labels: dict[str, str] = {}
     generation: int = 1
     roles: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
 
     @property
     def trace_id(self) -> str:

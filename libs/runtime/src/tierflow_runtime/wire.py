@@ -133,6 +133,7 @@ def context_from_proto(message: ex.ExecutionContext, now: Micros | None = None) 
         labels=dict(labels) if labels else {},
         generation=message.generation or 1,
         roles=tuple(message.roles) if message.roles else (),
+        ancestors=tuple(message.ancestors) if message.ancestors else (),
     )
 
 

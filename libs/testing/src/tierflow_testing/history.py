@@ -213,6 +213,7 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
         self.expect(event.attempt_id == wanted, "V6", f"attempt id {event.attempt_id} is not {wanted}")
         step.live, step.started, step.due = event.attempt_id, False, None
         step.epoch, step.attempt = event.epoch, event.attempt
+        step.child = bool(event.child_run_id)
         self.attempts += 1
         if self.most_attempts is not None and not undoes:
             self.expect(self.attempts <= self.most_attempts, "V14", f"{self.attempts} attempts were started")
@@ -222,6 +223,10 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
         self.expect(bool(step.live) and step.live == event.attempt_id, "V15", f"{event.attempt_id} is not in flight")
         self.expect(not step.started, "V2", f"{event.attempt_id} started twice")
         step.started = True
+
+    def on_ChildTold(self, event: Any, time: int) -> None:  # noqa: N802
+        step = self._touch(event.step_id)
+        self.expect(step.child and step.live == event.attempt_id, "V15", f"{event.attempt_id} is no run in flight")
 
     def on_AttemptLogged(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)
@@ -234,7 +239,8 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
         if event.attempt_id:
             self.expect(event.attempt_id not in self.closed, "V10", f"{event.attempt_id} was closed before")
             self.expect(event.attempt == step.attempt, "V6", f"{event.attempt_id} is attempt {step.attempt}")
-            self.expect(event.usage.attempts == 1, "V10", f"{event.attempt_id} is booked as {event.usage.attempts}")
+            one = event.usage.attempts == 1 or (step.child and event.usage.attempts > 0)
+            self.expect(one, "V10", f"{event.attempt_id} is booked as {event.usage.attempts}")
             self.closed[event.attempt_id] = not known
         self._book(event.usage)
         step.live, step.stopping = "", False
@@ -316,10 +322,6 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         step.ended = True
-
-    def on_VariablesSet(self, event: Any, time: int) -> None:  # noqa: N802
-        self._touch(event.step_id)
-        self._needs_ended(event.step_id)
 
     def on_StepStopping(self, event: Any, time: int) -> None:  # noqa: N802
         step = self._touch(event.step_id)

@@ -21,6 +21,8 @@ class StepSeen:
     done: bool = False
     """Whether it ended with a result that a later generation keeps."""
     tolerated: bool = False
+    child: bool = False
+    """Whether the attempt in flight is a run of another flow."""
     expanded: int = -1
     """Items of a map; -1 where it is none."""
     epoch: int = 0

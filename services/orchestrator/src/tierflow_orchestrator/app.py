@@ -22,6 +22,7 @@ from tierflow_runtime.telemetry import setup_telemetry
 from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator import blobs, service
+from tierflow_orchestrator.children import Children
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.flows import Flows
@@ -101,10 +102,14 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
             instance_id=durable.instance_id, name=settings.instance_name, address=server.address
         ),
     )
-    engine.on_ended, engine.on_state = sessions.ended, sessions.changed
     prerequisites = Prerequisites(dispatcher, lambda: None if policy is None else policy.current)
     starting = Starting(durable, flows, dispatcher, settings, prerequisites)
-    runs = service.OrchestratorService(durable, starting, dispatcher, sessions, flows)
+    runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
+    children = engine.children = Children(
+        durable, start=starting.start, command=runs.command, traceparent=spans.attempt_traceparent
+    )
+    engine.on_ended = lambda run: (children if run.context.attempt_id else sessions).ended(run)
+    engine.on_state = sessions.changed
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
     server.add(
         service.FLOW_SERVICE,
@@ -123,7 +128,11 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         )
     )
     metrics = publish_metrics(settings, durable, dispatcher, engine, sessions)
-    loops = [asyncio.create_task(dispatcher.run()), asyncio.create_task(sessions.run_sweep())]
+    loops = [
+        asyncio.create_task(dispatcher.run()),
+        asyncio.create_task(sessions.run_sweep()),
+        asyncio.create_task(children.run_sweep()),
+    ]
     if policy is not None:
         loops.append(asyncio.create_task(policy.run()))
     if messaging is not None:

@@ -62,7 +62,7 @@ class Dispatcher:
 
     def input_schema(self, handler: str) -> str:
         """The JSON Schema of a handler's input, as the executor says that was met last; empty where none says any."""
-        return next((link.input_schemas[handler] for link in self.links() if handler in link.input_schemas), "")
+        return next((link.schemas[handler] for link in self.links() if handler in link.schemas), "")
 
     def is_side_effecting(self, handler: str) -> bool:
         """Whether any executor says that the handler changes the world outside."""

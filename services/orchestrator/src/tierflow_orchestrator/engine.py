@@ -10,8 +10,10 @@ from tierflow_contracts.events.v1 import event_pb2
 from tierflow_contracts.executor.v1 import executor_service_pb2, step_pb2
 from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
+from tierflow_durable.ids import uuid7
 from tierflow_durable.routing import Router
 from tierflow_flow import Flow
+from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, subjects_of
@@ -19,10 +21,13 @@ from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_orchestrator import wire as own_wire
 from tierflow_orchestrator.attempt_requests import AttemptRequests
+from tierflow_orchestrator.children import Children
 from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core.children import RUNS
 from tierflow_orchestrator.core.decide import missing_blobs
 from tierflow_orchestrator.core.react import open_effects, react
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flights import Reports
 from tierflow_orchestrator.flows import Flows
@@ -46,6 +51,7 @@ class Engine(Reports):
         self.requests: AttemptRequests = None  # type: ignore[assignment]
         self.on_ended: Callable[[Run], None] = lambda run: None
         self.on_state: Callable[[Run], None] = lambda run: None
+        self.children: Children = None  # type: ignore[assignment]
         self.policy: PolicyFile | None = None
         """The norms of this service; None: it has none."""
         self._reading: set[str] = set()
@@ -71,8 +77,7 @@ class Engine(Reports):
         if flow is None:
             return False
         _give(state, flow)
-        # Large results of another run are read before anything is decided from them.
-        return not (isinstance(command, commands.CreateRun) and command.reused and missing_blobs(state, command))
+        return True
 
     async def prepare(self, state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> None:
         """Gives the run its flow. Raises FailureError FLOW_NOT_FOUND."""
@@ -95,6 +100,11 @@ class Engine(Reports):
             again = False
             for handler in run.ready_handlers():
                 while (step_id := run.next_ready(handler)) is not None:
+                    if handler.startswith(HANDLER_PREFIX):
+                        if not self._assign(entity, step_id, None):
+                            break
+                        again = True
+                        continue
                     link = dispatcher.slots.reserve(entity.id, handler, run.spec(run.steps[step_id]).labels)
                     if link is None:
                         break
@@ -104,18 +114,21 @@ class Engine(Reports):
                     if dispatcher.slots.pumping:
                         return
 
-    def _assign(self, entity: Entity[Run], step_id: str, link: Link) -> bool:
+    def _assign(self, entity: Entity[Run], step_id: str, link: Link | None) -> bool:
         """Decides one dispatch; False where a large value must be read first: then it is done once that is there."""
         run = entity.state
         if self.policy is not None:
             run.policy = self.policy.current
         handler = run.steps[step_id].handler
-        command = commands.AssignSlot(
-            step_id=step_id,
-            executor_id=link.key,
-            side_effecting=handler in link.side_effecting,
-            input_schema=link.schemas.get(handler, ""),
-        )
+        if link is None:
+            command = commands.AssignSlot(step_id=step_id, executor_id=RUNS, child_run_id=uuid7(self.host.clock.now()))
+        else:
+            command = commands.AssignSlot(
+                step_id=step_id,
+                executor_id=link.key,
+                side_effecting=handler in link.side_effecting,
+                input_schema=link.schemas.get(handler, ""),
+            )
         if run.large and missing_blobs(run, command):
             if entity.id not in self._reading:
                 self._reading.add(entity.id)
@@ -123,7 +136,7 @@ class Engine(Reports):
             return False
         self.host.apply(entity, command)
         step = run.steps[step_id]
-        if step.state == "SCHEDULED":
+        if step.state == "SCHEDULED" and link is not None:
             self.dispatcher.board(link, step.attempt_id, entity.id, step_id)
         return True
 
@@ -153,12 +166,21 @@ class Engine(Reports):
             self._spans.observe(run, event, entity.last_time)
 
     def _carry_out(self, run: Run, effect: commands.Effect) -> None:
-        if isinstance(effect, commands.StopAttempt):
+        if isinstance(effect, commands.TellChild):
+            self.children.tell(run, effect)
+        elif isinstance(effect, commands.StopAttempt) and effect.executor_id == RUNS:
+            self.children.stop(run, _step_of(run, effect.attempt_id))
+        elif isinstance(effect, commands.StopAttempt):
             self.dispatcher.stop(effect.attempt_id, run.id, effect.executor_id, effect.reason)
         elif isinstance(effect, commands.ReportEnd):
             self.on_ended(run)
 
     def _dispatch(self, run: Run, event: Any) -> None:
+        if event.child_run_id:
+            step = run.steps[event.step_id]
+            if step.attempt_id == event.attempt_id:
+                self.children.launch(run, step)
+            return
         self.dispatcher.send(event.attempt_id, lambda: self.requests.make(run, event))
 
     def replaces(self, instance_id: str) -> None:
@@ -169,7 +191,11 @@ class Engine(Reports):
         """A run was adopted, or has woken: everything not known to be done is done again, attempts are asked for first (rule R16)."""
         run = entity.state
         for effect in open_effects(run):
-            if isinstance(effect, commands.DispatchAttempt):
+            if isinstance(effect, commands.DispatchAttempt) and effect.executor_id == RUNS:
+                step = run.steps[effect.step_id]
+                if step.state == "SCHEDULED":  # one that is stored is going to report its end
+                    self.children.launch(run, step)
+            elif isinstance(effect, commands.DispatchAttempt):
                 self._recover(run, effect)
             else:
                 self._carry_out(run, effect)
@@ -307,6 +333,10 @@ class Engine(Reports):
         )
         subject = subjects_of(source.tenant, source.swarm_id, source.run_id).progress(progress.step_id)
         self._messaging.publisher.publish_progress(subject, batch)
+
+
+def _step_of(run: Run, attempt_id: str) -> Step:
+    return next(run.steps[step_id] for step_id in run.live if run.steps[step_id].attempt_id == attempt_id)
 
 
 def _flow_hash(state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> str:

@@ -56,8 +56,6 @@ class Link:
         self.handlers: frozenset[str] = frozenset()
         self.timeouts: dict[str, Micros] = {}
         """Of handlers that declare one."""
-        self.input_schemas: dict[str, str] = {}
-        """By handler: the JSON Schema of its input, where it has one."""
         self.side_effecting: frozenset[str] = frozenset()
         """Of these, those that change the world outside, as they say themselves."""
         self.schemas: dict[str, str] = {}
@@ -146,9 +144,6 @@ class Link:
         self.handlers = frozenset(handler.name for handler in hello.handlers)
         self.timeouts = {
             handler.name: micros(handler.timeout) for handler in hello.handlers if handler.HasField("timeout")
-        }
-        self.input_schemas = {
-            handler.name: handler.input_schema_json for handler in hello.handlers if handler.input_schema_json
         }
         self.side_effecting = frozenset(handler.name for handler in hello.handlers if handler.side_effecting)
         self.schemas = {

@@ -10,7 +10,7 @@ from tierflow_durable.machine import Header, Source
 from tierflow_runtime.values import Failure, Micros
 
 from tierflow_orchestrator import wire, wire_steering
-from tierflow_orchestrator.core import commands, events, snapshot
+from tierflow_orchestrator.core import children, commands, events, snapshot
 from tierflow_orchestrator.core.decide import decide
 from tierflow_orchestrator.core.evolve import evolve
 from tierflow_orchestrator.core.run import Run
@@ -31,6 +31,8 @@ _AUDIT = (
     events.RunMigrated,
     events.SignalAnswered,
 )
+PARENT = "tierflow.parent"
+"""Label of runs that a step of another run asked for: that other run. Clients cannot set labels that begin like this."""
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[commands.RunCommand] = msgspec.msgpack.Decoder(commands.RunCommand)
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
@@ -70,7 +72,7 @@ class RunMachine:
             parent_id=context.swarm_id or None,
             trace_id=context.trace_id,
             correlation_id=context.correlation_id,
-            labels=context.labels,
+            labels=context.labels if not context.attempt_id else {**context.labels, PARENT: context.parent_id},
             outcome=state.outcome,
             generation=state.generation,
             created_at=state.created_at,
@@ -139,6 +141,8 @@ class RunMachine:
 
 def is_waiting(run: Run) -> bool:
     """Whether nothing is in flight and nothing may start: it waits for a time, a command or an operator (rule R15)."""
-    if run.in_flight or next(iter(run.ready_handlers()), None) is not None:
+    if run.live and not children.awaited(run):
         return False
-    return run.state in ("SUSPENDED", "PAUSED", "QUEUED") or run.next_wake() is not None
+    if next(iter(run.ready_handlers()), None) is not None:
+        return False
+    return bool(run.live) or run.state in ("SUSPENDED", "PAUSED", "QUEUED") or run.next_wake() is not None

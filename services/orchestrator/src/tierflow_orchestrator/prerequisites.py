@@ -98,9 +98,9 @@ class Prerequisites:
         links = self._dispatcher.links()
         seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
         missing = set(self._dispatcher.missing(flow.handlers))
-        for spec in flow.steps:
+        for spec in flow.by_id.values():
             wanted = (spec.handler, tuple(spec.labels.items()))
-            if not spec.handler or wanted in seen:
+            if not spec.handler or spec.kind == "flow" or wanted in seen:
                 continue
             seen.add(wanted)
             if spec.handler in missing:
@@ -115,7 +115,7 @@ class Prerequisites:
     def _inputs(self, flow: Flow, certain: frozenset[str]) -> Iterator[Unmet]:
         """What can be told of the handlers' inputs without running anything. Handlers may take more than their schemas say; what they need they need."""
         texts = {name: self._dispatcher.input_schema(name) for name in flow.handlers}
-        for spec in flow.steps:
+        for spec in flow.by_id.values():
             text = texts.get(spec.handler)
             if not text:
                 continue
@@ -132,7 +132,7 @@ class Prerequisites:
         run.flow, run.policy, run.context = flow, kept.policy, context
         run.flow_name, run.flow_version = flow.name, flow.version
         seen: dict[tuple[str, bool], gate.Denied | None] = {}
-        for spec in flow.steps:
+        for spec in flow.by_id.values():
             if not spec.handler:
                 continue
             effects = spec.side_effecting or self._dispatcher.is_side_effecting(spec.handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -15,9 +15,8 @@ from tierflow_durable.counting import Counts
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import Idle
-from tierflow_flow import Flow
 from tierflow_runtime import wire
-from tierflow_runtime.errors import failure
+from tierflow_runtime.errors import failure, public
 from tierflow_runtime.security import caller_of
 from tierflow_runtime.values import FailureError
 
@@ -37,11 +36,12 @@ from tierflow_orchestrator.checks import (
     valid_id,
     violated,
 )
-from tierflow_orchestrator.commanding import answer_of, command_of
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows, flow_to_proto
-from tierflow_orchestrator.prerequisites import Prerequisites, shown
+from tierflow_orchestrator.messages import Messages
+from tierflow_orchestrator.nesting import look_into
+from tierflow_orchestrator.prerequisites import Prerequisites, refusal_of, shown
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.starting import Starting
 from tierflow_orchestrator.tombstones import bury, check_burial
@@ -49,14 +49,17 @@ from tierflow_orchestrator.tombstones import bury, check_burial
 SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 
+_COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
+    pb.RUN_COMMAND_PAUSE: commands.Pause,
+    pb.RUN_COMMAND_RESUME: commands.Resume,
+    pb.RUN_COMMAND_CANCEL: commands.Cancel,
+}
 
-class OrchestratorService(Asking, rpc.OrchestratorServiceServicer):
+
+class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
-    def __init__(
-        self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions, flows: Flows
-    ) -> None:
-        self._flows = flows
+    def __init__(self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions) -> None:
         self._durable = durable
         self._starting = starting
         self._dispatcher = dispatcher
@@ -69,21 +72,21 @@ class OrchestratorService(Asking, rpc.OrchestratorServiceServicer):
 
     async def command(self, request: pb.CommandRunRequest) -> pb.CommandRunResponse:
         """Brings a command to its run, wherever that is. Raises FailureError."""
+        make = _COMMANDS.get(request.command)
+        if make is None:
+            raise violated("command", "set PAUSE, RESUME or CANCEL", "command_run")
         valid_id("run_id", request.run_id)
         sound_texts(command_id=request.command_id, reason=request.reason, actor=request.actor)
         command_id = request.command_id or uuid7()
-        command = await command_of(request, command_id, self._flow_of)
-        return answer_of(request.run_id, command_id, await self._bring(request, command, command_id))
-
-    async def _flow_of(self, request: pb.CommandRunRequest) -> Flow:
-        """The flow that a command names, stored. Raises FailureError."""
-        row = await self._durable.reader.row(request.run_id)
-        if row is None:
-            raise self._durable.reader.not_found(request.run_id)
-        flow = await self._flows.find(row.tenant, sound_ref(request.flow))
-        if not request.validate_only:
-            await self._flows.store(flow)
-        return flow
+        command = make(command_id=command_id, actor=request.actor, reason=request.reason)
+        reply = await self._bring(request, command, command_id)
+        return pb.CommandRunResponse(
+            run_id=request.run_id,
+            command_id=command_id,
+            applied=reply.applied,
+            state=wire.RUN_STATES.number(reply.state),
+            failure=None if reply.failure is None else wire.failure_to_proto(public(reply.failure)),
+        )
 
     async def _bring(self, request: pb.CommandRunRequest, command: commands.RunCommand, command_id: str) -> Any:
         """The reply of the run, or of the tombstone that a cancel leaves where its run has not come yet (rule R29)."""
@@ -266,10 +269,19 @@ class FlowService(rpc.FlowServiceServicer):
 
     async def RegisterFlow(self, request: pb.RegisterFlowRequest, context: Any) -> pb.RegisterFlowResponse:
         """See the proto."""
+        await self._refuse_circles(request.source, caller_of(context).tenant)
         flow, created = await self._flows.register(
             caller_of(context).tenant, request.source, anonymous=request.anonymous
         )
         return pb.RegisterFlowResponse(flow=flow_to_proto(flow), created=created)
+
+    async def _refuse_circles(self, source: flow_pb2.FlowSource, tenant: str) -> None:
+        """A flow that would run within itself is not registered (E12). One whose inner flows are not there yet is. Raises FailureError FLOW_INVALID."""
+        flow = await self._flows.compile(source)
+        if flow.subflows:
+            wrong = [each for each in await look_into(flow, self._flows, tenant) if each.code == "FLOW_INVALID"]
+            if refused := refusal_of(wrong):
+                raise FailureError(refused)
 
     async def CheckFlow(self, request: pb.CheckFlowRequest, context: Any) -> pb.CheckFlowResponse:
         """See the proto."""
@@ -282,7 +294,10 @@ class FlowService(rpc.FlowServiceServicer):
             return pb.CheckFlowResponse(check=flow_pb2.FlowCheck(problems=problems))
         missing = await self._dispatcher.missing_after_meeting(flow.handlers)
         schema = schema_json(flow.input_schema)
-        unmet = self._prerequisites.unmet(flow, *sound_circumstances(request, caller_of(context)))
+        circumstances = sound_circumstances(request, caller_of(context))
+        unmet = self._prerequisites.unmet(flow, *circumstances)
+        if flow.subflows:
+            unmet += await look_into(flow, self._flows, circumstances[0].tenant)
         check = flow_pb2.FlowCheck(flow=flow_to_proto(flow), missing_handlers=missing, unmet=shown(unmet))
         return pb.CheckFlowResponse(check=check, input_schema_json=schema)
 

@@ -13,7 +13,6 @@ from tierflow_runtime.values import LogLine, Micros, Payload
 from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
 from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import events
-from tierflow_orchestrator.core.step import Variable
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 
@@ -64,7 +63,8 @@ def _from_scheduled(m: ev.Event) -> events.RunEvent:
     p = m.step_scheduled
     return events.StepScheduled(
         step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, epoch=p.epoch, executor_id=p.executor_id, handler=p.handler,
-        input=payload_in(p, "input") or "null",
+        input=payload_in(p, "input") or "null", child_run_id=p.child_run_id,
+        grant=wire.allocation_from_proto(p.grant) if p.HasField("grant") else None,
     )  # fmt: skip
 
 
@@ -110,14 +110,6 @@ def _from_cancelled(m: ev.Event) -> events.RunEvent:
         confirmed=p.confirmed,
         ended_as=STEP.name(p.ended_as),
     )
-
-
-def _from_variables(m: ev.Event) -> events.RunEvent:
-    found = (
-        Variable(v.name, str(payload_in(v, "value") or "null"), tuple(v.merged_from), v.policy)
-        for v in m.variables_set.variables
-    )
-    return events.VariablesSet(step_id=m.step_id, variables=tuple(found))
 
 
 def _from_late(m: ev.Event) -> events.RunEvent:
@@ -166,7 +158,9 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_retrying": _from_retrying,
     "step_failed": _from_failed,
     "step_cancelled": _from_cancelled,
-    "variables_set": _from_variables,
+    "child_told": lambda m: events.ChildTold(
+        step_id=m.step_id, attempt_id=m.child_told.attempt_id, paused=m.child_told.paused
+    ),
     "late_result": _from_late,
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,

@@ -9,7 +9,23 @@ from hypothesis import strategies as st
 from tierflow_flow.definition import Flow, Join, Norm, StepSpec
 from tierflow_runtime.values import RetryPolicy
 
-from .fakes import SECOND, Computed, Ref, Value, approval, call, emit, fail, flow, map_, raising, signal, switch, wait
+from .fakes import (
+    SECOND,
+    Computed,
+    Ref,
+    Value,
+    approval,
+    call,
+    emit,
+    fail,
+    flow,
+    map_,
+    raising,
+    signal,
+    subflow,
+    switch,
+    wait,
+)
 
 PLAIN: list[dict[str, Any]] = [{}]
 ASKED = Value({"users": ["ada"], "timeout": "5s"})
@@ -41,7 +57,9 @@ CONDITIONS = PLAIN * 20 + [
 def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
     needs = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
     kind = draw(
-        st.sampled_from(["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal", "approval", "approval"])
+        st.sampled_from(
+            ["call"] * 12 + ["wait", "wait", "emit", "fail", "signal", "signal", "approval", "approval", "flow", "flow"]
+        )
     )
     if kind in ("emit", "fail"):
         more = {
@@ -49,6 +67,9 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
             **draw(st.sampled_from(CONDITIONS)),
         }
         return {"emit": emit, "fail": fail}[kind](step_id, *needs, **more)
+    if kind == "flow":
+        share = draw(st.sampled_from(({}, {}, {"allocation": {"steps": 1}})))
+        return subflow(step_id, "other", *needs, settings=share, on_error=draw(st.sampled_from(("stop", "continue"))))
     if kind == "approval":
         said: dict[str, Any] = {"users": ["ada", "bob"], "needed": draw(st.sampled_from((1, 2)))}
         said |= draw(st.sampled_from(({}, {"roles": ["boss"]}, {"timeout": "5s"})))

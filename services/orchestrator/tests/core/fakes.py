@@ -135,6 +135,13 @@ def approval(step_id: str, *needs: str, **more: Any) -> StepSpec:
     return StepSpec(id=step_id, kind="approval", handler="", needs=needs, with_=Value({}), templates=templates, **more)
 
 
+def subflow(step_id: str, name: str, *needs: str, **more: Any) -> StepSpec:
+    """A step that runs another flow; `settings` as in the language."""
+    settings = {"flow": name, **more.pop("settings", {})}
+    more.setdefault("with_", Value({}))
+    return StepSpec(id=step_id, kind="flow", handler=f"flow:{name}", needs=needs, settings=settings, **more)
+
+
 def switch(step_id: str, cases: list[tuple[Any, list[str]]], *needs: str, **more: Any) -> StepSpec:
     """A step that chooses among steps; each case is a template or a truth."""
     templates = {f"case{i}": when if hasattr(when, "resolve") else Value(when) for i, (when, _) in enumerate(cases)}
@@ -198,6 +205,7 @@ def flow(*specs: StepSpec, **more: Any) -> Flow:
         "vars": {},
         "env": (),
         "canonical": "{}",
+        "subflows": any(spec.kind == "flow" for spec in specs),
     }
     chosen = {spec.id: spec.chosen_by for spec in specs if spec.chosen_by}
     values["lane_of"], values["lanes"] = branches_of_switches({spec.id: spec.needs for spec in specs}, chosen)
@@ -275,7 +283,8 @@ class Shell:
         """Gives a slot to every step that may start."""
         for handler in list(self.run.ready_handlers()):
             while (step_id := self.run.next_ready(handler)) is not None:
-                self.decide(AssignSlot(step_id=step_id, executor_id="e1"))
+                child = f"{RUN_ID[:-4]}{len(self.journal):04x}" if handler.startswith("flow:") else ""
+                self.decide(AssignSlot(step_id=step_id, executor_id="e1", child_run_id=child))
 
     def attempt_id(self, step_id: str) -> str:
         return self.run.steps[step_id].attempt_id

@@ -20,6 +20,7 @@ from tierflow_orchestrator.core.commands import (
     ReportLost,
     ReportResult,
     ReportStarted,
+    ReportTold,
     ReportUnconfirmed,
     Resume,
     RunCommand,
@@ -118,13 +119,18 @@ class Lives(RuleBasedStateMachine):
                 elif isinstance(effect, ReportEnd):
                     self.ends += 1
 
+    def slot(self, step_id: str) -> AssignSlot:
+        step = self.run.steps.get(step_id)
+        child = f"child-{self.now}" if step is not None and step.handler.startswith("flow:") else ""
+        return AssignSlot(step_id=step_id, executor_id="e", child_run_id=child)
+
     def settle(self) -> None:
         """As the real shell does after each decision: slots for whatever may start."""
         while self.eager and (handler := next(iter(self.run.ready_handlers()), None)) is not None:
             step_id = self.run.next_ready(handler)
             assert step_id is not None, "V18"
             before = dump(self.run)
-            self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+            self.tell(self.slot(step_id))
             assert dump(self.run) != before, "V18"
 
     def current(self, attempt_id: str) -> bool:
@@ -148,14 +154,14 @@ class Lives(RuleBasedStateMachine):
                 return
             step_id = self.run.next_ready(data.draw(st.sampled_from(handlers)))
             assert step_id is not None
-            self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+            self.tell(self.slot(step_id))
 
     @rule(data=st.data())
     def assign_anything(self, data: st.DataObject) -> None:
         """A shell that is mistaken about what is ready does no harm."""
         step_id = data.draw(st.sampled_from([*self.run.steps, "nothing"]))
         free = step_id in self.run.steps and self.run.may_start(self.run.steps[step_id])
-        decision = self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+        decision = self.tell(self.slot(step_id))
         if not free:
             assert not decision.events, "V5"
 
@@ -294,6 +300,17 @@ class Lives(RuleBasedStateMachine):
             assert not decision.reply.applied, "V44"
         self.settle()
 
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), paused=st.booleans())
+    def hear(self, data: st.DataObject, paused: bool) -> None:
+        """Q7: a run of another flow has heard that it is to pause, or to go on; what is no such run has not."""
+        attempt_id = data.draw(st.sampled_from(self.attempts))
+        before = dump(self.run)
+        decision = self.tell(ReportTold(attempt_id=attempt_id, paused=paused))
+        assert bool(decision.events) == (dump(self.run) != before), "V12"
+        if decision.events:
+            assert self.current(attempt_id), "V15"
+
     @rule(seconds=st.sampled_from((0, 1, 5, 40)))
     def wake(self, seconds: int) -> None:
         self.now += seconds * SECOND
@@ -349,7 +366,7 @@ class Lives(RuleBasedStateMachine):
         for handler in list(self.run.ready_handlers()):
             step_id = self.run.next_ready(handler)
             if step_id is not None:
-                self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+                self.tell(self.slot(step_id))
         for step_id in sorted(self.run.waits):
             if self.run.steps[step_id].state == "AWAITING_APPROVAL":
                 for actor in ("ada", "bob", "eve"):

@@ -182,6 +182,9 @@ SELECT state, count(*) AS n FROM entity WHERE ended_at IS NULL GROUP BY state
 -- name: unacknowledged
 SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND id > :after ORDER BY id LIMIT :limit
 
+-- name: unacknowledged_children
+SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND labels ? 'tierflow.parent' ORDER BY id LIMIT :limit
+
 -- name: blob_chunks
 SELECT data FROM blob WHERE sha256 = :sha256 ORDER BY chunk
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as field_of
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,10 @@ class RunSummary:
     end: End | None
     unacknowledged: bool
     tombstone: bool
+    attempt_id: str = ""
+    """Of a run that a step of another stands for: the attempt that it is."""
+    children: Mapping[str, str] = field_of(default_factory=dict)
+    """By id of a run that a step asked for: the attempt that it is."""
 
 
 def end_of(message: Any) -> End:
@@ -75,7 +80,14 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
     )
     last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
     check_row(history, last, wire.micros(ends[-1].time) if ends and ended else None, report)
-    check_owner(history, now, asleep=frozenset(("SUSPENDED", "PAUSED")), report=report)
+    children = {
+        event.step_scheduled.child_run_id: event.step_scheduled.attempt_id
+        for event in events
+        if event.HasField("step_scheduled") and event.step_scheduled.child_run_id
+    }
+    # Who has asked for runs of other flows sleeps while they run.
+    asleep = ("SUSPENDED", "PAUSED", "RUNNING") if children else ("SUSPENDED", "PAUSED")
+    check_owner(history, now, asleep=frozenset(asleep), report=report)
     return RunSummary(
         id=history.id,
         swarm_id=created.context.swarm_id,
@@ -83,6 +95,8 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
         end=end_of(ends[-1].run_ended) if ends and ended else None,
         unacknowledged=row["unacknowledged"],
         tombstone=not created.flow.hash,
+        attempt_id=created.context.attempt_id,
+        children=children,
     )
 
 

@@ -107,8 +107,12 @@ def _move(
 def compare(swarms: Mapping[str, SwarmSummary], runs: Mapping[str, RunSummary], report: Report) -> None:
     """What swarms and runs say of each other (R28)."""
     asked = {run_id: swarm for swarm in swarms.values() for run_id in swarm.runs}
+    children = {child: attempt for run in runs.values() for child, attempt in run.children.items()}
     for run in runs.values():
-        _compare_run(run, asked.get(run.id), report)
+        if run.attempt_id:
+            report.expect(children.get(run.id) == run.attempt_id, "a run that no step asked for (E12)", run.id)
+        else:
+            _compare_run(run, asked.get(run.id), report)
     for swarm in swarms.values():
         _compare_swarm(swarm, runs, report)
 

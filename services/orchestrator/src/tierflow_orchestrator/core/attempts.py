@@ -8,14 +8,13 @@ from __future__ import annotations
 import msgspec
 from tierflow_runtime.values import Failure, Usage
 
-from tierflow_orchestrator.core import commands, events, failures, limits, outputs
+from tierflow_orchestrator.core import children, commands, events, failures, limits, outputs
 from tierflow_orchestrator.core.branches import being_stopped, interrupted, is_cut_off, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.setting import set_variables
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
@@ -92,10 +91,6 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             _failed(turn, step, found.failure, command.usage)
             return
         warnings = found.warnings
-    failure = None if step.is_item else set_variables(turn, step, command.output)
-    if failure is not None:
-        _failed(turn, step, failure, command.usage)
-        return
     turn.emit(
         events.StepCompleted(
             step_id=step.id,
@@ -103,7 +98,7 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             attempt_id=step.attempt_id,
             output=command.output,
             outcome=command.outcome or "SUCCESS",
-            usage=_booked(command.usage, 1),
+            usage=_measured(step, command.usage, 1),
             warnings=warnings,
         )
     )
@@ -118,12 +113,12 @@ def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
                 attempt=step.attempt,
                 attempt_id=step.attempt_id,
                 reason=step.stopping,
-                usage=_booked(command.usage, 0),
+                usage=_measured(step, command.usage, 0),
             )
         )
         return
     if being_stopped(turn.run, step):
-        _emit_cancelled(turn, step, _reason(turn.run, step), usage=_booked(command.usage, 1))
+        _emit_cancelled(turn, step, _reason(turn.run, step), usage=_measured(step, command.usage, 1))
         return
     failure = command.failure
     if failure is None:
@@ -133,7 +128,7 @@ def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:
 
 def _stopped(turn: Turn, step: Step, by: Step, command: commands.ReportResult) -> None:
     """The attempt of a step that is being stopped is over: whatever it brings is booked, and refused."""
-    usage = _booked(command.usage, 1)
+    usage = _measured(step, command.usage, 1)
     if by.stop_to == "FAILED":
         _cut_off(turn, step, usage)
         return
@@ -191,12 +186,12 @@ def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     if retried and tried < policy.max_attempts:
         due = next_attempt_at(policy, failure, tried, step.attempt_id, turn.now)
         if step.end_by is None or due < step.end_by:
-            _emit_retrying(turn, step, failure, due, _booked(usage, 0))
+            _emit_retrying(turn, step, failure, due, _measured(step, usage, 0))
             return
         failure = limits.out_of_time(run, step, failure)
     elif retried and policy.max_attempts > 1:
         failure = _exhausted(step, failure)
-    fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_booked(usage, 1))
+    fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_measured(step, usage, 1))
 
 
 def _emit_retrying(turn: Turn, step: Step, failure: Failure, due: int, usage: Usage) -> None:
@@ -279,6 +274,10 @@ def give_up(turn: Turn, step: Step, reason: str) -> None:
         _skipped(turn, step, usage=_booked(_LOST, 1), confirmed=False)
         return
     _emit_cancelled(turn, step, reason, usage=_booked(_LOST, 1), confirmed=False)
+
+
+def _measured(step: Step, usage: Usage, steps: int) -> Usage:
+    return children.booked(usage, steps) if step.child else _booked(usage, steps)
 
 
 def _booked(usage: Usage, steps: int) -> Usage:

@@ -53,7 +53,7 @@ def help_with(run: Run, step: Step, what: str, spec: StepSpec, child_id: str) ->
 
 
 def _made(run: Run, spec: StepSpec, child_id: str, parent: Step) -> Step:
-    handler = spec.handler if spec.kind == "call" else ""
+    handler = spec.handler if spec.dispatched else ""
     child = Step(id=child_id, of=spec.id, handler=handler, parent=parent.id, waiting=len(spec.needs))
     run.steps[child_id] = child
     run.counts_by_state[STEP.initial] += 1

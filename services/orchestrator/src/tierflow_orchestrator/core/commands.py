@@ -56,6 +56,8 @@ class AssignSlot(Command):
     """Whether the handler says of itself that it changes the world outside."""
     input_schema: str = ""
     """JSON Schema that the executor's handler has for its input; empty where it takes anything."""
+    child_run_id: str = ""
+    """Of a step that runs another flow: the run that it is going to be."""
 
 
 class ReportStarted(Command):
@@ -89,6 +91,13 @@ class ReportUnconfirmed(Command):
     """The executor could not confirm within the grace time that a cancelled attempt is stopped."""
 
     attempt_id: str
+
+
+class ReportTold(Command):
+    """The run of a step has heard that it is to pause with its parent, or to go on."""
+
+    attempt_id: str
+    paused: bool
 
 
 class WakeUp(Command):
@@ -249,6 +258,7 @@ RunCommand: TypeAlias = (
     | SetBreakpoints
     | Update
     | Migrate
+    | ReportTold
 )
 
 
@@ -275,6 +285,14 @@ class StopAttempt(Effect):
     attempt_id: str
     executor_id: str
     reason: str
+
+
+class TellChild(Effect):
+    """Tell the run of a step to pause or to go on, until it has heard."""
+
+    attempt_id: str
+    child_run_id: str
+    paused: bool
 
 
 class ReportEnd(Effect):

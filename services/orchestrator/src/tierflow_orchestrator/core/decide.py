@@ -11,6 +11,7 @@ from tierflow_runtime.values import Allocation, BlobRef, Failure, Micros, Option
 from tierflow_orchestrator.core import (
     approvals,
     attempts,
+    children,
     commands,
     ending,
     events,
@@ -232,6 +233,7 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.SetBreakpoints: steering.set_breakpoints,
     commands.Update: steering.update,
     commands.Migrate: migrating.migrate,
+    commands.ReportTold: children.told,
 }
 
 

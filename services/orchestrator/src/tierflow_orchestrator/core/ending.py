@@ -5,7 +5,7 @@ from __future__ import annotations
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
-from tierflow_orchestrator.core import compensation, events, failures
+from tierflow_orchestrator.core import children, compensation, events, failures
 from tierflow_orchestrator.core.blocks import below
 from tierflow_orchestrator.core.payloads import failure_code, payload_of, violations
 from tierflow_orchestrator.core.run import Run
@@ -38,7 +38,7 @@ def cancel_below(turn: Turn, holder: Step, reason: str) -> None:
 def finish(turn: Turn) -> None:
     """Ends or pauses the run where nothing is left to wait for."""
     run = turn.run
-    if run.live:
+    if run.live and (run.state != "PAUSING" or children.attempts_in_flight(run)):
         return
     if run.state == "CANCELLING":
         what = "cancel" if run.stopping == "CANCELLED" else "failure"

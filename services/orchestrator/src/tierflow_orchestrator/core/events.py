@@ -43,7 +43,6 @@ from tierflow_orchestrator.core.events_steering import (
 from tierflow_orchestrator.core.events_steering import (
     StepReused as StepReused,
 )
-from tierflow_orchestrator.core.step import Variable
 
 
 class RunCreated(Event):
@@ -112,6 +111,18 @@ class StepScheduled(Event):
     executor_id: str
     handler: str
     input: Payload
+    child_run_id: str = ""
+    """Of a step that runs another flow: the run that the attempt is."""
+    grant: Allocation | None = None
+    """Of such a step: what that run may spend; held until the attempt is over."""
+
+
+class ChildTold(Event):
+    """The run of a step has heard that it is to pause with its parent, or to go on."""
+
+    step_id: str
+    attempt_id: str
+    paused: bool
 
 
 class StepStarted(Event):
@@ -186,13 +197,6 @@ class StepCancelled(Event):
     confirmed: bool = True
     ended_as: str = ""
     """How the attempt ended nevertheless, where it did not stop: its content is refused."""
-
-
-class VariablesSet(Event):
-    """Variables have these values as of a step."""
-
-    step_id: str
-    variables: tuple[Variable, ...]
 
 
 class StepStopping(Event):
@@ -395,7 +399,6 @@ RunEvent: TypeAlias = (
     | StepFailed
     | StepSkipped
     | StepCancelled
-    | VariablesSet
     | StepStopping
     | LateResult
     | AttemptLogged
@@ -410,6 +413,7 @@ RunEvent: TypeAlias = (
     | CompensationFailed
     | EventEmitted
     | SignalReceived
+    | ChildTold
     | ApprovalRequested
     | ApprovalDecided
     | ApprovalEscalated

@@ -10,6 +10,7 @@ from tierflow_runtime.values import BlobRef, Micros
 
 from tierflow_orchestrator.core import (
     branches,
+    children,
     compensation,
     events,
     evolve_approvals,
@@ -96,7 +97,7 @@ def _open(run: Run) -> None:
     if flow.program is not None:
         return
     for spec in flow.steps:
-        handler = spec.handler if spec.kind == "call" else ""
+        handler = spec.handler if spec.dispatched else ""
         run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler, waiting=len(spec.needs))
     run.open_steps = len(flow.steps)
     run.counts_by_state[STEP.initial] += run.open_steps
@@ -132,7 +133,7 @@ def predict(run: Run, command: str) -> tuple[bool, str]:
         return True, "CANCELLING" if run.live else compensation.after(run, "cancel", "CANCELLED")
     if command not in ("pause", "interrupt"):
         return True, run.state
-    return True, "PAUSING" if run.live else "PAUSED"
+    return True, "PAUSING" if children.attempts_in_flight(run) else "PAUSED"
 
 
 def _predict_resume(run: Run) -> tuple[bool, str]:
@@ -185,12 +186,18 @@ def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
         step.scheduled_at = time
     if run.started_at is None:
         run.started_at = time
+    if event.child_run_id:
+        step.child, step.grant, step.child_paused = event.child_run_id, event.grant, False
     run.live[step.id] = None
     run.attempts += 1
     run.due.discard(step.id)
     queue = run.ready.get(step.handler)
     if queue and queue[0] == step.id:
         queue.popleft()
+
+
+def _told(run: Run, event: events.ChildTold, time: Micros) -> None:
+    run.steps[event.step_id].child_paused = event.paused
 
 
 def _started(run: Run, event: events.StepStarted, time: Micros) -> None:
@@ -297,14 +304,6 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     end_step(run, step, "CANCELLED", time)
 
 
-def _variables_set(run: Run, event: events.VariablesSet, time: Micros) -> None:
-    step = run.steps[event.step_id]
-    run.sets += 1
-    run.views.pop(step.id, None)
-    step.set_number = run.sets
-    step.variables += tuple(variable for variable in event.variables if variable.policy != "append")
-
-
 def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.stopping, step.stop_to, step.deadline = event.reason, event.then, None
@@ -337,12 +336,12 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.ItemsExpanded: _expanded,
     events.StepScheduled: _scheduled,
     events.StepStarted: _started,
+    events.ChildTold: _told,
     events.StepCompleted: _completed,
     events.StepRetrying: _retrying,
     events.StepFailed: _failed,
     events.StepSkipped: _skipped,
     events.StepCancelled: _cancelled,
-    events.VariablesSet: _variables_set,
     events.StepStopping: _stopping,
     events.LateResult: _late,
     events.AttemptLogged: _logged,

@@ -31,16 +31,19 @@ def make_ready(run: Run, step: Step) -> None:
         limits.begin(run, step, spec)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
-    looked_at = step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by
-    if looked_at or is_looked_at(run, step, spec):
+    if (
+        step.blocked_by
+        or spec.condition is not None
+        or not step.handler
+        or spec.chosen_by
+        or is_looked_at(run, step, spec)
+    ):
         run.undecided.append(step.id)
 
 
 def is_looked_at(run: Run, step: Step, spec: StepSpec) -> bool:
     """Whether it must be looked at for a reason that few steps have."""
-    if step.passed or spec.join is not None or run.gated:
-        return True
-    return len(spec.needs) > 1 and bool(run.definition().setters)
+    return step.passed or spec.join is not None or run.gated
 
 
 def begin(run: Run, step: Step, time: Micros) -> None:
@@ -112,6 +115,8 @@ def book(run: Run, step: Step, usage: Usage) -> None:
     """What an attempt used goes onto the bill of its step and its run."""
     if usage is NO_USAGE or usage == NO_USAGE:
         return
+    if step.child:
+        run.attempts += max(0, usage.attempts - 1)
     run.usage = run.usage.plus(usage)
     step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
 

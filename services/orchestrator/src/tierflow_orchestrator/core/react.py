@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core import children, commands, events
 from tierflow_orchestrator.core.branches import being_stopped, live_below, stopped, stopped_by
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import Step
@@ -24,8 +24,12 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
                 input=event.input,
             ),
         )
-    if isinstance(event, events.RunStateChanged) and event.to == "CANCELLING":
-        return [_stop(run, run.steps[step_id]) for step_id in run.live]
+    if isinstance(event, events.RunStateChanged):
+        if event.to == "CANCELLING":
+            return [_stop(run, run.steps[step_id]) for step_id in run.live]
+        return list(children.untold(run, run.live))
+    if isinstance(event, events.StepStarted | events.ChildTold):
+        return children.untold(run, (event.step_id,)) if run.steps[event.step_id].child else ()
     if isinstance(event, events.StepFailed) and not event.tolerated:
         return list(_stop_siblings(run, run.steps[event.step_id]))
     if isinstance(event, events.StepStopping):
@@ -51,6 +55,7 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
                 handler=step.handler,
                 input=step.input,
             )
+    yield from children.untold(run, run.live)
     if run.ended and not run.buried:
         yield commands.ReportEnd()
 

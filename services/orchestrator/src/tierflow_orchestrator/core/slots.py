@@ -8,7 +8,7 @@ from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import BlobRef, Failure, Payload, Violation
 
-from tierflow_orchestrator.core import commands, events, failures, gate
+from tierflow_orchestrator.core import children, commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -40,6 +40,11 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
     if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
         settle(turn)
         return turn.refused()
+    grant = children.grant_for(run, step, run.spec(step)) if command.child_run_id else None
+    if isinstance(grant, Failure):
+        fail(turn, step, grant)
+        settle(turn)
+        return turn.refused(grant)
     # Steps that a new generation made anew begin above all epochs of the earlier ones: an executor performs an attempt id once.
     epoch = (step.epoch or (0 if run.steer is None else run.steer.floor)) + 1
     turn.emit(
@@ -51,6 +56,8 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
             executor_id=command.executor_id,
             handler=step.handler,
             input=payload,
+            child_run_id=command.child_run_id,
+            grant=grant,
         )
     )
     return turn.applied()
@@ -61,7 +68,7 @@ def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     run = turn.run
     limit = run.allocation.steps
     # What was done is undone whether there is anything left to spend or not.
-    if limit is not None and run.attempts >= limit and step.role != "compensation":
+    if limit is not None and run.attempts + (children.held(run).steps or 0) >= limit and step.role != "compensation":
         message = f"The run may start {limit} attempts and has started them."
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:

@@ -142,7 +142,8 @@ def interrupt(turn: Turn) -> None:
     run = turn.run
     for step_id in tuple(run.live):
         step = run.steps[step_id]
-        if not being_stopped(run, step):
+        # Runs of other flows pause by themselves: they are told (`children`).
+        if not step.child and not being_stopped(run, step):
             turn.emit(events.StepStopping(step_id=step_id, reason="PAUSED", then="READY", attempt_id=step.attempt_id))
 
 

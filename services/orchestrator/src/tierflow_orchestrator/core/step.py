@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Failure, Micros, Payload, Usage
+from tierflow_runtime.values import NO_USAGE, Allocation, Failure, Micros, Payload, Usage
 
 from tierflow_orchestrator.core.states import STEP
 
@@ -24,15 +24,6 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """The item whose failure exceeded what is tolerated; empty as long as the map can complete."""
     kept: int = 0
     """Items from `released` on that ended in an earlier generation."""
-
-
-class Variable(msgspec.Struct, frozen=True, gc=False):
-    """A variable and its value as of a step, a JSON text. `merged_from`: the steps whose values met there, in the order in which they were set."""
-
-    name: str
-    value: str
-    merged_from: tuple[str, ...] = ()
-    policy: str = ""
 
 
 class Vote(msgspec.Struct, frozen=True, gc=False):
@@ -188,12 +179,6 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     started_at: Micros | None = None
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
-    variables: tuple[Variable, ...] = ()
-    """Those that have other values as of this step."""
-    set_number: int = 0
-    """The order among the steps that have set variables, from 1."""
-    late_needs: tuple[str, ...] = ()
-    """Needs that ended when its join was decided."""
     warnings: tuple[str, ...] = ()
     """What rules for its output said that only warn."""
     start_by: Micros | None = None
@@ -209,6 +194,12 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """Of a step that waits: until when at the latest."""
     approval: Approval | None = None
     """What people were asked, where they were."""
+    child: str = ""
+    """The run that the present attempt is, where the step runs another flow."""
+    child_paused: bool = False
+    """Whether that run has heard that it is to pause."""
+    grant: Allocation | None = None
+    """What that run may spend."""
     granted: tuple[str, ...] = ()
     """Norms whose approval it has."""
     parent: str = ""

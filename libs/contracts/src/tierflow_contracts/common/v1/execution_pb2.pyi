@@ -124,6 +124,7 @@ class ExecutionContext(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant. Taken from the credential; a client may leave it empty."""
     user_id: _builtins.str
@@ -174,6 +175,10 @@ class ExecutionContext(_message.Message):
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the user is, such as `cashier`: norms ask for it. Set by Tier 1 from the credential; what a client says is not looked at."""
 
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a run that a step of another run asked for: names of the flows above it, the first ancestor's first. None of them may run within it again."""
+
     def __init__(
         self,
         *,
@@ -198,10 +203,11 @@ class ExecutionContext(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         generation: _builtins.int = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "time_remaining", b"time_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_id", b"attempt_id", "correlation_id", b"correlation_id", "deadline", b"deadline", "depth", b"depth", "epoch", b"epoch", "generation", b"generation", "idempotency_key", b"idempotency_key", "labels", b"labels", "parent_id", b"parent_id", "request_id", b"request_id", "roles", b"roles", "root_id", b"root_id", "run_id", b"run_id", "step_id", b"step_id", "swarm_id", b"swarm_id", "tenant", b"tenant", "time_remaining", b"time_remaining", "traceparent", b"traceparent", "tracestate", b"tracestate", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "attempt", b"attempt", "attempt_id", b"attempt_id", "correlation_id", b"correlation_id", "deadline", b"deadline", "depth", b"depth", "epoch", b"epoch", "generation", b"generation", "idempotency_key", b"idempotency_key", "labels", b"labels", "parent_id", b"parent_id", "request_id", b"request_id", "roles", b"roles", "root_id", b"root_id", "run_id", b"run_id", "step_id", b"step_id", "swarm_id", b"swarm_id", "tenant", b"tenant", "time_remaining", b"time_remaining", "traceparent", b"traceparent", "tracestate", b"tracestate", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

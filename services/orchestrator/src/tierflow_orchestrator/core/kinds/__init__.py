@@ -24,6 +24,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "map_block": MapBlock(),
     "group": Group(),
     "loop": Loop(),
+    "flow": Call(),
     "emit": Emit(),
     "fail": FailKind(),
     "signal": SignalKind(),

@@ -1,4 +1,4 @@
-"""Steps that call a handler."""
+"""Steps that call a handler, or run another flow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tierflow_orchestrator.core.turn import Turn
 
 
 class Call(Kind):
-    """Its attempts run at an executor; `slots` and `attempts` see to them."""
+    """Its attempts run at an executor, or are runs of their own; `slots` and `attempts` see to them, and `children`."""
 
     def begin(self, turn: Turn, step: Step) -> Proceed:
         """A slot comes when there is one."""
