@@ -14,6 +14,7 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_flow import parse
 from tierflow_testing.fake_coordinator import FakeCoordinator
 
+ROOT = pathlib.Path(__file__).parents[3]
 FLOW = """name: pay
 defaults: {timeout: 10s}
 steps:
@@ -59,6 +60,20 @@ def test_cases_are_run_and_told(files: pathlib.Path) -> None:
         ("paid", False, 3),
         ("nobody asks", True, 4),
     ]
+
+
+def test_steps_that_no_case_reaches_are_named(files: pathlib.Path) -> None:
+    """Q24: what is not tested is said, where all cases were run."""
+    (files / "pay.test.yaml").write_text(
+        CASES.split("  - {name: paid")[0] + "  - {name: nobody asks, expect: {state: FAILED}}\n"
+    )
+    assert "no case reaches pay" in said("test").output
+
+
+def test_schemas_are_printed() -> None:
+    """E2: for editors, where there is no checkout."""
+    for option, name in (((), "flow"), (("--tests",), "flow-test")):
+        assert said("schema", *option).output == (ROOT / f"schema/{name}.schema.json").read_text()
 
 
 def test_what_cannot_be_tested_is_said(files: pathlib.Path) -> None:

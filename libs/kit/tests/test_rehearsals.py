@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tierflow import Degraded, HandlerFailed, Rejected, flow
+from pydantic import BaseModel
+from tierflow import Context, Degraded, HandlerFailed, Rejected, flow, handler
 from tierflow.testing import Attempt, FakeError, FlowTest
 from tierflow_flow import FlowError
 from tierflow_kit import expecting, spoken
@@ -206,6 +207,18 @@ def test_the_clock_starts_where_the_test_says() -> None:
         FlowTest(SAGA, start=datetime(2031, 5, 1))  # noqa: DTZ001
 
 
+def test_what_is_granted_bounds_a_run() -> None:
+    """Q24, D5: limits of a run, in the words of test files."""
+    test = FlowTest("name: f\nsteps:\n  a: {map: [1, 2, 3, 4], call: h}\n").fake("h", 1, takes="2s")
+    test.run(limits={"concurrent_steps": 1}).expect(state="COMPLETED", duration="8s")
+    test.run(limits={"steps": 3}).expect(state="FAILED", failure="BUDGET_EXHAUSTED", calls={"h": 3})
+    test.run(limits={"concurrent_steps": 1, "wall_time": "5s"}).expect(
+        state="FAILED", failure="DEADLINE_EXCEEDED", duration="5s"
+    )
+    with pytest.raises(FlowError, match="did you mean credits"):
+        test.run(limits={"credit": 3})
+
+
 def test_environment_and_labels() -> None:
     """Q24, E15: what the flow may read of its surroundings is given by the test."""
     text = "name: f\nenv: [TOKEN]\nsteps:\n  a: {call: echo, with: {t: '${{ env.TOKEN }}', l: '${{ run.labels }}'}}\n"
@@ -273,6 +286,47 @@ def test_differences_are_listed_all() -> None:
 def test_values_are_compared_as_json(wanted: Any, found: Any, count: int) -> None:
     """Q24: numbers are numbers, truth is not a number, lengths matter."""
     assert len(list(expecting.compare(wanted, found, "x"))) == count
+
+
+class Money(BaseModel):
+    amount: float
+
+
+@handler("test_kit.charge")
+async def charge(context: Context, money: Money) -> dict[str, Any]:
+    """Charges; the line is busy at first."""
+    context.log.info("charging %s", money.amount)
+    context.spend(700)
+    if context.attempt == 1:
+        raise ConnectionError("busy")
+    return {"id": f"{context.idempotency_key}-{money.amount}"}
+
+
+@handler("test_kit.book")
+def book(charge: str) -> int:
+    """Says what it should not."""
+    return "seven" if charge.endswith("9.0") else 7  # type: ignore[return-value]
+
+
+def test_handlers_can_be_used_as_they_are() -> None:
+    """Q24, F27: typed input, checked output, errors as failures, what was written and spent: as at an executor."""
+    text = SAGA.replace("bank.charge", "test_kit.charge").replace("courier.book", "test_kit.book")
+    test = FlowTest(
+        text.replace('{parcel: "${{ default(steps.ship.output.parcel, null) }}"}', "${{ steps.ship.output }}")
+    )
+    test.use(charge, book, takes="1s").fake("bank.refund")
+    run = test.run({"amount": 12})
+    run.expect(state="COMPLETED", output=7, credits=1_400, duration="4s", steps={"charge": {"attempts": 2}})
+    assert run.calls("test_kit.charge")[1].logs == ("info: charging 12.0",)
+    test.run({"amount": 9}).expect(state="FAILED", failure="OUTPUT_INVALID")
+    wrong = FlowTest("name: f\nsteps:\n  a: {call: test_kit.charge, with: {amount: much}}\n").use(charge).run()
+    wrong.expect(
+        state="FAILED", failure={"code": "INPUT_INVALID", "message": "input.amount"}, calls={"test_kit.charge": 1}
+    )
+    with pytest.raises(FakeError, match="is no handler"):
+        FlowTest(SAGA).use(saga)
+    with pytest.raises(FakeError, match=r"calls no handler test_kit[.]book"):
+        FlowTest(SAGA).use(book)
 
 
 def test_built_flows_can_be_tested() -> None:

@@ -134,6 +134,15 @@ def _load(path: Path) -> Flow:
     return file.flow
 
 
+@flow.command()
+@click.option("--tests", is_flag=True, help="That of test files.")
+def schema(tests: bool) -> None:
+    """Print the JSON Schema of flows, for editors."""
+    from tierflow_kit import case_keys, sources
+
+    click.echo(case_keys.schema_text() if tests else sources.schema_text(), nl=False)
+
+
 @flow.command("test")
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
 @click.option("-k", "words", default="", help="Only cases whose name holds these words.")

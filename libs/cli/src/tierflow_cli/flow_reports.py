@@ -35,6 +35,8 @@ def cases(found: FileResults, *, verbose: bool) -> None:
             click.echo(f"    {difference}")
         if result.report and (verbose or not result.passed):
             _steps(result.report)
+    if found.complete and (missed := found.unreached()):
+        click.echo(text.dim(f"    no case reaches {', '.join(missed)}"))
 
 
 def _steps(report: Report) -> None:

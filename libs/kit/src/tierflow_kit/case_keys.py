@@ -141,12 +141,19 @@ EXPECT = section(
     Key("duration", EXPECTED_SPAN, "How long the run takes on the virtual clock: exactly, or least and most."),
     Key("credits", Number(0, 1e15, whole=True), "Micro-credits that were spent."),
 )
+LIMITS = section(
+    Key("credits", Number(0, 1e15, whole=True), "Micro-credits."),
+    Key("steps", Number(1, 1_000_000, whole=True), "Attempts."),
+    Key("concurrent_steps", Number(1, 1_000_000, whole=True), "Attempts at once."),
+    Key("wall_time", SPAN, "From its start to its end."),
+)
 CASE = section(
     Key("name", NAME, "What the case shows, in words.", required=True),
     Key("input", AsIs(), "The run's input.", default={}),
     Key("start", Moment(), "The moment at which the run starts.", default="2030-01-01T00:00:00Z"),
     Key("env", TextMap(ENV_NAME, Text(MAX_TEXT)), "Environment variables that the flow may read."),
     Key("labels", TextMap(NAME, NAME), "Labels of the run."),
+    Key("limits", LIMITS, "What the run is granted."),
     Key("handlers", FAKES, "Fakes by handler, before those of the file; the first that takes an attempt answers it."),
     Key("steps", FAKES, "Fakes of single steps by id; they come before those of handlers."),
     Key("do", Several(ACTION), "What others do from outside, and when."),

@@ -14,7 +14,7 @@ from tierflow_flow.paths import definition_path
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.source import read_document
 from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, compile_template
-from tierflow_runtime.values import Micros
+from tierflow_runtime.values import Allocation, Micros
 
 from tierflow_kit import fakes
 from tierflow_kit.case_keys import TESTS
@@ -143,7 +143,8 @@ class _Reader:
     def case(self, keys: Mapping[str, Any], place: Place) -> Case:
         """A case."""
         env = {**self.read.get("env", {}), **keys.get("env", {})}
-        setting = Setting(start=keys.get("start", START), env=env, labels=keys.get("labels", {}))
+        granted = Allocation(**keys.get("limits", {}))
+        setting = Setting(start=keys.get("start", START), env=env, labels=keys.get("labels", {}), allocation=granted)
         return Case(
             name=keys["name"],
             line=self.problems.line((*place, "name")),

@@ -49,6 +49,8 @@ class Answer:
     degraded: bool = False
     credits: int = 0
     """Micro-credits that the attempt spent."""
+    logs: tuple[str, ...] = ()
+    """Lines that a real handler wrote."""
 
 
 Respond: TypeAlias = Callable[[Attempt], Answer]

@@ -14,12 +14,15 @@ from tierflow.outcomes import Degraded, HandlerFailed
 from tierflow_flow import Flow, parse
 from tierflow_flow.durations import parse_duration
 from tierflow_flow.paths import definition_path
-from tierflow_flow.problems import nearest
-from tierflow_runtime.values import Micros
+from tierflow_flow.problems import Problems, nearest
+from tierflow_flow.sections import Section
+from tierflow_runtime.values import Allocation, Micros
 
 from tierflow_kit import expecting, fakes, spoken
 from tierflow_kit.acting import command_of, kind_of
+from tierflow_kit.case_keys import EXPECT, LIMITS
 from tierflow_kit.fakes import ALWAYS, Answer, Attempt, Fake, FakeError, Fakes
+from tierflow_kit.performing import failure_of, handler_of, performed
 from tierflow_kit.rehearsal import START, Call, Rehearsal, Setting
 from tierflow_kit.report import Emitted, Report, StepReport, report
 from tierflow_kit.sources import load
@@ -107,6 +110,17 @@ class FlowTest:
         """Lets attempts never answer; their timeout ends them."""
         return self._add(name, fakes.fixed(Answer(silent=True)), times)
 
+    def use(self, *functions: Callable[..., Any], takes: Span = "0s") -> FlowTest:
+        """Calls handlers as they are: functions declared with `@handler`, with their typed input, their checks, and a context that keeps what they write.
+
+        Raises:
+            FakeError: One of them is no handler, or the flow does not call it.
+        """
+        for function in functions:
+            known = handler_of(function)
+            self._add(known.name, performed(known, micros(takes)), None)
+        return self
+
     def _add(self, name: str, respond: fakes.Respond, times: int | None) -> FlowTest:
         of_step = definition_path(name) in self.flow.by_id
         if not of_step and name not in self.flow.called:
@@ -116,17 +130,31 @@ class FlowTest:
         self._rules.append((name, of_step, lambda: Fake(respond, None, limit)))
         return self
 
-    def start(self, input: Any = None, *, labels: Mapping[str, str] | None = None) -> FlowRun:  # noqa: A002
-        """Starts a run and stops the clock at once: `advance` it, tell it things, look at it."""
+    def start(
+        self,
+        input: Any = None,  # noqa: A002
+        *,
+        labels: Mapping[str, str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> FlowRun:
+        """Starts a run and stops the clock at once: `advance` it, tell it things, look at it. `limits` has the words of test files."""
         made = Fakes()
         for name, of_step, fresh in self._rules:
             (made.of_step if of_step else made.of_handler)(name, fresh())
-        setting = Setting(start=self._setting.start, env=self._setting.env, labels=dict(labels or {}))
+        granted = Allocation(**_read(LIMITS, limits or {}))
+        base = self._setting
+        setting = Setting(start=base.start, env=base.env, labels=dict(labels or {}), allocation=granted)
         return FlowRun(Rehearsal(self.flow, {} if input is None else input, made, setting))
 
-    def run(self, input: Any = None, *, labels: Mapping[str, str] | None = None) -> FlowRun:  # noqa: A002
+    def run(
+        self,
+        input: Any = None,  # noqa: A002
+        *,
+        labels: Mapping[str, str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> FlowRun:
         """A run until nothing happens by itself any more: it has ended, or it waits for somebody."""
-        return self.start(input, labels=labels).finish()
+        return self.start(input, labels=labels, limits=limits).finish()
 
 
 class FlowRun:
@@ -233,7 +261,7 @@ class FlowRun:
         Raises:
             AssertionError: With every difference.
         """
-        found = expecting.differences(_expectations(wanted), self.report)
+        found = expecting.differences(_read(EXPECT, wanted), self.report)
         if found:
             raise AssertionError("\n".join([f"{self.rehearsal.flow.name} did not go as expected:", *found]))
         return self
@@ -242,14 +270,11 @@ class FlowRun:
         return f"<run of {self.rehearsal.flow.name}: {self.state} after {spoken.duration(self.rehearsal.elapsed)}>"
 
 
-def _expectations(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    from tierflow_flow.problems import Problems
-
-    from tierflow_kit.case_keys import EXPECT
-
+def _read(keys: Section, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The normal form of words of test files. Raises `FlowError`."""
     problems = Problems({})
-    spans = {name: _span_text(value) if name == "duration" else value for name, value in wanted.items()}
-    read: Mapping[str, Any] = EXPECT.read(spans, (), problems)
+    spans = {name: _span_text(value) for name, value in given.items()}
+    read: Mapping[str, Any] = keys.read(spans, (), problems)
     problems.raise_if_any()
     return read
 
@@ -286,9 +311,7 @@ def _function(function: Callable[..., Any], after: Micros) -> fakes.Respond:
             if inspect.iscoroutine(output):
                 output = asyncio.run(output)
         except HandlerFailed as error:
-            wait = None if error.retry_after is None else round(error.retry_after * 1_000_000)
-            failed = fakes.failure(error.code, error.message, retryable=error.retryable, retry_after=wait)
-            return Answer(failure=failed, after=after)
+            return Answer(failure=failure_of(error), after=after)
         if isinstance(output, Degraded):
             return Answer(output.value, after=after, degraded=True)
         return Answer(output, after=after)

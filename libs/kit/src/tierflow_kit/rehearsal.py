@@ -45,6 +45,8 @@ class Call:
     state: str = "RUNNING"
     """RUNNING, COMPLETED, FAILED, CANCELLED or LOST."""
     output: Any = None
+    logs: tuple[str, ...] = ()
+    """Lines that a real handler wrote, such as `info: charging`."""
 
 
 @dataclass(slots=True)
@@ -206,7 +208,7 @@ class Rehearsal:
             self.tell(commands.ReportLost(attempt_id=attempt_id, reason="a fake says that its executor is gone"))
             return
         call.state = "COMPLETED" if answer.failure is None else "FAILED"
-        call.output = answer.output
+        call.output, call.logs = answer.output, answer.logs
         output = payload_of(_json(answer.output, call), self._blobs) if answer.failure is None else None
         usage = Usage(credits=answer.credits, attempts=1, wall_time=answer.after)
         self.tell(

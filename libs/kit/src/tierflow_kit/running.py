@@ -12,6 +12,7 @@ from tierflow_orchestrator.core import Reply
 
 from tierflow_kit import spoken
 from tierflow_kit.acting import command_of, kind_of
+from tierflow_kit.blocks import every_step
 from tierflow_kit.cases import Case, CaseFile
 from tierflow_kit.expecting import differences, shown
 from tierflow_kit.fakes import FakeError
@@ -25,6 +26,17 @@ class FileResults:
 
     read: CaseFile
     results: tuple[CaseResult, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all cases of the file were run."""
+        return len(self.results) == len(self.read.cases)
+
+    def unreached(self) -> list[str]:
+        """Ids of the steps that completed or failed in no case."""
+        steps = [step for result in self.results if result.report for step in result.report.steps.values()]
+        reached = {step.of for step in steps if step.state in ("COMPLETED", "FAILED", "COMPENSATED")}
+        return [spec.id for spec in every_step(self.read.flow) if spec.id not in reached]
 
 
 @dataclass(frozen=True, slots=True)

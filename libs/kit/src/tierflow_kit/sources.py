@@ -7,6 +7,9 @@ from pathlib import Path
 from tierflow_flow import Flow as Flow
 from tierflow_flow import FlowError as FlowError
 from tierflow_flow import from_canonical, parse
+from tierflow_flow.schema import flow_schema_text as schema_text
+
+__all__ = ["Flow", "FlowError", "form_of", "load", "read_text", "schema_text", "stored"]
 
 FORMS = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
