@@ -9,7 +9,7 @@ import pytest
 from tierflow_durable.ids import uuid7
 from tierflow_durable.migrations import migrate
 from tierflow_runtime.values import Failure, FailureError
-from tierflow_testing.counter import Add, Node
+from tierflow_testing.counter import Add, End, Node
 
 Start = Callable[..., Awaitable[Node]]
 
@@ -259,3 +259,33 @@ async def test_drain_under_load(start: Start) -> None:
     told = await asyncio.gather(*telling)
     assert took < 5
     assert [await b.durable.router.command(entity_id, Add(n=0)) for entity_id in ids] == told
+
+
+async def test_an_ended_entity_may_have_something_to_note(
+    start: Start, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R14, R23: a command that an ended entity answers with events (the cost of a late result) is stored; the entity is let go again."""
+    node = await start()
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.durable.router.command(entity_id, End())
+    decide = node.host.machine.decide
+
+    def noting(state, command, now):  # type: ignore[no-untyped-def]
+        if command != Add(n=5):
+            return decide(state, command, now)
+        ended, state.ended_at = state.ended_at, None
+        decision = decide(state, command, now)
+        state.ended_at = ended
+        return decision
+
+    monkeypatch.setattr(node.host.machine, "decide", noting)
+    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=5)), 5) == 6
+    async with asyncio.timeout(5):
+        while entity_id in node.host.entities:
+            await asyncio.sleep(0.01)
+    connection = await asyncpg.connect(database)
+    row = await connection.fetchrow("SELECT owner, seq, ended_at FROM toy.entity WHERE id = $1", entity_id)
+    await connection.close()
+    assert (row["owner"], row["seq"]) == (None, 3)
+    assert row["ended_at"] is not None

@@ -114,6 +114,26 @@ async def test_results_expire_at_the_stated_time(serve: Serve) -> None:
         assert code(second) == "EXECUTOR_LOST"
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["a successor", "any orchestrator"])
+async def test_a_result_whose_owner_is_gone_is_given_to_another(serve: Serve, named: bool) -> None:
+    """R27, N6: an acknowledgement that was lost with its orchestrator does not hold up a drain: a successor, or who else is there, gets the result and acknowledges it."""
+    served = await serve()
+    request = a_request("echo", "1")
+    attempt_id = request.context.attempt_id
+    async with Peer(served.address, "dead") as peer:
+        await peer.run(request)
+    async with Peer(served.address, "heir") as heir:
+        if named:  # said after the stream was opened: the heir learnt only then whom it replaces
+            heir.send(hello=pb.OrchestratorHello(instance_id="heir", replaces=["dead"]))
+            await heir.settled()
+        assert heir.results(attempt_id) == []
+        served.engine.start_draining()
+        assert (await heir.result(attempt_id)).state == COMPLETED
+        assert not await served.engine.settled(0.01)
+        heir.acknowledge(attempt_id)
+        assert await served.engine.settled(5)
+
+
 async def test_batches_are_cut(serve: Serve) -> None:
     """Q15, Lesson 38: frames have at most 256 items or 1 MiB, and large ones do not stall the stream."""
     served = await serve(slots=1_000)

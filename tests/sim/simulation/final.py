@@ -196,6 +196,8 @@ class Final:
                 ("wanted runs", len(engine.runs)), ("homeless runs", len(engine.runs._homeless)), ("terminated swarms", len(engine._terminated)),
                 ("results being routed", len(engine._routing)),
             ]  # fmt: skip
+        elif one.kind == "e" and engine is not None:
+            found = [("results", len(engine.attempts.holding))]
         return found
 
 

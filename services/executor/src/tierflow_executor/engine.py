@@ -31,7 +31,9 @@ from tierflow_executor.settings import ExecutorSettings
 from tierflow_executor.streams import Stream, Streams
 
 log = get_log(__name__)
-_SWEEP = 10.0  # seconds between two looks for results that have expired
+_SWEEP = 10.0  # seconds between two looks for results that have expired, or whose owner is gone
+_SWEEP_DRAINING = 0.5
+_ORPHANED_AFTER = 30_000_000  # microseconds for which a result waits for an owner that is not connected
 
 
 class Engine:
@@ -244,8 +246,22 @@ class Engine:
         for attempt in self.attempts.expire(time.time_ns() // 1000):
             if attempt.owner:
                 log.warning("result expired", attempt_id=attempt.attempt_id, run_id=attempt.run_id)
-        self._sweep = self._loop.call_later(_SWEEP, self._expire)
+        self._hand_over()
+        self._sweep = self._loop.call_later(_SWEEP_DRAINING if self.draining else _SWEEP, self._expire)
         self._after()
+
+    def _hand_over(self) -> None:
+        """Gives results that wait for nobody to an orchestrator that is here: it brings them to their runs, wherever those are, and acknowledges them.
+
+        Without it a result whose acknowledgement was lost with its orchestrator would be held for its whole time, and a drain would wait for that.
+        """
+        now = time.time_ns() // 1000
+        connected = {stream.instance: stream for stream in self.streams}
+        for attempt in self.attempts.orphans(connected.keys(), now if self.draining else now - _ORPHANED_AFTER):
+            heirs = [each for each in connected if self.attempts.succession.speaks_for(each, attempt.owner)]
+            stream = connected.get((heirs or list(connected) or [""])[0])
+            if stream is not None and self.attempts.adopt(attempt.attempt_id, stream.instance, now) is not None:
+                stream.outbox.put(wire.RESULTS, attempt.result)
 
     @property
     def is_idle(self) -> bool:
@@ -264,6 +280,8 @@ class Engine:
         for stream in self.streams:
             stream.outbox.put_first(wire.frame(draining=True))
         self._share()
+        self._sweep.cancel()
+        self._expire()
 
     async def settled(self, timeout: float) -> bool:
         """Waits until nothing runs, waits, or is held for an orchestrator; says whether that was so within `timeout` seconds."""

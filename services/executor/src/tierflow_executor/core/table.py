@@ -5,7 +5,7 @@ Pure: no clock, no I/O. `now` is in microseconds and only has to rise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 from tierflow_executor.core.attempt import Attempt
@@ -152,6 +152,15 @@ class Attempts:
     def bury(self, attempt_id: str, now: int) -> None:
         """An unknown attempt was cancelled: it is refused should it come later."""
         self._graves.add(attempt_id, (Grave.CANCELLED, ""), now)
+
+    def orphans(self, connected: Collection[str], before: int) -> list[Attempt]:
+        """Held results that wait for nobody: their owner was replaced, or has not been here since they ended before that moment."""
+        return [
+            attempt
+            for attempt in self.holding
+            if attempt.owner not in connected
+            and (attempt.ended_at < before or self.succession.is_replaced(attempt.owner))
+        ]
 
     def under_way(self) -> list[Attempt]:
         """Attempts without a result."""
