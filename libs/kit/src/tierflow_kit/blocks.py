@@ -70,6 +70,12 @@ def _listed(steps: Any, path: str) -> list[tuple[str, str, Any]]:
 
 def canonical_steps(flow: Flow) -> dict[str, dict[str, Any]]:
     """Every step as the canonical definition has it, by id; in place of the steps within it, that there are some."""
+    if flow.program is not None:
+        return {
+            pointer: dict(task.definition)
+            for pointer, task in flow.program.tasks.items()
+            if pointer != flow.program.root
+        }
     found: dict[str, dict[str, Any]] = {}
     waiting: list[tuple[str, Any]] = [("", json.loads(flow.canonical)["steps"])]
     while waiting:

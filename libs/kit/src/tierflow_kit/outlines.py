@@ -9,7 +9,7 @@ from typing import Any
 from tierflow_flow import Flow, StepSpec
 from tierflow_flow.durations import parse_duration
 
-from tierflow_kit import spoken
+from tierflow_kit import documents, spoken
 from tierflow_kit.blocks import canonical_steps, every_step, holder, rescuers
 
 _CANONICAL_SPAN = re.compile(r"[0-9]+us")
@@ -131,6 +131,8 @@ def _unwrapped(value: Any) -> str:
 
 def tree(flow: Flow) -> str:
     """The flow as a tree of lines: each step below the one that it waits for last, with what it needs besides."""
+    if flow.program is not None:
+        return documents.tree(flow)
     outline = Outline(flow)
     below: dict[str, list[StepSpec]] = {}
     for spec in outline.steps:
@@ -197,6 +199,8 @@ _SHAPES = {
 
 def mermaid(flow: Flow) -> str:
     """The flow as a Mermaid flowchart; blocks are boxes around their steps."""
+    if flow.program is not None:
+        return documents.mermaid(flow)
     outline = Outline(flow)
     names = {spec.id: f"s{number}" for number, spec in enumerate(outline.steps)}
     inner: dict[str, list[StepSpec]] = {}

@@ -110,7 +110,7 @@ def _flow(program: Program, document: Mapping[str, str], text: str, timeout: int
         description=document["summary"] or document["title"],
         steps=steps,
         by_id={step.id: step for step in steps},
-        dependants={},
+        dependants={step.id: () for step in steps},
         roots=(ROOT,),
         leaves=(),
         handlers=tuple(sorted({step.handler for step in steps if step.handler})),

@@ -50,13 +50,13 @@ def journal(turn: Turn, command: Steering, name: str, detail: str = "") -> None:
 def conflict(run: Run, name: str, why: str = "") -> Failure | None:
     """Why a command cannot be, in the state that the run is in; None where it can."""
     if run.state in COMMANDS[name] and not why:
-        return _not_of_documents(run, name)
+        return not_of_documents(run, name)
     possible = ", ".join(COMMANDS[name])
     message = why or f"{name}: the run is {run.state or 'not there'}; it must be {possible}."
     return failures.made("STATE_CONFLICT", message, name)
 
 
-def _not_of_documents(run: Run, name: str) -> Failure | None:
+def not_of_documents(run: Run, name: str) -> Failure | None:
     """The tasks of a document become known as it is walked: what is said of steps cannot be said of them."""
     if run.flow is None or run.flow.program is None or name not in ("retry", "skip", "step", "breakpoints", "migrate"):
         return None
