@@ -2,8 +2,9 @@
 
 import pytest
 from tierflow_contracts.events.v1 import event_pb2
-from tierflow_orchestrator import wire
+from tierflow_orchestrator import wire, wire_reading
 from tierflow_orchestrator.core import dump
+from tierflow_runtime.subjects import CATALOGUE
 
 from .core.fakes import fold
 from .core.test_storm import Storm
@@ -27,3 +28,8 @@ def test_events_come_back_as_they_were(block: int) -> None:
         loaded = fold(storm.flow, [(event, time) for _, time, event in read])
         assert dump(loaded) == dump(storm.run), f"seed {seed}"
     assert len(kinds) >= 12, "the lives are too dull to show anything"
+
+
+def test_every_event_of_a_run_is_published() -> None:
+    """A11, C5: what can be in a journal has a class, under which it is published."""
+    assert set(wire_reading._DECODERS) <= set(CATALOGUE)

@@ -67,6 +67,16 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "run_updated": EventClass.EVENT_CLASS_AUDIT,
     "run_migrated": EventClass.EVENT_CLASS_AUDIT,
     "signal_answered": EventClass.EVENT_CLASS_AUDIT,
+    "block_began": EventClass.EVENT_CLASS_STEPS,
+    "iteration_began": EventClass.EVENT_CLASS_STEPS,
+    "handler_called": EventClass.EVENT_CLASS_STEPS,
+    "step_reset": EventClass.EVENT_CLASS_STEPS,
+    "compensation_began": EventClass.EVENT_CLASS_STEPS,
+    "step_compensated": EventClass.EVENT_CLASS_STEPS,
+    "compensation_failed": EventClass.EVENT_CLASS_STEPS,
+    "step_entered": EventClass.EVENT_CLASS_STEPS,
+    "context_exported": EventClass.EVENT_CLASS_STEPS,
+    "event_consumed": EventClass.EVENT_CLASS_STEPS,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""
