@@ -84,6 +84,39 @@ def test_cases_say_what_is_given_what_happens_and_what_is_expected(tmp_path: pat
     assert [case.line for case in read.cases] == [8, 21, 25, 28, 32]
 
 
+def test_people_steer(tmp_path: pathlib.Path) -> None:
+    """Q24, C9, Q21: skipping a step, retrying what failed, interrupting, moving to another version: each at its time."""
+    (tmp_path / "pay-2.yaml").write_text(
+        FLOW.replace("emit: paid", "emit: paid.again").replace("name: pay\n", 'name: pay\nversion: "2"\n')
+    )
+    text = """
+handlers: {bank.pay: {output: {id: p}, after: 10s}}
+cases:
+  - name: nobody needs to approve
+    input: {amount: 1}
+    do: [{at: 1h, skip: ask, output: {by: chief}, reason: is away}]
+    expect: {state: COMPLETED, duration: 1h10s, steps: {ask: SKIPPED}}
+  - name: the bank is mended
+    input: {amount: 1}
+    handlers: {bank.pay: {fail: {code: BROKEN, retryable: false}, times: 1}}
+    do: [{at: 0s, signal: approved}, {at: 1h, retry: mended}]
+    expect: {state: COMPLETED, calls: {bank.pay: 2}, duration: 1h10s}
+  - name: stopped and begun again
+    input: {amount: 1}
+    do: [{at: 0s, signal: approved}, {at: 5s, pause: "", interrupt: true}, {at: 1h, resume: ""}]
+    expect: {state: COMPLETED, calls: {bank.pay: 2}, duration: 1h10s}
+  - name: moved
+    input: {amount: 1}
+    do: [{at: 1m, pause: ""}, {at: 2m, migrate: pay-2.yaml}, {at: 3m, resume: ""}, {at: 4m, signal: approved}]
+    expect: {state: COMPLETED, emitted: [paid.again]}
+"""
+    read = read_cases(written(tmp_path, text))
+    results = [run_case(read.flow, case) for case in read.cases]
+    assert {result.case.name: result.differences for result in results} == {case.name: () for case in read.cases}
+    with pytest.raises(FlowError, match=r"there is no file .*pay-3.yaml"):
+        read_cases(written(tmp_path, text.replace("pay-2.yaml", "pay-3.yaml")))
+
+
 def test_cases_that_differ_say_where(tmp_path: pathlib.Path) -> None:
     """Q24: a case that does not go as expected tells all differences; one without a fake tells what is missing."""
     text = """
@@ -121,7 +154,7 @@ cases:
         (2, "handlers.bank.pay", "output and fail exclude each other"),
         (5, "cases[0].inptu", "unknown key; did you mean input?"),
         (6, "cases[0].handlers.bank.pay.after", "'soon' is no duration; write a number and a unit, such as 500ms, 30s, 10m or 1h30m"),
-        (7, "cases[0].do[0]", "expected one of signal, approve, reject, delegate, cancel, pause, resume, found none"),
+        (7, "cases[0].do[0]", "expected one of signal, approve, reject, delegate, skip, retry, migrate, cancel, pause, resume, found none"),
         (8, "cases[0].expect.stat", "unknown key; did you mean state?"),
         (8, "cases[0].expect.duration", "expected a mapping, found an integer; its keys: least, most"),
         (9, "cases[1].expect.state", "'DONE' is not one of QUEUED, RUNNING, SUSPENDED, PAUSING, PAUSED, CANCELLING, COMPLETED, FAILED, CANCELLED"),

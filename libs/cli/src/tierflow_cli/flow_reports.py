@@ -125,11 +125,15 @@ def comparison(found: Comparison, *, as_json: bool) -> None:
     for whom, clear, broken in (
         (CALLERS, "callers need not change", "callers may have to change what they send"),
         (READERS, "who reads the output need not change", "who reads the output may not find what was there"),
-        (RUNNING, "runs under way could go on with it", "runs under way could not simply go on with it"),
+        (
+            RUNNING,
+            "runs under way can be moved to it",
+            "runs under way can be moved to it only where they have not come to what changed",
+        ),
     ):
         number = len(found.breaking(whom))
         click.echo(f"{clear}." if not number else f"{broken} ({text.count(number, 'change')}).")
-    click.echo(text.dim("Runs that were accepted keep the flow that they began with."))
+    click.echo(text.dim("Runs that were accepted keep the flow that they began with, unless somebody moves them."))
 
 
 def _change(change: Change) -> str:

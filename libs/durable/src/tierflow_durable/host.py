@@ -213,7 +213,7 @@ class Host(Generic[S, C, E]):
 
     def _lets_go(self, entity: Entity[S], header: Header) -> bool:
         if header.ended_at is not None:
-            return True
+            return not entity.held  # A command on its way may open it again (rule R31).
         if not header.parked or entity.held:
             return False
         return self.draining or header.wake_at is None or header.wake_at - self.clock.now() > PARK_AFTER

@@ -27,15 +27,18 @@ class Surroundings:
     input_names: frozenset[str] | None
     """None where the input may have others than those that its schema names."""
     vars: frozenset[str]
+    """Constants, and variables that some step sets."""
     env: frozenset[str]
+    set: frozenset[str] = frozenset()
+    """Variables that some step sets."""
 
     @classmethod
-    def of(cls, keys: Mapping[str, Any]) -> Surroundings:
+    def of(cls, keys: Mapping[str, Any], set_: frozenset[str]) -> Surroundings:
         """From the flow's keys."""
         schema = keys.get("input", {})
         closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         names = frozenset(schema.get("properties", {})) if closed else None
-        return cls(names, frozenset(keys.get("vars", {})), frozenset(keys.get("env", ())))
+        return cls(names, frozenset(keys.get("vars", {})) | set_, frozenset(keys.get("env", ())), set_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ class Checker:
     """Of steps that do not say, microseconds."""
 
     @classmethod
-    def of(cls, keys: Mapping[str, Any], problems: Problems) -> Checker:
+    def of(cls, keys: Mapping[str, Any], problems: Problems, set_: frozenset[str] = frozenset()) -> Checker:
         """From the flow's keys in normal form."""
-        return cls(Surroundings.of(keys), problems, keys["navigator"], keys["defaults"].get("heartbeat_timeout"))
+        return cls(Surroundings.of(keys, set_), problems, keys["navigator"], keys["defaults"].get("heartbeat_timeout"))
 
     def template(
         self,
@@ -169,7 +172,7 @@ _PLACES: Mapping[str, str] = {
     "index": "under with and within the steps of a map or loop",
     "loop": "within the steps of a loop, and in its while and until",
     "last_error": "in a step that on_error names, and in then",
-    "output": "under with of compensate, and under validate",
+    "output": "under with of compensate, and under validate and set",
     "call": "in norms",
 }
 """Names that not every place has."""

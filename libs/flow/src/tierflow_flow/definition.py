@@ -157,6 +157,8 @@ class StepSpec:
     """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
     chosen_by: str = ""
     """The switch that decides whether it runs; empty where none does."""
+    sets: Template | None = None
+    """An object of the variables that it sets once it has completed; sees its output as `output`."""
     rules: tuple[Rule, ...] = ()
     """For the output of an attempt."""
     join: Join | None = None
@@ -187,7 +189,7 @@ class StepSpec:
     def decided_by(self) -> tuple[Template, ...]:
         """Templates that are evaluated while deciding: stored values that they read must be at hand."""
         own = tuple(rule.condition for rule in self.rules) if self.handler else (self.with_, *self.templates.values())
-        return tuple(t for t in (self.condition, self.items, *own) if t is not None)
+        return tuple(t for t in (self.condition, self.items, self.sets, *own) if t is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,10 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
+    setters: frozenset[str] = frozenset()
+    """Steps that set variables."""
+    merge: Mapping[str, str] = field(default_factory=dict)
+    """By variable: `first`, `last` or `append`; those that are not here: `error`."""
     joins: Mapping[str, Join] = field(default_factory=dict)
     """By step: those that have a join."""
     lanes: Mapping[str, int] = field(default_factory=dict)

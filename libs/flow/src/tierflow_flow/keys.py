@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierflow_flow.flow_keys import GRANT, FlowReference
-from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, Rules, WaitFor
+from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, Rules, ValueMap, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
@@ -41,6 +41,7 @@ from tierflow_flow.shapes import (
 FLOW_NAME = Text(
     MAX_NAME, 1, r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, '.', '_' and '-', beginning with a letter or digit"
 )
+VARIABLE = Text(MAX_NAME, 1, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and '_', beginning with a letter or '_'")
 STEP_NAME = Text(MAX_NAME, 1, STEP_ID, "letters, digits, '_' and '-', beginning with a letter or '_'")
 HANDLER_NAME = Text(
     MAX_HANDLER,
@@ -113,6 +114,7 @@ STEP_KEYS = (
     ),
 )
 """Keys of steps of all kinds."""
+SET = Key("set", ValueMap(VARIABLE), "Variables that the step sets once it has completed; output is its result.")
 COMPENSATE = section(
     Key("call", HANDLER_NAME, "The handler that undoes what the step did.", required=True),
     Key("with", Anything(kind="object"), "Its input; output is what the step returned."),
@@ -259,7 +261,12 @@ FLOW: Section = section(
     ),
     Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that a run may take."),
     Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most steps of a run at once."),
-    Key("vars", Anything(holes=False, kind="object"), "Constants, read as vars.name."),
+    Key("vars", Anything(holes=False, kind="object"), "Constants, and first values of variables, read as vars.name."),
+    Key(
+        "merge",
+        TextMap(VARIABLE, Text(10, 1, "(error|first|last|append)", "error, first, last or append")),
+        "By variable: what counts where branches meet that have both set it; error where it does not say.",
+    ),
     Key("env", Texts(ENV_NAME), "Environment variables of the orchestrator that expressions may read as env.NAME."),
     Key(
         "navigator",

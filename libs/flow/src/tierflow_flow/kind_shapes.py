@@ -246,3 +246,23 @@ class Rules:
             return INVALID
         told = f"does not keep the rule {read['rule'][3:-2].strip()}"
         return {"message": told, "on_fail": "retry", **read}
+
+
+@dataclass(frozen=True)
+class ValueMap:
+    """Values, with or without `${{ }}` holes, by name."""
+
+    key: Text
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"type": "object", "propertyNames": self.key.schema, "minProperties": 1, "maxProperties": MAX_CASES}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The values, their keys sorted."""
+        if not isinstance(value, dict) or not 0 < len(value) <= MAX_CASES:
+            return refuse(f"a mapping with 1 to {MAX_CASES} names", value, place, problems)
+        for name in value:
+            self.key.read(name, (*place, name), problems)
+        return in_order(value, normal_text)

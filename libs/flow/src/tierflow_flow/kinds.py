@@ -16,6 +16,7 @@ from tierflow_flow.keys import (
     LOOP_KEYS,
     MAP_BLOCK_KEYS,
     MAP_KEYS,
+    SET,
     SIGNAL_KEYS,
     STEP_KEYS,
     STEP_NAME,
@@ -83,17 +84,17 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         _kind("map", MAP_KEYS, _values("map", as_=ItemsTemplate, whole=True)),
-        _kind("call", CALL_KEYS, _values()),
-        _kind("approval", APPROVAL_KEYS, _values("approval")),
+        _kind("call", (*CALL_KEYS, SET), _values()),
+        _kind("approval", (*APPROVAL_KEYS, SET), _values("approval")),
         _kind("flow", FLOW_KEYS, _values()),
         _kind("emit", EMIT_KEYS, _values()),
         _kind("fail", FAIL_KEYS, _values("fail")),
-        _kind("signal", SIGNAL_KEYS, _values()),
-        _kind("switch", SWITCH_KEYS, _cases),
+        _kind("signal", (*SIGNAL_KEYS, SET), _values()),
+        _kind("switch", (*SWITCH_KEYS, SET), _cases),
         _kind("wait", WAIT_KEYS, _values("wait")),
-        _kind("loop", LOOP_KEYS, _loop),
-        _kind("group", GROUP_KEYS, _values(), "steps"),
-        _kind("map_block", MAP_BLOCK_KEYS, _values("map", as_=ItemsTemplate, whole=True), "map"),
+        _kind("loop", (*LOOP_KEYS, SET), _loop),
+        _kind("group", (*GROUP_KEYS, SET), _values(), "steps"),
+        _kind("map_block", (*MAP_BLOCK_KEYS, SET), _values("map", as_=ItemsTemplate, whole=True), "map"),
     )
 }
 """In the order in which their marks are looked for."""

@@ -126,6 +126,13 @@ class Level:
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
         self._rules(step, with_item.with_names("output"), compiled)
+        if "set" in keys:
+            if self.outer is not None:
+                self.problems.add(
+                    (*place, "set"),
+                    "belongs to steps of the flow itself; the steps of a block return what is to be set",
+                )
+            compiled["set"] = check(keys["set"], (*place, "set"), view=view.with_names("output"))
         if isinstance(keys.get("on_error"), dict) and "goto" in keys["on_error"]:
             compiled["then"] = check(
                 keys["on_error"]["then"], (*place, "on_error", "then"), view=self._then_view(step, view), whole=True
@@ -314,6 +321,7 @@ class Level:
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
+            sets=templates.get("set"),
             rules=tuple(
                 Rule(templates[f"rule{index}"], rule["message"], rule["on_fail"])
                 for index, rule in enumerate(keys.get("validate", ()))
@@ -368,9 +376,9 @@ class Level:
         return id_
 
 
-_NOT_SET = frozenset(("steps", "output", "retry", "compensate"))
+_NOT_SET = frozenset(("steps", "output", "retry", "compensate", "set"))
 """Keys of kinds that call nothing that are not settings of theirs: the compiled step has them elsewhere."""
-_APART = ("if", "with", "then", "undo", "map")
+_APART = ("if", "with", "then", "undo", "map", "set")
 
 
 def _names_within(step: StepParts) -> frozenset[str]:

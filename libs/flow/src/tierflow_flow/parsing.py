@@ -74,10 +74,12 @@ class _Compilation:
     def __init__(self, parts: FlowParts, problems: Problems) -> None:
         self.parts = parts
         self.problems = problems
-        self.checker = Checker.of(parts.keys, problems)
+        set_ = {name for step in parts.block.steps for name in step.keys.get("set", {})}
+        self.checker = Checker.of(parts.keys, problems, frozenset(set_))
         self.top = Level(parts.block, self.checker)
 
     def flow(self, canonical: str | None) -> Flow:
+        self.check_merge()
         self.top.compile()
         norms = compile_norms(self.parts.keys.get("norms", ()), self.checker, ("norms",))
         output = None
@@ -94,6 +96,17 @@ class _Compilation:
                 self.problems.add(("steps", step.id, "flow"), f"{made.name} would run itself")
         self.problems.raise_if_any()
         return made
+
+    def check_merge(self) -> None:
+        """What is merged is set somewhere."""
+        known = self.checker.around.set
+        for name in self.parts.keys.get("merge", {}):
+            if name not in known:
+                self.problems.add(("merge", name), f"no step sets {name}{self.problems.hint(name, known)}")
+            elif self.parts.keys["merge"][name] == "append" and not isinstance(
+                self.parts.keys.get("vars", {}).get(name, []), list
+            ):
+                self.problems.add(("vars", name), f"{name} is appended to; its first value is a list")
 
     def template(self, source: Any, key: str) -> CompiledTemplate:
         """A template of the flow's own."""
@@ -138,6 +151,8 @@ class _Compilation:
             canonical=canonical,
             compensate_on=frozenset(keys.get("compensate_on", COMPENSATE_ON)) if undone else frozenset(),
             joins={step.id: step.join for step in by_id.values() if step.join is not None},
+            setters=frozenset(step.id for step in top.steps if step.sets is not None),
+            merge={name: rule for name, rule in keys.get("merge", {}).items() if rule != "error"},
             lanes=lanes,
             lane_of=lane_of,
             norms=norms,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tierflow_flow import Flow
 from tierflow_flow.values import dumps
 from tierflow_orchestrator.core import commands
+
+from tierflow_kit.rehearsal import without_jitter
 
 SOMEBODY = "test"
 Action = Mapping[str, Any]
@@ -14,12 +17,12 @@ Action = Mapping[str, Any]
 
 def kind_of(action: Action) -> str:
     """Which of the actions it is."""
-    return next(kind for kind in _COMMANDS if kind in action)
+    return next(kind for kind in COMMANDS if kind in action)
 
 
 def command_of(action: Action, command_id: str) -> commands.RunCommand:
     """The command of an action, in the normal form of `case_keys.ACTION`."""
-    return _COMMANDS[kind_of(action)](action, command_id)
+    return COMMANDS[kind_of(action)](action, command_id)
 
 
 def _signal(action: Action, command_id: str) -> commands.RunCommand:
@@ -43,7 +46,7 @@ def _deciding(kind: str, verdict: str) -> Callable[[Action, str], commands.RunCo
 
 
 def _telling(
-    kind: str, command: type[commands.Cancel] | type[commands.Pause] | type[commands.Resume]
+    kind: str, command: type[commands.Cancel] | type[commands.Resume] | type[commands.Retry]
 ) -> Callable[[Action, str], commands.RunCommand]:
     def made(action: Action, command_id: str) -> commands.RunCommand:
         return command(command_id=command_id, actor=action.get("by", SOMEBODY), reason=action[kind])
@@ -51,12 +54,35 @@ def _telling(
     return made
 
 
-_COMMANDS: Mapping[str, Callable[[Action, str], commands.RunCommand]] = {
+def _pause(action: Action, command_id: str) -> commands.RunCommand:
+    by, interrupt = action.get("by", SOMEBODY), action.get("interrupt", False)
+    return commands.Pause(command_id=command_id, actor=by, reason=action["pause"], interrupt=interrupt)
+
+
+def _skip(action: Action, command_id: str) -> commands.RunCommand:
+    output = dumps(action["output"]) if "output" in action else None
+    by, reason = action.get("by", SOMEBODY), action.get("reason", "")
+    return commands.Skip(command_id=command_id, step_id=action["skip"], output=output, actor=by, reason=reason)
+
+
+def _migrate(action: Action, command_id: str) -> commands.RunCommand:
+    """`migrate` is the flow itself by now, read from its file."""
+    flow: Flow = action["migrate"]
+    by, reason = action.get("by", SOMEBODY), action.get("reason", "")
+    return commands.Migrate(
+        command_id=command_id, definition=flow.canonical, actor=by, reason=reason, flow=without_jitter(flow)
+    )
+
+
+COMMANDS: Mapping[str, Callable[[Action, str], commands.RunCommand]] = {
     "signal": _signal,
     "approve": _deciding("approve", "APPROVED"),
     "reject": _deciding("reject", "REJECTED"),
     "delegate": _deciding("delegate", "DELEGATED"),
+    "skip": _skip,
+    "retry": _telling("retry", commands.Retry),
+    "migrate": _migrate,
     "cancel": _telling("cancel", commands.Cancel),
-    "pause": _telling("pause", commands.Pause),
+    "pause": _pause,
     "resume": _telling("resume", commands.Resume),
 }

@@ -58,7 +58,7 @@ FAKE = section(
 )
 FAKES = Each(Several(FAKE, alone=True))
 
-ACTIONS = ("signal", "approve", "reject", "delegate", "cancel", "pause", "resume")
+ACTIONS = ("signal", "approve", "reject", "delegate", "skip", "retry", "migrate", "cancel", "pause", "resume")
 
 
 def _one_action(read: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -77,9 +77,22 @@ ACTION = section(
     Key("by", NAME, "Who does it.", default="test"),
     Key("roles", Texts(NAME), "The roles of who does it."),
     Key("to", NAME, "Of delegate: to whom."),
-    Key("reason", Text(MAX_DESCRIPTION), "Of approve and reject: why."),
+    Key("reason", Text(MAX_DESCRIPTION), "Of approve, reject, skip and migrate: why."),
+    Key("skip", NAME, "Ends the step of this id as SKIPPED; what needs it goes on."),
+    Key("output", AsIs(), "Of skip: what stands for its output."),
+    Key(
+        "retry",
+        Text(MAX_DESCRIPTION),
+        "From FAILED: what failed and what depends on it runs again; the value is the reason.",
+    ),
+    Key(
+        "migrate",
+        Text(1_000, 1),
+        "From PAUSED: goes on with another version of the flow; the value is its file, from here.",
+    ),
     Key("cancel", Text(MAX_DESCRIPTION), "Stops everything; the value is the reason."),
     Key("pause", Text(MAX_DESCRIPTION), "Starts nothing new; the value is the reason."),
+    Key("interrupt", Flag(), "Of pause: stop what runs."),
     Key("resume", Text(MAX_DESCRIPTION), "Goes on; the value is the reason."),
     Key("refused", Flag(), "Whether it is expected to be refused.", default=False),
     finish=_one_action,

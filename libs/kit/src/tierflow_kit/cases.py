@@ -96,7 +96,7 @@ def read_cases(path: Path) -> CaseFile:
     read = TESTS.read(document.value, (), problems)
     problems.raise_if_any()
     flow_path = _flow_path(path, read)
-    reader = _Reader(problems, read)
+    reader = _Reader(problems, read, path.parent)
     cases = tuple(reader.case(case, ("cases", index)) for index, case in enumerate(read["cases"]))
     if not cases:
         problems.add(("cases",), "there is no case")
@@ -134,8 +134,9 @@ def _flow_at(path: Path) -> Flow:
 class _Reader:
     """Makes cases of what was read."""
 
-    def __init__(self, problems: Problems, read: Mapping[str, Any]) -> None:
+    def __init__(self, problems: Problems, read: Mapping[str, Any], directory: Path) -> None:
         self.problems = problems
+        self.directory = directory
         self.read = read
         self.handlers = self.rules(read.get("handlers", {}), ("handlers",))
         self.steps = self.rules(read.get("steps", {}), ("steps",))
@@ -151,11 +152,27 @@ class _Reader:
             input=keys.get("input", {}),
             handlers=(self.rules(keys.get("handlers", {}), (*place, "handlers")), self.handlers),
             steps=(self.rules(keys.get("steps", {}), (*place, "steps")), self.steps),
-            actions=tuple(keys.get("do", ())),
+            actions=tuple(
+                self.action(action, (*place, "do", index)) for index, action in enumerate(keys.get("do", ()))
+            ),
             expect=keys["expect"],
             until=keys.get("until"),
             setting=setting,
         )
+
+    def action(self, keys: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+        """What somebody does; a version to go on with is read from its file."""
+        if "migrate" not in keys:
+            return keys
+        path = self.directory / str(keys["migrate"])
+        try:
+            return {**keys, "migrate": load(path)}
+        except FileNotFoundError:
+            self.problems.add((*place, "migrate"), f"there is no file {path}")
+        except FlowError as error:
+            first = error.problems[0]
+            self.problems.add((*place, "migrate"), f"{path} is not valid, line {first.line}: {first.description}")
+        return keys
 
     def rules(self, given: Mapping[str, Any], place: Place) -> Rules:
         """The rules of some handlers or steps."""

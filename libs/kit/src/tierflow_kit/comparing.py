@@ -105,10 +105,12 @@ def _come_and_gone(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
     for step_id in gone:
         path = f"steps.{step_id}"
         if step_id in renamed:
-            why = "a run that has it under way does not find it again"
+            why = "a run in which it has begun cannot be moved"
             yield Change(path, "renamed", step_id, renamed[step_id], RUNNING, why)
         else:
-            yield Change(path, "removed", _brief(before[step_id]), None, RUNNING, "a run may have it under way")
+            yield Change(
+                path, "removed", _brief(before[step_id]), None, RUNNING, "a run in which it has begun cannot be moved"
+            )
     again = set(renamed.values())
     for step_id in fresh:
         if step_id not in again:
@@ -142,16 +144,11 @@ def _mark(step: Mapping[str, Any]) -> str:
     return next((kind.mark for kind in KINDS.values() if kind.mark in step), "call")
 
 
-_BREAKS_STEP = {
-    "call": "an attempt under way is of the other handler",
-    "map": "items that are done may be others",
-    "signal": "messages that were sent have the other name",
-}
-
-
 def _step(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     if _mark(before) != _mark(after):
-        yield Change(path, "changed", _brief(before), _brief(after), RUNNING, "it is a step of another kind")
+        yield Change(
+            path, "changed", _brief(before), _brief(after), RUNNING, "a run in which it has begun cannot be moved"
+        )
         return
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
@@ -160,15 +157,7 @@ def _step(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
         if key == "needs":
             yield from _needs(path, old or [], new or [])
         else:
-            why = _BREAKS_STEP.get(key, "")
-            yield Change(
-                f"{path}.{key}",
-                kind_of_change(key in before, key in after),
-                _deep(old),
-                _deep(new),
-                RUNNING if why else "",
-                why,
-            )
+            yield Change(f"{path}.{key}", kind_of_change(key in before, key in after), _deep(old), _deep(new))
 
 
 def _deep(value: Any) -> Any:
@@ -183,4 +172,5 @@ def _needs(path: str, before: list[str], after: list[str]) -> Iterator[Change]:
             yield Change(f"{path}.needs", "removed", need)
     for need in after:
         if need not in before:
-            yield Change(f"{path}.needs", "added", None, need)
+            why = "a run in which the step has begun and this need has not ended cannot be moved"
+            yield Change(f"{path}.needs", "added", None, need, RUNNING, why)

@@ -196,13 +196,25 @@ class FlowRun:
         """Stops everything."""
         return self._act(cancel=reason)
 
-    def pause(self, reason: str = "") -> FlowRun:
-        """Starts nothing new."""
-        return self._act(pause=reason)
+    def pause(self, reason: str = "", *, interrupt: bool = False) -> FlowRun:
+        """Starts nothing new; with `interrupt`, stops what runs."""
+        return self._act(pause=reason, interrupt=interrupt)
 
     def resume(self, reason: str = "") -> FlowRun:
         """Goes on."""
         return self._act(resume=reason)
+
+    def skip(self, step: str, *, output: Any = None, reason: str = "") -> FlowRun:
+        """Ends a step as SKIPPED; what needs it goes on."""
+        return self._act(skip=step, output=output, reason=reason)
+
+    def retry(self, reason: str = "") -> FlowRun:
+        """From FAILED: what failed runs again, with what depends on it."""
+        return self._act(retry=reason)
+
+    def migrate(self, flow: Source) -> FlowRun:
+        """From PAUSED: goes on with another version of the flow."""
+        return self._act(migrate=_flow(flow))
 
     def _act(self, **action: Any) -> FlowRun:
         self._told += 1

@@ -66,7 +66,7 @@ class Rehearsal:
 
     def __init__(self, flow: Flow, input: Any, answers: Fakes, setting: Setting | None = None) -> None:  # noqa: A002
         self.setting = setting or Setting()
-        self.flow = _without_jitter(flow)
+        self.flow = without_jitter(flow)
         self.answers = answers
         self.now = self.setting.start
         self.calls: list[Call] = []
@@ -189,10 +189,11 @@ class Rehearsal:
         if attempt_id not in self._in_flight:
             return
         self.tell(commands.ReportStarted(attempt_id=attempt_id, started_at=self.now))
-        spec = self.flow.by_id[self.run.steps[call.step].of]
+        flow = self.run.definition()
+        spec = flow.by_id[self.run.steps[call.step].of]
         seen = Attempt(call.handler, call.step, call.attempt, call.input, call.at, spec.labels)
         answer = self.answers.answer(seen, spec.id)
-        timeout = spec.timeout or self.flow.timeout or DEFAULT_TIMEOUT
+        timeout = spec.timeout or flow.timeout or DEFAULT_TIMEOUT
         if answer.silent or answer.after > timeout:
             text = f"the attempt was stopped after {timeout / 1e6:.1f} s: its timeout"
             answer = Answer(failure=fakes.failure("TIMEOUT", text), after=timeout, credits=answer.credits)
@@ -244,7 +245,7 @@ def _json(value: Any, call: Call) -> str:
     return text
 
 
-def _without_jitter(flow: Flow) -> Flow:
+def without_jitter(flow: Flow) -> Flow:
     """The flow with delays that are exactly what it says."""
     by_id = {
         id_: step

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tierflow.flow import expr as expr
     from tierflow.flow import flow as flow
     from tierflow.flow import fn as fn
+    from tierflow.flow import goto as goto
+    from tierflow.flow import undo as undo
     from tierflow.handle import Handle as Handle
     from tierflow.handler import handler as handler
     from tierflow.outcomes import BudgetExhausted as BudgetExhausted
@@ -64,7 +66,9 @@ _EXPORTS = {
     "expr": "tierflow.flow",
     "flow": "tierflow.flow",
     "fn": "tierflow.flow",
+    "goto": "tierflow.flow",
     "handler": "tierflow.handler",
+    "undo": "tierflow.flow",
 }
 """Each name and the module it comes from; a further one is a line here and a line above."""
 

@@ -42,7 +42,7 @@ def common_keys(
     needs: Iterable[Step | str] = (),
     if_: Expression | str | bool | None = None,
     name: str | None = None,
-    on_error: str | None = None,
+    on_error: str | Mapping[str, Any] | None = None,
     join: str | int | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The keys of steps of all kinds. `join` is `all`, `any`, `majority`, a number, or `{"at_least": 2, "of": [...]}`."""

@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tierflow.blocks import Block, Blocks, goto, undo
 from tierflow.documents import (
     Duration,
     Step,
@@ -34,10 +35,23 @@ from tierflow.documents import (
 )
 from tierflow.expressions import Expression, Functions, escape, expr, fn
 
-__all__ = ["Duration", "Expression", "FlowBuilder", "Functions", "Step", "escape", "expr", "flow", "fn"]
+__all__ = [
+    "Block",
+    "Duration",
+    "Expression",
+    "FlowBuilder",
+    "Functions",
+    "Step",
+    "escape",
+    "expr",
+    "flow",
+    "fn",
+    "goto",
+    "undo",
+]
 
 
-class FlowBuilder:
+class FlowBuilder(Blocks):
     """A flow in the making; `flow` begins one."""
 
     input = Expression("input", simple=True)
@@ -47,7 +61,7 @@ class FlowBuilder:
     index = Expression("index", simple=True)
     """Under the inputs of a map: the item's index, from 0."""
     output_of = Expression("output", simple=True)
-    """Under `validate` of a step: what it returned."""
+    """Under `validate`, `set_` and `compensate` of a step: what it returned."""
     run = Expression("run", simple=True)
     """The run itself: `f.run.id`."""
     vars = Expression("vars", simple=True)
@@ -56,8 +70,8 @@ class FlowBuilder:
     """Environment variables that the flow asked for: `f.env.HOME`."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
+        super().__init__()
         self._keys = keys
-        self._steps: dict[str, dict[str, Any]] = {}
         self.output: Any = None
         """The flow's output; None: an object of the outputs of the steps that no other step needs."""
 
@@ -75,11 +89,13 @@ class FlowBuilder:
         heartbeat_timeout: Duration | None = None,
         start_timeout: Duration | None = None,
         total_timeout: Duration | None = None,
-        on_error: str | None = None,
+        on_error: str | Mapping[str, Any] | None = None,
+        compensate: Mapping[str, Any] | None = None,
         on_lost: str | None = None,
         side_effecting: bool | None = None,
         output_schema: Mapping[str, Any] | type | None = None,
         validate: Iterable[Expression | str | Mapping[str, Any]] = (),
+        set_: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
         join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
@@ -98,11 +114,13 @@ class FlowBuilder:
             heartbeat_timeout: Longest silence of an attempt.
             start_timeout: Longest wait for a slot, of each attempt.
             total_timeout: Longest time for all attempts, with the delays between them.
-            on_error: `stop` or `continue`.
+            on_error: `stop`, `continue`, `retry`, or `goto(...)`: the step that handles it.
+            compensate: What undoes it where the run fails or is cancelled: `undo(...)`.
             on_lost: `retry`, `fail` or `ask`.
             side_effecting: Whether repeating it does harm.
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
             validate: Rules for the output: conditions on `f.output_of`, or mappings with rule, message and on_fail.
+            set_: Variables that the step sets, from `f.output_of` and all else.
             labels: Labels that the executor must have.
             join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
@@ -125,10 +143,12 @@ class FlowBuilder:
                 "heartbeat_timeout": duration_of("heartbeat_timeout", heartbeat_timeout),
                 "start_timeout": duration_of("start_timeout", start_timeout),
                 "total_timeout": duration_of("total_timeout", total_timeout),
+                "compensate": None if compensate is None else dict(compensate),
                 "on_lost": on_lost,
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),
                 "validate": plain(list(validate)) or None,
+                "set": plain(set_) if set_ else None,
                 "labels": dict(labels) if labels else None,
             },
         )
@@ -249,8 +269,10 @@ class FlowBuilder:
         Args:
             id: Its id.
             flow: The flow: name, name@version, or sha256: and its hash.
-            with_, retry, output_schema: As in `call`.
+            with_: As in `call`.
+            retry: As in `call`.
             timeout: Longest time for a run of it.
+            output_schema: As in `call`.
             on_parent_close: `cancel`, `wait` or `abandon`.
             allocation: Its share of `steps`, `credits`, `tokens`, `tool_calls`.
             common: `needs`, `if_`, `name`, `on_error`, as in `call`.
@@ -326,18 +348,12 @@ class FlowBuilder:
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain values, with the keys of the YAML form."""
-        document = {**self._keys, "steps": {id_: dict(keys) for id_, keys in self._steps.items()}}
+        document = {**self._keys, "steps": {id_: dict(keys) for id_, keys in self._levels[0].items()}}
         return document if self.output is None else {**document, "output": plain(self.output)}
 
     def to_json(self) -> str:
         """The document as JSON text. Raises `TypeError` or `ValueError` where a value is not JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
-    def _add(self, id_: str, keys: Mapping[str, Any]) -> Step:
-        if id_ in self._steps:
-            raise ValueError(f"there is a step {id_!r} already")
-        self._steps[id_] = given(keys)
-        return Step(id_)
 
 
 def flow(
@@ -350,9 +366,11 @@ def flow(
     step_timeout: Duration | None = None,
     heartbeat_timeout: Duration | None = None,
     on_failure: str | None = None,
+    compensate_on: Iterable[str] | None = None,
     timeout: Duration | None = None,
     concurrency: int | None = None,
     vars: Mapping[str, Any] | None = None,  # noqa: A002 - the word of the language
+    merge: Mapping[str, str] | None = None,
     env: Iterable[str] = (),
     navigator: str | None = None,
     output_schema: Mapping[str, Any] | type | None = None,
@@ -367,10 +385,12 @@ def flow(
         retry: How failed attempts are retried where a step does not say.
         step_timeout: Timeout of an attempt where a step does not say.
         heartbeat_timeout: Longest silence of an attempt where a step does not say.
+        compensate_on: `failure`, `cancel`: when completed steps that say how are undone; without it, both.
         on_failure: `fail_fast`, `continue` or `pause`.
         timeout: Longest time that a run may take.
         concurrency: Most steps of a run at once.
-        vars: Constants.
+        vars: Constants, and first values of variables.
+        merge: By variable: `first`, `last` or `append`, where branches meet that have both set it.
         env: Environment variables that expressions may read.
         navigator: `graph` or `sequence`.
         output_schema: What the output must look like: a JSON Schema or a pydantic model.
@@ -390,9 +410,11 @@ def flow(
         "input": schema_of(input),
         "defaults": given(defaults) or None,
         "on_failure": on_failure,
+        "compensate_on": None if compensate_on is None else list(compensate_on),
         "timeout": duration_of("timeout", timeout),
         "concurrency": concurrency,
         "vars": None if vars is None else dict(vars),
+        "merge": dict(merge) if merge else None,
         "env": list(env) or None,
         "navigator": navigator,
         "output_schema": schema_of(output_schema),

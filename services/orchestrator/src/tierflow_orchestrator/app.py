@@ -104,7 +104,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     )
     prerequisites = Prerequisites(dispatcher, lambda: None if policy is None else policy.current)
     starting = Starting(durable, flows, dispatcher, settings, prerequisites)
-    runs = service.OrchestratorService(durable, starting, dispatcher, sessions)
+    runs = service.OrchestratorService(durable, starting, dispatcher, sessions, flows)
     children = engine.children = Children(
         durable, start=starting.start, command=runs.command, traceparent=spans.attempt_traceparent
     )

@@ -77,7 +77,8 @@ class Engine(Reports):
         if flow is None:
             return False
         _give(state, flow)
-        return True
+        # Large results of another run are read before anything is decided from them.
+        return not (isinstance(command, commands.CreateRun) and command.reused and missing_blobs(state, command))
 
     async def prepare(self, state: Run, first: events.RunEvent | None, command: commands.RunCommand | None) -> None:
         """Gives the run its flow. Raises FailureError FLOW_NOT_FOUND."""

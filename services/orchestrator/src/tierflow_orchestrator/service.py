@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -15,8 +15,9 @@ from tierflow_durable.counting import Counts
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import Idle
+from tierflow_flow import Flow
 from tierflow_runtime import wire
-from tierflow_runtime.errors import failure, public
+from tierflow_runtime.errors import failure
 from tierflow_runtime.security import caller_of
 from tierflow_runtime.values import FailureError
 
@@ -36,10 +37,10 @@ from tierflow_orchestrator.checks import (
     valid_id,
     violated,
 )
+from tierflow_orchestrator.commanding import answer_of, command_of
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows, flow_to_proto
-from tierflow_orchestrator.messages import Messages
 from tierflow_orchestrator.nesting import look_into
 from tierflow_orchestrator.prerequisites import Prerequisites, refusal_of, shown
 from tierflow_orchestrator.sessions import Sessions
@@ -49,17 +50,14 @@ from tierflow_orchestrator.tombstones import bury, check_burial
 SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 
-_COMMANDS: dict[int, Callable[..., commands.RunCommand]] = {
-    pb.RUN_COMMAND_PAUSE: commands.Pause,
-    pb.RUN_COMMAND_RESUME: commands.Resume,
-    pb.RUN_COMMAND_CANCEL: commands.Cancel,
-}
 
-
-class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
+class OrchestratorService(Asking, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
-    def __init__(self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions) -> None:
+    def __init__(
+        self, durable: Durable, starting: Starting, dispatcher: Dispatcher, sessions: Sessions, flows: Flows
+    ) -> None:
+        self._flows = flows
         self._durable = durable
         self._starting = starting
         self._dispatcher = dispatcher
@@ -72,21 +70,21 @@ class OrchestratorService(Asking, Messages, rpc.OrchestratorServiceServicer):
 
     async def command(self, request: pb.CommandRunRequest) -> pb.CommandRunResponse:
         """Brings a command to its run, wherever that is. Raises FailureError."""
-        make = _COMMANDS.get(request.command)
-        if make is None:
-            raise violated("command", "set PAUSE, RESUME or CANCEL", "command_run")
         valid_id("run_id", request.run_id)
         sound_texts(command_id=request.command_id, reason=request.reason, actor=request.actor)
         command_id = request.command_id or uuid7()
-        command = make(command_id=command_id, actor=request.actor, reason=request.reason)
-        reply = await self._bring(request, command, command_id)
-        return pb.CommandRunResponse(
-            run_id=request.run_id,
-            command_id=command_id,
-            applied=reply.applied,
-            state=wire.RUN_STATES.number(reply.state),
-            failure=None if reply.failure is None else wire.failure_to_proto(public(reply.failure)),
-        )
+        command = await command_of(request, command_id, self._flow_of)
+        return answer_of(request.run_id, command_id, await self._bring(request, command, command_id))
+
+    async def _flow_of(self, request: pb.CommandRunRequest) -> Flow:
+        """The flow that a command names, stored. Raises FailureError."""
+        row = await self._durable.reader.row(request.run_id)
+        if row is None:
+            raise self._durable.reader.not_found(request.run_id)
+        flow = await self._flows.find(row.tenant, sound_ref(request.flow))
+        if not request.validate_only:
+            await self._flows.store(flow)
+        return flow
 
     async def _bring(self, request: pb.CommandRunRequest, command: commands.RunCommand, command_id: str) -> Any:
         """The reply of the run, or of the tombstone that a cancel leaves where its run has not come yet (rule R29)."""

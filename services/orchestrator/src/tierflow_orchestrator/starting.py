@@ -17,14 +17,16 @@ from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
-from tierflow_orchestrator.checks import out_of_time
+from tierflow_orchestrator.checks import out_of_time, violated
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.nesting import nested_wrongly
 from tierflow_orchestrator.prerequisites import Prerequisites
+from tierflow_orchestrator.reusing import reused_steps
 from tierflow_orchestrator.settings import OrchestratorSettings
 from tierflow_orchestrator.tombstones import REFUSAL, is_buried
+from tierflow_orchestrator.wire_steering import reuse_in
 
 Answer: TypeAlias = Callable[[pb.StartRunResponse | FailureError], None]
 
@@ -66,7 +68,7 @@ class Starting:
             answer(FailureError(refused))
             return
         flow = self._flows.cached(request.input.flow.hash) if request.input.flow.hash else None
-        if flow is None:
+        if flow is None or request.input.HasField("reuse"):
             self._durable.host.spawn(self._find_and_start(request, answer))
             return
         self._create(request, flow, answer)
@@ -123,7 +125,12 @@ class Starting:
             if request.input.flow.HasField("source"):
                 await self._require(request, flow)
                 await self._flows.store(flow)
-            self._create(request, flow, answer)
+            reused: tuple[commands.ReusedStep, ...] = ()
+            if request.input.HasField("reuse"):
+                if flow.program is not None:
+                    raise violated("input.reuse", "is not for documents that are walked task by task", "start_run")
+                reused = await reused_steps(self._durable, request.input.reuse, request.context.tenant, flow)
+            self._create(request, flow, answer, reused)
         except FailureError as error:
             answer(error)
 
@@ -135,14 +142,26 @@ class Starting:
         if refused is not None:
             raise FailureError(refused)
 
-    async def _meet_and_create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
+    async def _meet_and_create(
+        self,
+        request: run_pb2.RunExecutionRequest,
+        flow: Flow,
+        answer: Answer,
+        reused: tuple[commands.ReusedStep, ...],
+    ) -> None:
         try:
             await self._require(request, flow)
-            self._create(request, flow, answer)
+            self._create(request, flow, answer, reused)
         except FailureError as error:
             answer(error)
 
-    def _create(self, request: run_pb2.RunExecutionRequest, flow: Flow, answer: Answer) -> None:
+    def _create(
+        self,
+        request: run_pb2.RunExecutionRequest,
+        flow: Flow,
+        answer: Answer,
+        reused: tuple[commands.ReusedStep, ...] = (),
+    ) -> None:
         now = self._durable.clock.now()
         context = wire.context_from_proto(request.context, now)
         allocation = wire.allocation_from_proto(request.allocation)
@@ -150,7 +169,7 @@ class Starting:
             answer(FailureError(nested))
             return
         if self._prerequisites.refusal(flow, context, allocation) is not None:
-            self._durable.host.spawn(self._meet_and_create(request, flow, answer))
+            self._durable.host.spawn(self._meet_and_create(request, flow, answer, reused))
             return
         command = commands.CreateRun(
             context=context,
@@ -160,6 +179,8 @@ class Starting:
             input=wire.payload_from_proto(request.input.input) if request.input.HasField("input") else None,
             allocation=allocation,
             options=wire.options_from_proto(request.options),
+            reuse=reuse_in(request.input),
+            reused=reused,
         )
         run_id = context.run_id
 

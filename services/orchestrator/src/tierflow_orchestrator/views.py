@@ -17,6 +17,7 @@ from tierflow_runtime.values import Allocation, Micros, Payload
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import MissingContent, output_text
 from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.views_steering import show_steering, show_step
 from tierflow_orchestrator.wire_approvals import approval_shown
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
@@ -55,13 +56,26 @@ def returned(run: Run) -> Allocation:
     )
 
 
+def counts_shown(run: Run) -> run_pb2.StepCounts:
+    """Steps by state."""
+    counts = run.counts()
+    return run_pb2.StepCounts(
+        total=counts["total"],
+        pending=sum(counts.get(state, 0) for state in PENDING),
+        running=sum(counts.get(state, 0) for state in UNDER_WAY),
+        completed=counts.get("COMPLETED", 0) + counts.get("COMPENSATED", 0),
+        failed=counts.get("FAILED", 0),
+        skipped=counts.get("SKIPPED", 0),
+        cancelled=counts.get("CANCELLED", 0),
+    )
+
+
 def shown(now: Micros, seq: int = 0, owner: str = "") -> Callable[[Run], run_pb2.Run]:
     """How a run is shown now."""
 
     def look(run: Run) -> run_pb2.Run:
-        counts = run.counts()
         wake = None if run.ended or run.state == "RUNNING" else run.next_wake()
-        return run_pb2.Run(
+        message = run_pb2.Run(
             context=wire.context_to_proto(run.context),
             state=RUN.number(run.state),
             reason=run.reason,
@@ -79,18 +93,12 @@ def shown(now: Micros, seq: int = 0, owner: str = "") -> Callable[[Run], run_pb2
             duration=wire.duration((run.ended_at or max(now, run.created_at)) - run.created_at),
             wake_at=None if wake is None else wire.timestamp(wake),
             percent=run.percent(),
-            counts=run_pb2.StepCounts(
-                total=counts["total"],
-                pending=sum(counts.get(state, 0) for state in PENDING),
-                running=sum(counts.get(state, 0) for state in UNDER_WAY),
-                completed=counts.get("COMPLETED", 0) + counts.get("COMPENSATED", 0),
-                failed=counts.get("FAILED", 0),
-                skipped=counts.get("SKIPPED", 0),
-                cancelled=counts.get("CANCELLED", 0),
-            ),
+            counts=counts_shown(run),
             seq=seq,
             owner=owner,
         )
+        show_steering(message, run)
+        return message
 
     return look
 
@@ -139,6 +147,7 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
         approval=approval_shown(run, step),
     )
     message.warnings.extend(step.warnings)
+    show_step(message, step)
     if run.flow is not None:
         _show_definition(message, run, step)
     _show_times(message, step, now)

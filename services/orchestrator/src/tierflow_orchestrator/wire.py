@@ -85,6 +85,14 @@ def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
     }
 
 
+def _variables_set(e: events.VariablesSet) -> dict[str, Any]:
+    variables = [
+        ev.VariableSet(name=v.name, value=wire.payload_to_proto(v.value), merged_from=v.merged_from, policy=v.policy)
+        for v in e.variables
+    ]
+    return {"step_id": e.step_id, "variables_set": ev.VariablesSet(variables=variables)}
+
+
 def _child_told(e: events.ChildTold) -> dict[str, Any]:
     return {"step_id": e.step_id, "child_told": ev.ChildTold(attempt_id=e.attempt_id, paused=e.paused)}
 
@@ -133,6 +141,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.StepFailed: _step_failed,
     events.StepSkipped: steering.step_skipped,
     events.StepCancelled: _step_cancelled,
+    events.VariablesSet: _variables_set,
     events.ChildTold: _child_told,
     events.LateResult: _late_result,
     events.AttemptLogged: _attempt_logged,

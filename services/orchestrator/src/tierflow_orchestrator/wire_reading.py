@@ -13,6 +13,7 @@ from tierflow_runtime.values import LogLine, Micros, Payload
 from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
 from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import events
+from tierflow_orchestrator.core.step import Variable
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 
@@ -112,6 +113,14 @@ def _from_cancelled(m: ev.Event) -> events.RunEvent:
     )
 
 
+def _from_variables(m: ev.Event) -> events.RunEvent:
+    found = (
+        Variable(v.name, str(payload_in(v, "value") or "null"), tuple(v.merged_from), v.policy)
+        for v in m.variables_set.variables
+    )
+    return events.VariablesSet(step_id=m.step_id, variables=tuple(found))
+
+
 def _from_late(m: ev.Event) -> events.RunEvent:
     p = m.late_result
     return events.LateResult(
@@ -158,6 +167,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_retrying": _from_retrying,
     "step_failed": _from_failed,
     "step_cancelled": _from_cancelled,
+    "variables_set": _from_variables,
     "child_told": lambda m: events.ChildTold(
         step_id=m.step_id, attempt_id=m.child_told.attempt_id, paused=m.child_told.paused
     ),

@@ -15,6 +15,7 @@ from tierflow_orchestrator.core.navigator import fail, settle
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.retry import may_retry, next_attempt_at, policy_for
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.setting import set_variables
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
 
@@ -91,6 +92,10 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             _failed(turn, step, found.failure, command.usage)
             return
         warnings = found.warnings
+    failure = None if step.is_item else set_variables(turn, step, command.output)
+    if failure is not None:
+        _failed(turn, step, failure, command.usage)
+        return
     turn.emit(
         events.StepCompleted(
             step_id=step.id,

@@ -43,6 +43,7 @@ from tierflow_orchestrator.core.events_steering import (
 from tierflow_orchestrator.core.events_steering import (
     StepReused as StepReused,
 )
+from tierflow_orchestrator.core.step import Variable
 
 
 class RunCreated(Event):
@@ -197,6 +198,13 @@ class StepCancelled(Event):
     confirmed: bool = True
     ended_as: str = ""
     """How the attempt ended nevertheless, where it did not stop: its content is refused."""
+
+
+class VariablesSet(Event):
+    """Variables have these values as of a step."""
+
+    step_id: str
+    variables: tuple[Variable, ...]
 
 
 class StepStopping(Event):
@@ -399,6 +407,7 @@ RunEvent: TypeAlias = (
     | StepFailed
     | StepSkipped
     | StepCancelled
+    | VariablesSet
     | StepStopping
     | LateResult
     | AttemptLogged

@@ -304,6 +304,14 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     end_step(run, step, "CANCELLED", time)
 
 
+def _variables_set(run: Run, event: events.VariablesSet, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    run.sets += 1
+    run.views.pop(step.id, None)
+    step.set_number = run.sets
+    step.variables += tuple(variable for variable in event.variables if variable.policy != "append")
+
+
 def _stopping(run: Run, event: events.StepStopping, time: Micros) -> None:
     step = run.steps[event.step_id]
     step.stopping, step.stop_to, step.deadline = event.reason, event.then, None
@@ -342,6 +350,7 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.StepFailed: _failed,
     events.StepSkipped: _skipped,
     events.StepCancelled: _cancelled,
+    events.VariablesSet: _variables_set,
     events.StepStopping: _stopping,
     events.LateResult: _late,
     events.AttemptLogged: _logged,

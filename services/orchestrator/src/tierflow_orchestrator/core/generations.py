@@ -168,7 +168,7 @@ def recount(run: Run) -> None:
     run.open_steps = run.top_ended = 0
     run.partial = run.degraded = False
     run.failed_step = ""
-    for kept in (run.large, run.large_bytes, run.parsed, run.items):
+    for kept in (run.large, run.large_bytes, run.parsed, run.items, run.views):
         kept.clear()
     run.unloaded = None
     run.log = [step_id for step_id in run.log if step_id in run.steps and run.steps[step_id].ended]

@@ -26,7 +26,10 @@ def count_in(run: Run, step: Step, need: Step, good: bool) -> bool:
         step.arrived += 1
     else:
         step.missed += 1
-    if step.state != "PENDING" or not decided(step, join):
+    if step.state != "PENDING":
+        step.late_needs = (*step.late_needs, need.id)
+        return False
+    if not decided(step, join):
         return False
     if step.waiting > len(join.of) - step.arrived - step.missed:
         return False

@@ -31,19 +31,16 @@ def make_ready(run: Run, step: Step) -> None:
         limits.begin(run, step, spec)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
-    if (
-        step.blocked_by
-        or spec.condition is not None
-        or not step.handler
-        or spec.chosen_by
-        or is_looked_at(run, step, spec)
-    ):
+    looked_at = step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by
+    if looked_at or is_looked_at(run, step, spec):
         run.undecided.append(step.id)
 
 
 def is_looked_at(run: Run, step: Step, spec: StepSpec) -> bool:
     """Whether it must be looked at for a reason that few steps have."""
-    return step.passed or spec.join is not None or run.gated
+    if step.passed or spec.join is not None or run.gated:
+        return True
+    return len(spec.needs) > 1 and bool(run.definition().setters)
 
 
 def begin(run: Run, step: Step, time: Micros) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, StepSpec, Template
+from tierflow_flow.definition import ExpressionError, Template
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 
-from tierflow_orchestrator.core import ending, events, failures, holders, joins, limits
-from tierflow_orchestrator.core.blocks import sibling
+from tierflow_orchestrator.core import ending, events, failures, holders, limits
 from tierflow_orchestrator.core.branches import being_stopped, stopped
 from tierflow_orchestrator.core.breakpoints import hold, stops_before
+from tierflow_orchestrator.core.hindrances import hindrance_of
 from tierflow_orchestrator.core.kinds import KINDS
 from tierflow_orchestrator.core.kinds.approval import expire, resolve
 from tierflow_orchestrator.core.kinds.base import (
@@ -34,10 +34,10 @@ from tierflow_orchestrator.core.kinds.base import (
     Undone,
     Wait,
 )
-from tierflow_orchestrator.core.kinds.switch import chosen
 from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
+from tierflow_orchestrator.core.setting import merge, set_variables
 from tierflow_orchestrator.core.step import BlockState, Step
 from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
@@ -72,11 +72,16 @@ def _look(turn: Turn, step: Step) -> None:
         return
     if spec.join is not None:
         release_needs(turn, step, spec.join)
-    if spec.chosen_by and _not_chosen(turn, step, spec):
-        return
-    if not spec.always and _held_up(turn, step, spec):
+    hindrance = hindrance_of(turn.run, step, spec)
+    if hindrance is not None:
+        if isinstance(hindrance, Failure):
+            fail(turn, step, hindrance)
+        else:
+            turn.emit(hindrance)
         return
     try:
+        if turn.run.definition().setters and not step.parent and not step.set_number:
+            merge(turn, step)
         if spec.condition is not None and not _holds(turn, step, spec.condition):
             turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
             return
@@ -94,38 +99,6 @@ def _begin(turn: Turn, step: Step) -> None:
         proceed(turn, step, KINDS[turn.run.spec(step).kind].begin(turn, step))
     except ExpressionError as error:
         fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
-
-
-def _not_chosen(turn: Turn, step: Step, spec: StepSpec) -> bool:
-    """Skips a step that its switch has not chosen, or could not choose."""
-    switch = sibling(turn.run, step, spec.chosen_by)
-    if spec.local in chosen(turn.run, switch):
-        return False
-    if switch.state == "COMPLETED" or spec.always:
-        unchosen_by = switch.id if switch.state == "COMPLETED" else switch.unchosen_by
-        reason = f"{switch.id} has not chosen it"
-        turn.emit(events.StepSkipped(step_id=step.id, reason=reason, unchosen_by=unchosen_by))
-        return True
-    return False
-
-
-def _held_up(turn: Turn, step: Step, spec: StepSpec) -> bool:
-    """Skips a step, or fails it, where what it needs did not end as it must."""
-    run = turn.run
-    if step.blocked_by:
-        failed = joins.failed(run, step, spec)
-        if failed is not None and spec.join is not None:
-            message = f"{step.id} cannot be reached: {joins.told(run, step, spec.join)}."
-            fail(turn, step, failures.of_step(step, "STEP_FAILED", message, "join", cause=failed.failure))
-            return True
-        blocker = run.steps[step.blocked_by]
-        turn.emit(events.StepSkipped(step_id=step.id, reason=f"needs {blocker.id}, which is {blocker.state}"))
-        return True
-    other = joins.unchosen(run, step, spec) if step.passed else None
-    if other is not None:
-        reason = f"needs {other.id}, which {other.unchosen_by} has not chosen"
-        turn.emit(events.StepSkipped(step_id=step.id, reason=reason, unchosen_by=other.unchosen_by))
-    return other is not None
 
 
 def _close_block(turn: Turn, step: Step, state: BlockState) -> None:
@@ -154,6 +127,10 @@ def proceed(turn: Turn, step: Step, how: Proceed) -> None:
     if isinstance(how, Complete):
         for fact in how.facts:
             turn.emit(fact)
+        failure = None if step.is_item else set_variables(turn, step, how.output)
+        if failure is not None:
+            fail(turn, step, failure, final=True)
+            return
         turn.emit(events.StepCompleted(step_id=step.id, output=how.output, outcome=how.outcome))
     elif isinstance(how, Fail):
         fail(turn, step, how.failure, final=how.final)

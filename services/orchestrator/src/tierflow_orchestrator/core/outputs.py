@@ -10,10 +10,10 @@ from tierflow_flow.scope import walk
 from tierflow_runtime.values import Failure, Payload, Violation
 
 from tierflow_orchestrator.core import failures
-from tierflow_orchestrator.core.payloads import violations
+from tierflow_orchestrator.core.payloads import INLINE_BYTES, violations
 from tierflow_orchestrator.core.run import Run
-from tierflow_orchestrator.core.scope import Path, RunScope, parse, text_of
-from tierflow_orchestrator.core.step import Step
+from tierflow_orchestrator.core.scope import Path, RunScope, parse, text_of, write
+from tierflow_orchestrator.core.step import Step, Variable
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -78,3 +78,16 @@ def _broken(rule: Rule, scope: OutputScope) -> str:
 
 def _invalid(step: Step, message: str, *, retryable: bool = True, violations: tuple[Violation, ...] = ()) -> Failure:
     return failures.of_step(step, "OUTPUT_INVALID", message, "check", retryable=retryable, violations=violations)
+
+
+def assigned(run: Run, step: Step, output: Payload | None) -> tuple[Variable, ...]:
+    """The variables that a step sets which has this output. Raises `ExpressionError`."""
+    sets = run.spec(step).sets
+    if sets is None:
+        return ()
+    found = sets.resolve(OutputScope(RunScope(run, step), parse(text_of(run, output))))
+    texts = {name: write(value) for name, value in found.items()}
+    for name, text in texts.items():
+        if len(text) * 4 > INLINE_BYTES and len(text.encode()) > INLINE_BYTES:
+            raise ExpressionError(f"{name} would have more than {INLINE_BYTES} bytes; a variable is small")
+    return tuple(Variable(name, text) for name, text in texts.items())

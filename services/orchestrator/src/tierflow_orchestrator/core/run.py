@@ -74,6 +74,7 @@ class Run:
         "policy",
         "ready",
         "reason",
+        "sets",
         "signals",
         "started_at",
         "state",
@@ -88,6 +89,7 @@ class Run:
         "undone",
         "unloaded",
         "usage",
+        "views",
         "waits",
     )
 
@@ -150,7 +152,11 @@ class Run:
         """`$context` of a document."""
         self.steer: Steer | None = None
         """What is kept only where somebody steers it."""
+        self.sets = 0
+        """Steps that have set variables."""
         # Derived.
+        self.views: dict[str, dict[str, tuple[str, ...]]] = {}
+        """By step: for each variable the steps whose values it sees, see `variables`."""
         self.around: set[str] = set()
         """The steps to which those in `log` belong."""
         self.large_bytes: dict[str, int] = {}

@@ -15,7 +15,7 @@ from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import BlobRef, Payload
 
-from tierflow_orchestrator.core import joins
+from tierflow_orchestrator.core import joins, variables
 from tierflow_orchestrator.core.blocks import above, find
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES, TooLarge
 from tierflow_orchestrator.core.run import Run
@@ -64,7 +64,7 @@ class RunScope:
         if name == "input":
             return walk(self._input(), path, name)
         if name == "vars":
-            return walk(self._run.definition().vars, path, name)
+            return variables.lookup(self._run, self._step, path)
         if name == "run":
             return walk(_facts(self._run), path, name)
         if name == "env":

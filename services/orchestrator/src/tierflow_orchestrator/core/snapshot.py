@@ -51,6 +51,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     unconfirmed: list[str] = []
     commands: dict[str, tuple[bool, str]] = {}
     signals: dict[str, list[str]] = {}
+    sets: int = 0
     log: list[str] = []
     undo: list[str] = []
     undone: list[str] = []

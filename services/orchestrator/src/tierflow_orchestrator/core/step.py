@@ -26,6 +26,15 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """Items from `released` on that ended in an earlier generation."""
 
 
+class Variable(msgspec.Struct, frozen=True, gc=False):
+    """A variable and its value as of a step, a JSON text. `merged_from`: the steps whose values met there, in the order in which they were set."""
+
+    name: str
+    value: str
+    merged_from: tuple[str, ...] = ()
+    policy: str = ""
+
+
 class Vote(msgspec.Struct, frozen=True, gc=False):
     """What one person said about an approval."""
 
@@ -179,6 +188,12 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     started_at: Micros | None = None
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
+    variables: tuple[Variable, ...] = ()
+    """Those that have other values as of this step."""
+    set_number: int = 0
+    """The order among the steps that have set variables, from 1."""
+    late_needs: tuple[str, ...] = ()
+    """Needs that ended when its join was decided."""
     warnings: tuple[str, ...] = ()
     """What rules for its output said that only warn."""
     start_by: Micros | None = None
