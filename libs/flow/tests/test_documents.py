@@ -133,6 +133,7 @@ def test_the_reference_has_the_bounds() -> None:
         limits.MAX_PATH,
         limits.MAX_ITERATIONS,
         limits.MAX_CALLS,
+        limits.MAX_CREDITS,
         limits.MAX_RULES,
         limits.MAX_EXPRESSION,
         limits.MAX_COST,

@@ -12,6 +12,7 @@ class Runs:
 
     def __init__(self, slots: int) -> None:
         self.wanted: dict[str, dict[str, str]] = {}
+        self.priorities: dict[str, int] = {}
         self.started: list[str] = []
         self.busy: set[str] = set()
         self.link = Link("127.0.0.1:1", Dispatcher((), Reports(), lambda: True), lambda: True)
@@ -23,7 +24,7 @@ class Runs:
         """The turn of a run; whether it still waits."""
         if run_id in self.busy:
             return True
-        link = self.slots.reserve(run_id, handler, self.wanted[run_id])
+        link = self.slots.reserve(run_id, handler, self.wanted[run_id], self.priorities.get(run_id, 0))
         if link is None:
             return True
         link.used += 1
@@ -77,3 +78,14 @@ def test_who_waits_longer_is_served_first() -> None:
     for _ in range(3):
         runs.free()
     assert runs.started == list("abcd")
+
+
+def test_the_highest_priority_is_served_first() -> None:
+    """J6, Q13: of several runs whose steps wait for the same handler; who waits longer among equals."""
+    runs = Runs(slots=1)
+    for run_id, priority in (("busy", 0), ("low", 0), ("lower", -5), ("high", 7), ("high2", 7), ("low2", 0)):
+        runs.priorities[run_id] = priority
+        runs.want(run_id)
+    for _ in range(5):
+        runs.free()
+    assert runs.started == ["busy", "high", "high2", "low", "low2", "lower"]

@@ -149,6 +149,10 @@ class StepSpec:
     output_schema: Mapping[str, Any] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the executor must have."""
+    priority: int = 0
+    """The highest gets slots first."""
+    cost_estimate: int | None = None
+    """Of an attempt, micro-credits."""
     name: str = ""
     line: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -249,6 +253,8 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
+    prioritised: bool = False
+    """Whether some step has a priority."""
     setters: frozenset[str] = frozenset()
     """Steps that set variables."""
     merge: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
     MAX_ATTEMPTS,
     MAX_CONCURRENCY,
+    MAX_CREDITS,
     MAX_DELAY,
     MAX_DESCRIPTION,
     MAX_FACTOR,
@@ -150,6 +151,13 @@ CALL_KEYS = (
     Key("output_schema", JsonSchema(), "What the output must look like."),
     Key("validate", Rules(), "Rules that the output must keep."),
     Key("labels", TextMap(LABEL, Text(MAX_NAME)), "Labels that the executor must have."),
+    Key(
+        "priority",
+        Number(-100, 100, whole=True),
+        "Of the steps that wait for a slot for the same handler, those of the highest priority get one first.",
+        default=0,
+    ),
+    Key("cost_estimate", Number(0, MAX_CREDITS, whole=True), "What an attempt is expected to cost, in micro-credits."),
 )
 MAP_KEYS = (
     Key(

@@ -318,6 +318,8 @@ class Level:
             side_effecting=keys.get("side_effecting", False),
             output_schema=keys.get("output_schema"),
             labels=keys.get("labels", {}),
+            priority=keys.get("priority", 0),
+            cost_estimate=keys.get("cost_estimate"),
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),

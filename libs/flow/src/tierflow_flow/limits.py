@@ -44,6 +44,8 @@ MAX_ITERATIONS = 10_000
 """Iterations of a loop."""
 DEFAULT_ITERATIONS = 1_000
 """Of a loop that does not say."""
+MAX_CREDITS = 10**15
+"""Micro-credits that an attempt may be expected to cost."""
 MAX_RULES = 100
 """Rules for the output of a step."""
 MAX_CALLS = 100

@@ -23,6 +23,7 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "tolerate": 0,
     "side_effecting": False,
     "labels": {},
+    "priority": 0,
     "with": {},
 }
 """Left out of the normal form: absent means these for ever."""

@@ -96,6 +96,8 @@ class FlowBuilder(Blocks):
         output_schema: Mapping[str, Any] | type | None = None,
         validate: Iterable[Expression | str | Mapping[str, Any]] = (),
         set_: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        cost_estimate: int | None = None,
         labels: Mapping[str, str] | None = None,
         join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
@@ -121,6 +123,8 @@ class FlowBuilder(Blocks):
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
             validate: Rules for the output: conditions on `f.output_of`, or mappings with rule, message and on_fail.
             set_: Variables that the step sets, from `f.output_of` and all else.
+            priority: Of steps that wait for a slot for the same handler, the highest gets one first.
+            cost_estimate: What an attempt is expected to cost, in micro-credits.
             labels: Labels that the executor must have.
             join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
@@ -148,6 +152,8 @@ class FlowBuilder(Blocks):
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),
                 "validate": plain(list(validate)) or None,
+                "priority": priority,
+                "cost_estimate": cost_estimate,
                 "set": plain(set_) if set_ else None,
                 "labels": dict(labels) if labels else None,
             },

@@ -106,7 +106,8 @@ class Engine(Reports):
                             break
                         again = True
                         continue
-                    link = dispatcher.slots.reserve(entity.id, handler, run.spec(run.steps[step_id]).labels)
+                    spec = run.spec(run.steps[step_id])
+                    link = dispatcher.slots.reserve(entity.id, handler, spec.labels, spec.priority)
                     if link is None:
                         break
                     if not self._assign(entity, step_id, link):

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from tierflow_orchestrator.link import Link
 
-_Wanted: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
-"""A handler, and labels that the executor must have."""
+_Wanted: TypeAlias = tuple[str, tuple[tuple[str, str], ...], int]
+"""A handler, labels that the executor must have, and the priority of the step."""
 
 
 class Slots:
@@ -22,17 +22,18 @@ class Slots:
         """Called with run and handler when a slot is free: takes one, or none; returns whether the run still waits."""
         self._waiting: dict[_Wanted, OrderedDict[str, None]] = {}
         """By handler and labels: runs that wait for a slot, in the order in which they came. Who wants labels that nobody has holds nobody else up."""
+        self._ranked = False
+        """Whether something with a priority has ever waited."""
         self.pumping = ""
         """The run whose turn it is."""
 
-    def reserve(self, run_id: str, handler: str, labels: Mapping[str, str]) -> Link | None:
+    def reserve(self, run_id: str, handler: str, labels: Mapping[str, str], priority: int = 0) -> Link | None:
         """The least loaded executor with the handler, the labels and a free slot; None puts the run in the queue of the handler with those labels.
 
-        Who waits longer is served first: with others in the queue, only the run whose turn it is gets a slot.
+        The highest priority is served first, and of equal ones who waits longer: with others in the queue, only the run whose turn it is gets a slot.
         """
-        wanted = (handler, tuple(sorted(labels.items())))
-        queue = self._waiting.get(wanted)
-        if not queue or self.pumping == run_id:
+        wanted = (handler, tuple(sorted(labels.items())), priority)
+        if self.pumping == run_id or not self._others_wait(wanted):
             best: Link | None = None
             for link in self._links.values():
                 if (
@@ -44,11 +45,23 @@ class Slots:
             if best is not None:
                 return best
         self._waiting.setdefault(wanted, OrderedDict())[run_id] = None
+        self._ranked = self._ranked or priority != 0
         return None
+
+    def _others_wait(self, wanted: _Wanted) -> bool:
+        """Whether somebody waits for the same who is to be served before."""
+        if not self._ranked:
+            return bool(self._waiting.get(wanted))
+        return any(
+            queue and other[:2] == wanted[:2] and other[2] >= wanted[2] for other, queue in self._waiting.items()
+        )
 
     def pump(self) -> None:
         """Gives free slots to those who wait, one each in turn; who cannot take one just now lets the next try."""
-        for wanted, queue in list(self._waiting.items()):
+        waiting = list(self._waiting.items())
+        if self._ranked:
+            waiting.sort(key=lambda entry: -entry[0][2])
+        for wanted, queue in waiting:
             handler, labels = wanted[0], dict(wanted[1])
             idle = 0
             while idle < len(queue) and self._free(handler, labels):
@@ -82,7 +95,7 @@ class Slots:
     def waiting_counts(self) -> dict[str, int]:
         """Runs that wait for a slot, by handler."""
         counts: Counter[str] = Counter()
-        for (handler, _), queue in self._waiting.items():
+        for (handler, _, _), queue in self._waiting.items():
             if queue:
                 counts[handler] += len(queue)
         return dict(counts)

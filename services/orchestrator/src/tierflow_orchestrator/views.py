@@ -159,6 +159,9 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
 
 def _show_definition(message: run_pb2.Step, run: Run, step: Step) -> None:
     spec = run.spec(step)
+    message.priority = spec.priority
+    if spec.cost_estimate is not None:
+        message.cost_estimate = spec.cost_estimate
     message.kind = _kind(run, step, spec.kind)
     message.handler = message.handler or spec.handler
     if not step.is_item:

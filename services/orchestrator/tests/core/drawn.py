@@ -95,6 +95,7 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
         more["with_"] = Ref(f"steps.{needs[0]}.output")
     elif draw(st.sampled_from([False] * 24 + [True])):
         more["with_"] = Computed(raising)
+    more["priority"] = draw(st.sampled_from((0, 0, 0, 5, -1)))
     more["start_timeout"] = draw(st.sampled_from((None, None, None, 30 * SECOND)))
     more["total_timeout"] = draw(st.sampled_from((None, None, None, 40 * SECOND)))
     if draw(st.sampled_from((False, False, True))):

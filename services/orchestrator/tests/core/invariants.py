@@ -136,7 +136,11 @@ def _not_stuck(run: Run) -> None:
         assert all(step.ended for step in run.steps.values()), "V11"
     for step in run.steps.values():
         if step.state == "READY" and step.handler:
-            assert (step.id in run.ready.get(step.handler, ())) == (not step.held), "V18"
+            if run.definition().prioritised:
+                ranked = {entry[2] for entry in run.ranked.get(step.handler, ())}
+                assert step.held or step.id in run.ready.get(step.handler, ()) or step.id in ranked, "V18"
+            else:
+                assert (step.id in run.ready.get(step.handler, ())) == (not step.held), "V18"
         assert step.held == (run.steer is not None and step.id in run.steer.held), "V13"
         assert not step.held or step.state == "READY", "V18"
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from tierflow_flow import parse
+from tierflow_orchestrator.core.commands import ReportLost
 from tierflow_orchestrator.core.events import StepCancelled, StepStopping
 from tierflow_testing.history import check_history, shape_of
 
@@ -256,3 +257,19 @@ def test_words_are_numbers() -> None:
     assert hash_of(", join: any") == hash_of(", join: {at_least: 1, of: [b, a]}") == hash_of(", join: {at_least: 1}")
     assert hash_of(", join: majority") == hash_of(", join: {at_least: 2}")
     assert hash_of(", join: all") == hash_of("") != hash_of(", join: any")
+
+
+def test_a_question_about_a_loser_is_not_waited_for() -> None:
+    """E7, R26: a lost step that waits for an operator and then loses its join keeps nobody waiting."""
+    shell = shell_of("""
+steps:
+  a: {call: h, on_lost: ask}
+  b: {call: h}
+  j: {needs: [a, b], join: any, call: h}
+""")
+    shell.tell(ReportLost(attempt_id=shell.attempt_id("a"), reason="gone"))
+    assert shell.run.state == "SUSPENDED"
+    shell.complete("b")
+    assert (shell.run.state, shell.state("a"), shell.state("j")) == ("RUNNING", "CANCELLED", "SCHEDULED")
+    shell.complete("j")
+    ended_well(shell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tierflow_flow import parse
 from tierflow_orchestrator.core import dump, load, open_effects
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
@@ -196,3 +197,30 @@ def test_what_is_lost_holds_nothing() -> None:
     assert list(shell.run.live) == ["a"]
     shell.tell(ReportLost(attempt_id=shell.attempt_id("a"), reason="gone"))
     assert list(shell.run.live) == ["b"]
+
+
+def test_steps_of_a_higher_priority_start_first() -> None:
+    """J6: among the steps of a run that wait for the same handler; also after a restart; equal ones in the order in which they came."""
+    made = parse("""
+name: t
+steps:
+  a: {call: h}
+  b: {call: h, priority: 5, cost_estimate: 250}
+  m: {map: [1, 2], call: h, priority: 9}
+  c: {call: h}
+  d: {call: h, priority: -1}
+""")
+    shell = Shell(made, auto=False)
+    order = []
+    for restart in range(6):
+        step_id = shell.run.next_ready("h")
+        assert step_id is not None
+        order.append(step_id)
+        shell.decide(AssignSlot(step_id=step_id, executor_id="e"))
+        check_invariants(shell.run)
+        shell.check()
+        if restart % 2:
+            shell.run = load(dump(shell.run))
+            shell.run.flow = shell.flow
+    assert order == ["m[0]", "m[1]", "b", "a", "c", "d"]
+    assert made.by_id["b"].cost_estimate == 250

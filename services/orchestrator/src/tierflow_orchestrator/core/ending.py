@@ -38,6 +38,9 @@ def cancel_below(turn: Turn, holder: Step, reason: str) -> None:
 def finish(turn: Turn) -> None:
     """Ends or pauses the run where nothing is left to wait for."""
     run = turn.run
+    if run.state == "SUSPENDED" and not (run.asked or run.only_waits):
+        # What it waited for is not needed any more.
+        turn.emit(events.RunStateChanged(from_=run.state, to="RUNNING"))
     if run.live and (run.state != "PAUSING" or children.attempts_in_flight(run)):
         return
     if run.state == "CANCELLING":

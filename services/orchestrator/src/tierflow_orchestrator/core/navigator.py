@@ -213,8 +213,6 @@ def _cut_off(turn: Turn, step: Step) -> None:
         return
     fail(turn, step, limits.failure_of(turn.run, step, turn.now))
     look(turn)
-    if not turn.run.only_waits:
-        go_on(turn)
 
 
 def _due(turn: Turn, step: Step, moment: Micros) -> Proceed | None:

@@ -72,6 +72,8 @@ class Run:
         "parsed",
         "partial",
         "policy",
+        "ranked",
+        "ranking",
         "ready",
         "reason",
         "sets",
@@ -164,6 +166,9 @@ class Run:
         self.counts_by_state: dict[str, int] = dict.fromkeys(STEP.table, 0)
         self.ready: dict[str, deque[str]] = {}
         """By handler: steps that may start, oldest first. Entries that are no longer so are dropped when they are met."""
+        self.ranked: dict[str, list[tuple[int, int, str]]] = {}
+        """By handler, where steps have priorities: a heap of (minus the priority, order, step) of those that may start."""
+        self.ranking = 0
         self.due: set[str] = set()
         """Steps in BACKOFF whose delay is over; they are in `ready` as well."""
         self.backoff: list[tuple[Micros, str, int]] = []
@@ -275,10 +280,25 @@ class Run:
         if self.state not in STARTING or not self.has_room:
             return None
         queue = self.ready.get(handler)
+        if self.definition().prioritised:
+            return self._next_ranked(handler, queue)
         while queue:
             if self.may_start(self.steps[queue[0]]):
                 return queue[0]
             queue.popleft()
+        return None
+
+    def _next_ranked(self, handler: str, queue: deque[str] | None) -> str | None:
+        """As `next_ready`, in a flow of which steps have priorities."""
+        heap = self.ranked.setdefault(handler, [])
+        while queue:
+            step_id = queue.popleft()
+            self.ranking += 1
+            heappush(heap, (-self.spec(self.steps[step_id]).priority, self.ranking, step_id))
+        while heap:
+            if self.may_start(self.steps[heap[0][2]]):
+                return heap[0][2]
+            heappop(heap)
         return None
 
     def ready_handlers(self) -> Iterator[str]:

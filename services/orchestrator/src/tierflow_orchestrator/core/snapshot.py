@@ -70,7 +70,7 @@ _decoder = msgspec.msgpack.Decoder(Snapshot)
 
 def dump(run: Run) -> bytes:
     """The stored state of a run. Equal states give equal bytes."""
-    ready = {handler: _ready_ids(run, queue) for handler, queue in sorted(run.ready.items())}
+    ready = {handler: _ready_ids(run, handler, queue) for handler, queue in sorted(run.ready.items())}
     fields: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     fields |= {name: list(getattr(run, name)) for name in _LISTS}
     fields |= {"id": run.id, "steps": list(run.steps.values())}
@@ -78,10 +78,11 @@ def dump(run: Run) -> bytes:
     return _encoder.encode(Snapshot(**fields))
 
 
-def _ready_ids(run: Run, queue: deque[str]) -> list[str]:
+def _ready_ids(run: Run, handler: str, queue: deque[str]) -> list[str]:
+    ranked = sorted(run.ranked.get(handler, ()), key=lambda entry: entry[1]) if run.ranked else ()
     return [
         step_id
-        for step_id in dict.fromkeys(queue)
+        for step_id in dict.fromkeys((*(entry[2] for entry in ranked), *queue))
         if run.steps[step_id].state == "READY" and not run.steps[step_id].held
     ]
 
