@@ -53,7 +53,7 @@ async def test_adoption_repeats_nothing(make_stack: MakeStack, tmp_path: pathlib
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victims", ["all", "not executors", "together"])
 async def test_rounds(make_stack: MakeStack, tmp_path: pathlib.Path, evidence: Evidence, victims: str) -> None:
-    """K1, S7, S13, Q1: round after round in which one process of each tier is killed at a random moment, 200 runs of 10 steps under way."""
+    """K1, S7, S13, Q1, J3: round after round in which one process of each tier is killed at a random moment, 200 runs of 10 steps under way."""
     executions = tmp_path / "executions"
     stack = make_stack(**harness.options(executions, coordinators=2, orchestrators=2, executors=2))
     chance = random.Random(victims)

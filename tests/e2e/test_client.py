@@ -35,7 +35,7 @@ def _nap(seconds: float) -> dict[str, Any]:
 
 
 async def test_submit_and_wait(client: Client) -> None:
-    """B12, O3, Q26, S4: through all tiers and back, with ids, usage and a trace."""
+    """B12, O1, O3, Q26, S4: through all tiers and back, with ids, usage and a trace."""
     handle = await client.submit(ECHO, {"say": [1, 2**53 + 1, "ü"]}, labels={"team": "x"})
     assert await handle.result(30) == {"said": [1, 2**53 + 1, "ü"]}
     result = await handle.wait()

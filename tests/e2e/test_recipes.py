@@ -49,7 +49,7 @@ async def _run(recipe: str, stack: Stack, **ids: str) -> list[dict[str, Any]]:
 
 
 async def test_every_recipe_works(stack: Stack, client: Client) -> None:
-    """A13, N8, Q14, A3, Lesson 44: in the order of the page; each line answers, and steering steers."""
+    """A13, I15, N8, Q14, A3, Lesson 44: in the order of the page; each line answers, and steering steers."""
     await client.register_flow(
         {"name": "greet", "version": "1", "steps": {"greet": {"call": "echo", "with": {"hello": "${{ input.who }}"}}}}
     )

@@ -67,7 +67,7 @@ class _Work:
 
 
 async def test_a_lost_answer(start_node: Start, toy: str, cable: Cable, direct: Any) -> None:
-    """R4, J2: the connection breaks after the commit and before its answer: creates, changes and ends are stored once, and answered right."""
+    """R4, J2, C5: the connection breaks after the commit and before its answer: creates, changes and ends are stored once, and answered right."""
     node = await start_node(url=cable.url(toy), lease=30.0)
     ids = [uuid7() for _ in range(4)]
     for entity_id in ids:
@@ -219,7 +219,7 @@ async def test_nothing_is_answered_past_the_lease(start_node: Start, toy: str, c
 async def test_what_cannot_be_undone_by_us_is_dropped(
     start_node: Start, toy: str, cable: Cable, direct: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F26, F31: nobody can say whether a broken commit was undone: it is an event in the log, its session is dropped and ended at the server."""
+    """F26, F31, C5: nobody can say whether a broken commit was undone: it is an event in the log, its session is dropped and ended at the server."""
     node = await start_node(url=cable.url(toy), lease=30.0)
     entity_id = uuid7()
     await node.host.create(entity_id, Add(n=1))

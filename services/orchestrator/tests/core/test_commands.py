@@ -203,7 +203,7 @@ def test_who_asks_again_hears_when_it_is_done() -> None:
 
 
 def test_cancel_is_heard_by_everything() -> None:
-    """G4, G5, G10, Lesson 5: a cancel stops attempts in flight, cancels what waits, and ends when all have answered."""
+    """C7, G4, G5, G10, Lesson 5: a cancel stops attempts in flight, cancels what waits, and ends when all have answered."""
     shell = running()
     shell.tell(CANCEL)
     assert shell.run.state == "CANCELLING"
