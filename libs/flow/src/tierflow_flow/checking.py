@@ -31,6 +31,8 @@ class Surroundings:
     env: frozenset[str]
     set: frozenset[str] = frozenset()
     """Variables that some step sets."""
+    secrets: frozenset[str] = frozenset()
+    """Names of the secrets that the flow lists."""
 
     @classmethod
     def of(cls, keys: Mapping[str, Any], set_: frozenset[str]) -> Surroundings:
@@ -38,7 +40,13 @@ class Surroundings:
         schema = keys.get("input", {})
         closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         names = frozenset(schema.get("properties", {})) if closed else None
-        return cls(names, frozenset(keys.get("vars", {})) | set_, frozenset(keys.get("env", ())), set_)
+        return cls(
+            names,
+            frozenset(keys.get("vars", {})) | set_,
+            frozenset(keys.get("env", ())),
+            set_,
+            frozenset(keys.get("secrets", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,10 @@ class Checker:
         def visit(path: Place, expression: Expression) -> None:
             where = (*place, *path)
             for reference in expression.references:
-                if problem := self.problem(reference, view):
+                problem = self.problem(reference, view)
+                if reference.name == "secrets" and not problem and expression.plain is None:
+                    problem = "a secret is put in as it is: ${{ secrets.NAME }}, alone or within a text"
+                if problem:
                     self.problems.add(where, f"{problem}, in ${{{{ {expression.text} }}}}")
             if expression.status and not status:
                 self.problems.add(where, f"{min(expression.status)}() is for if only, in ${{{{ {expression.text} }}}}")
@@ -119,6 +130,8 @@ class Checker:
             return f"norms do not look at {name}: they see call, run, input and vars"
         if name == "steps":
             return self._steps(reference, view)
+        if name == "secrets" and "secrets" in view.names:
+            return self._secret(reference)
         if name not in _PLACES:
             return _CHECKS[name](self, reference)
         if name not in view.names:
@@ -133,6 +146,14 @@ class Checker:
             return problem
         if len(path) < 2 or path[1] not in STEP_FIELDS:
             return f"{show_path('steps', path[:2])} is not there; a step has: {', '.join(STEP_FIELDS)}"
+        return ""
+
+    def _secret(self, reference: Reference) -> str:
+        path = reference.path
+        if len(path) != 1 or not isinstance(path[0], str):
+            return "secrets takes the name of a secret, written out: secrets.NAME"
+        if path[0] not in self.around.secrets:
+            return f"{show_path('secrets', path)} is not among the flow's secrets: {names_available(sorted(self.around.secrets))}"
         return ""
 
     def _env(self, reference: Reference) -> str:
@@ -174,6 +195,7 @@ _PLACES: Mapping[str, str] = {
     "last_error": "in a step that on_error names, and in then",
     "output": "under with of compensate, and under validate and set",
     "call": "in norms",
+    "secrets": "under with of a step that calls a handler",
 }
 """Names that not every place has."""
 _FIELDS: Mapping[str, tuple[str, ...]] = {"loop": LOOP_FIELDS, "last_error": ERROR_FIELDS, "call": CALL_FIELDS}

@@ -161,6 +161,8 @@ class StepSpec:
     """Of kinds that call nothing: their compiled templates, by the kind's names for them."""
     chosen_by: str = ""
     """The switch that decides whether it runs; empty where none does."""
+    secrets: tuple[str, ...] = ()
+    """Secrets of which its input holds handles, each as often as it does."""
     sets: Template | None = None
     """An object of the variables that it sets once it has completed; sees its output as `output`."""
     rules: tuple[Rule, ...] = ()

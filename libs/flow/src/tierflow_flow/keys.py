@@ -275,6 +275,7 @@ FLOW: Section = section(
         TextMap(VARIABLE, Text(10, 1, "(error|first|last|append)", "error, first, last or append")),
         "By variable: what counts where branches meet that have both set it; error where it does not say.",
     ),
+    Key("secrets", Texts(ENV_NAME), "Secrets of the executors that inputs of handlers may hold, as secrets.NAME."),
     Key("env", Texts(ENV_NAME), "Environment variables of the orchestrator that expressions may read as env.NAME."),
     Key(
         "navigator",

@@ -122,7 +122,8 @@ class Level:
             seen = view.with_names(*options.pop("names", ()))
             compiled[source.name] = check(source.value, (*place, *source.path), view=seen, **options)
         with_item = view.with_names("item", "index") if step.kind.name == "map" else view
-        compiled["with"] = check(keys.get("with", {}), (*place, "with"), view=with_item, whole=True)
+        given = with_item.with_names("secrets") if "call" in keys else with_item
+        compiled["with"] = check(keys.get("with", {}), (*place, "with"), view=given, whole=True)
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
         self._rules(step, with_item.with_names("output"), compiled)
@@ -147,7 +148,7 @@ class Level:
             )
 
     def _undo(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
-        seen = view.with_names("output")
+        seen = view.with_names("output", "secrets")
         if step.kind.name == "map_block":
             seen = seen.with_names("item", "index")
         source, place = step.keys["compensate"].get("with", {}), (*step.place, "compensate", "with")
@@ -324,6 +325,7 @@ class Level:
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
             sets=templates.get("set"),
+            secrets=_secrets(templates["with"]) if calls else (),
             rules=tuple(
                 Rule(templates[f"rule{index}"], rule["message"], rule["on_fail"])
                 for index, rule in enumerate(keys.get("validate", ()))
@@ -361,6 +363,7 @@ class Level:
             handler=keys["call"],
             needs=(),
             with_=with_,
+            secrets=_secrets(with_),
             retry=retry_policy(keys["retry"]) if "retry" in keys else None,
             timeout=keys.get("timeout"),
             labels=keys.get("labels", {}),
@@ -399,3 +402,13 @@ def _shown(cycle: tuple[str, ...]) -> str:
 def retry_policy(keys: Mapping[str, Any]) -> RetryPolicy:
     """The policy of a step's `retry` in normal form."""
     return RetryPolicy(**{**keys, "retry_on": tuple(keys["retry_on"]), "never_retry_on": tuple(keys["never_retry_on"])})
+
+
+def _secrets(template: CompiledTemplate) -> tuple[str, ...]:
+    """The secrets of which handles are in a template, each as often as it is there."""
+    plain = (expression.plain for expression in template.expressions)
+    return tuple(
+        str(reference.path[0])
+        for reference in plain
+        if reference is not None and reference.name == "secrets" and reference.path
+    )

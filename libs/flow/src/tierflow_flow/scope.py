@@ -10,7 +10,7 @@ from tierflow_flow.values import kind_of
 
 Path = tuple[str | int, ...]
 
-NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "loop", "last_error", "output", "call")
+NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "loop", "last_error", "output", "call", "secrets")
 """The names that expressions may begin with; those after `run` only in the places that have them."""
 LOOP_FIELDS = ("index", "last")
 """What expressions can read of the loop around them."""

@@ -69,6 +69,9 @@ class FlowBuilder(Blocks):
     env = Expression("env", simple=True)
     """Environment variables that the flow asked for: `f.env.HOME`."""
 
+    secrets = Expression("secrets", simple=True)
+    """Secrets that the flow asked for, as inputs of handlers: `f.secrets.API_KEY`."""
+
     def __init__(self, keys: dict[str, Any]) -> None:
         super().__init__()
         self._keys = keys
@@ -378,6 +381,7 @@ def flow(
     vars: Mapping[str, Any] | None = None,  # noqa: A002 - the word of the language
     merge: Mapping[str, str] | None = None,
     env: Iterable[str] = (),
+    secrets: Iterable[str] = (),
     navigator: str | None = None,
     output_schema: Mapping[str, Any] | type | None = None,
 ) -> FlowBuilder:
@@ -398,6 +402,7 @@ def flow(
         vars: Constants, and first values of variables.
         merge: By variable: `first`, `last` or `append`, where branches meet that have both set it.
         env: Environment variables that expressions may read.
+        secrets: Secrets of the executors that inputs may hold, as `f.secrets.NAME`.
         navigator: `graph` or `sequence`.
         output_schema: What the output must look like: a JSON Schema or a pydantic model.
 
@@ -422,6 +427,7 @@ def flow(
         "vars": None if vars is None else dict(vars),
         "merge": dict(merge) if merge else None,
         "env": list(env) or None,
+        "secrets": list(secrets) or None,
         "navigator": navigator,
         "output_schema": schema_of(output_schema),
     }

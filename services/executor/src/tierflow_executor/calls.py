@@ -86,18 +86,21 @@ class Calls:
         """Calls a plain handler, in whatever thread this is."""
         try:
             if text is None:
-                text = _inline_text(running)
-            handler = running.handler
-            try:
-                args, named = handler.arguments(Context(running.request, running), text)
-            except ValidationError as error:
-                return unbound(running.request, error)
-            value = handler.function(*args, **named)
-            if value is text and handler.inline:
-                return Ending(COMPLETED, text)  # JSON that came in and goes out as it is: nothing to check
-            return returned(handler, value)
+                text = running.reveal(_inline_text(running))
+            return running.masked(self._called(running, text))
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its result and nobody else's (F27)
-            return raised(running.request, error)
+            return running.masked(raised(running.request, error))
+
+    def _called(self, running: Running, text: str) -> Ending:
+        handler = running.handler
+        try:
+            args, named = handler.arguments(Context(running.request, running), text)
+        except ValidationError as error:
+            return unbound(running.request, error)
+        value = handler.function(*args, **named)
+        if value is text and handler.inline:
+            return Ending(COMPLETED, text)  # JSON that came in and goes out as it is: nothing to check
+        return returned(handler, value)
 
     def _in_thread(self, running: Running, text: str | None = None) -> None:
         token = CURRENT.set(running)
@@ -131,16 +134,16 @@ class Calls:
             CURRENT.set(running)
             if _is_stored(running):
                 ref = running.request.input.input.ref
-                text = await self._values.fetch(running, Blob(sha256=ref.sha256, size=ref.size))
+                text = running.reveal(await self._values.fetch(running, Blob(sha256=ref.sha256, size=ref.size)))
                 if needs_thread(running):
                     self._threads.run(lambda: self._in_thread(running, text))
                     return
             else:
-                text = _inline_text(running)
-            ending = await self._await(running, text)
+                text = running.reveal(_inline_text(running))
+            ending = running.masked(await self._await(running, text))
             finish_lines()
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its result and nobody else's (F27, F28)
-            ending = raised(running.request, error)
+            ending = running.masked(raised(running.request, error))
         running.returned = True
         if _is_large(running, ending):
             await self._store(running, ending)

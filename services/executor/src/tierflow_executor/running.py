@@ -16,8 +16,10 @@ from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepExecutionResult
 
 from tierflow_executor.core.attempt import Attempt
+from tierflow_executor.endings import Ending
 from tierflow_executor.logs import LogTail
 from tierflow_executor.progress import MOST_METRICS, Box
+from tierflow_executor.secrets import Secrets
 from tierflow_executor.wire import fill_returned, seconds, stamp
 
 _NEVER = float("inf")
@@ -82,7 +84,7 @@ class Running:
 
     __slots__ = (
         "attempt", "begun", "box", "cancelled", "cpu_nanos", "deadline_at", "grace_at", "handler", "heartbeat", "heartbeat_timeout", "kill", "last_sign",
-        "limit_at", "limit_code", "logs", "memory_bytes", "more_steps", "place", "receipts", "request", "returned", "spent", "started_at", "started_ns",
+        "limit_at", "limit_code", "logs", "memory_bytes", "more_steps", "place", "receipts", "request", "returned", "secrets", "spent", "started_at", "started_ns",
         "stop_code", "stop_note", "surroundings", "task", "told_started", "traceparent", "unconfirmed",
     )  # fmt: skip
 
@@ -126,6 +128,19 @@ class Running:
         self.more_steps = ""
         self.cpu_nanos = 0
         self.memory_bytes = 0
+        self.secrets: Secrets | None = None
+
+    def reveal(self, text: str) -> str:
+        """The input with the values of its secrets. Raises FailureError where one is not known here."""
+        names = self.request.input.secrets
+        if not names:
+            return text
+        self.secrets = Secrets(names, self.request.context.tenant)
+        return self.secrets.fill(text)
+
+    def masked(self, ending: Ending) -> Ending:
+        """The ending without the values of its secrets."""
+        return ending if self.secrets is None else self.secrets.ending(ending)
 
     def start_clock(self, now: float) -> None:
         """The handler is called now: works out when it must have ended, and why."""
@@ -158,13 +173,15 @@ class Running:
     def report_progress(self, kind: str, percent: float, message: str, metrics: dict[str, float]) -> None:
         """Takes progress; a sign of life."""
         self.last_sign = time.monotonic()
+        if self.secrets is not None:
+            message = self.secrets.masked(message)
         self.surroundings.offer(self, kind, percent, message, metrics)
 
     def report_heartbeat(self, details: str | None) -> None:
         """Takes a sign of life."""
         self.last_sign = time.monotonic()
         if details is not None:
-            self.heartbeat = details
+            self.heartbeat = details if self.secrets is None else self.secrets.masked(details)
             self.surroundings.offer(self, "", None, "", {})
 
     def alive(self) -> None:
@@ -175,7 +192,7 @@ class Running:
         """Keeps a log line."""
         if self.logs is None:
             self.logs = LogTail()
-        self.logs.add(stream, text)
+        self.logs.add(stream, text if self.secrets is None else self.secrets.masked(text))
 
     def book(
         self, *, micro_credits: int, input_tokens: int, output_tokens: int, tool_calls: int, metrics: dict[str, float]

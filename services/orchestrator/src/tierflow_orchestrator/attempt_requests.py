@@ -42,7 +42,7 @@ class AttemptRequests:
         allocation, options = _limits_of(run, spec, timeout)
         if step.end_by is not None:
             allocation, options = _cut(allocation, options, step.end_by - self._clock.now())
-        return step_request(
+        request = step_request(
             self._context(run),
             effect.handler,
             input=effect.input,
@@ -59,6 +59,9 @@ class AttemptRequests:
             grant_token=effect.attempt_id,
             now=self._clock.now() if run.deadline is not None else None,
         )
+        if spec.secrets:
+            request.input.secrets.extend(dict.fromkeys(spec.secrets))
+        return request
 
     def forget(self, run_id: str) -> None:
         """The run is no longer here."""

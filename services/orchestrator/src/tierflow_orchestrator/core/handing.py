@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tierflow_flow.definition import Scope, Template
+from tierflow_flow.definition import ExpressionError, Scope, Template
+from tierflow_runtime.secrets import OPENING
 from tierflow_runtime.values import BlobRef, Payload
 
 from tierflow_orchestrator.core.blocks import find
@@ -15,7 +16,9 @@ from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
 
-def payload_for(turn: Turn, template: Template, step: Step, scope: Scope, *, inside: bool = False) -> Payload:
+def payload_for(
+    turn: Turn, template: Template, step: Step, scope: Scope, *, inside: bool = False, handles: int = 0
+) -> Payload:
     """A template with its holes filled, as a payload. Raises `ExpressionError`.
 
     Args:
@@ -24,9 +27,12 @@ def payload_for(turn: Turn, template: Template, step: Step, scope: Scope, *, ins
         step: Whose it is.
         scope: What it sees.
         inside: Whether it is evaluated within the step's block.
+        handles: How many handles of secrets the template holds; with any, no value may bring one along.
     """
     run = turn.run
     text = template.resolve_json(scope)
+    if handles and text.count(OPENING) != handles:
+        raise ExpressionError("a value looks like the handle of a secret; it cannot stand beside one")
     if run.large and has_mark(text):
         for ref in stored(run, template, step, inside=inside):
             if text == mark(ref):

@@ -13,6 +13,7 @@ from tierflow_flow.limits import MAX_ITERATIONS
 from tierflow_flow.schemas import fill_defaults
 from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
 from tierflow_flow.values import dumps, loads
+from tierflow_runtime.secrets import handle
 from tierflow_runtime.values import BlobRef, Payload
 
 from tierflow_orchestrator.core import joins, variables
@@ -71,6 +72,8 @@ class RunScope:
             return self._environment(path)
         if name == STATUS:
             return self._status(path)
+        if name == "secrets" and path:
+            return handle(str(path[0]))
         if self._step is not None and name in _AROUND:
             return walk(_AROUND[name](self._run, self._step), path, name)
         raise ExpressionError(f"{name} is not known here")

@@ -31,7 +31,7 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
         settle(turn)
         return turn.refused(failures.stale("The run's deadline has passed."))
     failure, payload = _input(turn, step)
-    if payload is not None and command.input_schema:
+    if payload is not None and command.input_schema and not run.spec(step).secrets:
         failure = _mismatch(step, payload, command.input_schema)
     if failure is not None or payload is None:
         fail(turn, step, failure or failures.reported(step, None))
@@ -107,7 +107,8 @@ def resolve_input(turn: Turn, step: Step) -> Payload:
         if step.index >= len(items):
             raise ExpressionError(f"{step.above} now has {len(items)} items, fewer than when it was expanded")
         scope = ItemScope(run, step, items[step.index])
-    return payload_for(turn, run.spec(step).with_, step, scope)
+    spec = run.spec(step)
+    return payload_for(turn, spec.with_, step, scope, handles=len(spec.secrets))
 
 
 def embedded(run: Run, step_id: str) -> list[str]:
