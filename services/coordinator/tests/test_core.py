@@ -84,7 +84,8 @@ def test_transitions_are_a_table() -> None:
             assert caught.value.failure.code == "STATE_CONFLICT"
             assert after in caught.value.failure.message
             assert before in caught.value.failure.message
-    assert all(not states.TRANSITIONS[state] for state in states.ENDED)
+    assert all(not states.TRANSITIONS[state] for state in states.ENDED - {states.FAILED})
+    assert states.TRANSITIONS[states.FAILED] == {states.STARTING, states.RUNNING}, "C9, R31: into the next generation"
 
 
 @pytest.mark.parametrize("command", states.COMMANDS)
@@ -96,11 +97,11 @@ def test_command_in_every_state(command: str, state: str) -> None:
     decision = decide(swarm, steer(command, "new"), 2)
     expected = states.COMMANDS[command].get(state)
     if expected is None:
-        assert decision.reply == commands.Reply(applied=False, state=state)
+        assert (decision.reply.applied, decision.reply.state) == (False, state)
         assert not decision.events
         assert swarm == before
     else:
-        assert decision.reply == commands.Reply(applied=True, state=expected)
+        assert (decision.reply.applied, decision.reply.state) == (True, expected)
         assert decision.events[0] == events.CommandReceived(
             command_id="new", command=command, actor="ann", reason="why"
         )
@@ -225,6 +226,11 @@ _ANY = st.one_of(
     st.just(commands.TakeRun(run_id=RUN)),
     st.just(commands.RefuseRun(run_id=RUN, failure=LOST)),
     st.builds(finish, st.sampled_from(list(states.RUN_ENDS))),
+    st.builds(
+        lambda end, generation: msgspec.structs.replace(finish(end), generation=generation),
+        st.sampled_from(list(states.RUN_ENDS)),
+        st.integers(2, 4),
+    ),
     st.just(finish(run_id=OTHER_RUN)),
     st.builds(
         commands.ReportRunState,
@@ -239,8 +245,13 @@ def check_history(journal: list[events.SwarmEvent]) -> None:
     """What docs/invariants.md says of a swarm's events (U1 to U5), from the events alone."""
     state = states.NEW
     taken = finished = False
+    generation = 1
     for number, event in enumerate(journal):
-        assert state not in states.ENDED, "U1: nothing after the end"
+        retried = isinstance(event, events.CommandReceived) and event.command == "retry"
+        reopened = isinstance(event, events.SwarmStateChanged) and event.from_ == states.FAILED
+        assert state not in states.ENDED or (state == states.FAILED and (retried or reopened)), (
+            "U1: nothing after the end"
+        )
         if number < 2:
             assert type(event) is (events.SwarmCreated, events.RunRequested)[number], "U2: first things first"
             state = states.STARTING
@@ -251,6 +262,10 @@ def check_history(journal: list[events.SwarmEvent]) -> None:
         elif isinstance(event, events.RunTaken):
             assert (event.run_id, taken, finished) == (RUN, False, False), "U4"
             taken = True
+        elif isinstance(event, events.RunRequested):
+            assert (event.run_id, event.generation) == (RUN, generation + 1), "U2, R31: one generation after the other"
+            generation += 1
+            taken = finished = False
         elif isinstance(event, events.RunFinished):
             assert (event.run_id, taken, finished) == (RUN, True, False), "U4"
             assert isinstance(journal[number + 1], events.SwarmEnded), "U5: the run's end is the swarm's"
@@ -264,16 +279,17 @@ def check_history(journal: list[events.SwarmEvent]) -> None:
 
 
 @given(st.lists(st.tuples(_ANY, st.booleans()), max_size=30), st.sampled_from(list(states.RUN_ENDS)))
-def test_any_interleaving(script: list[tuple[commands.SwarmCommand, bool]], end: str) -> None:
+def test_any_interleaving(script: list[tuple[commands.SwarmCommand | None, bool]], end: str) -> None:
     """C6, C1, U1 to U8, Lesson 8, Lesson 17, Lesson 45: answers, commands, duplicates and restarts in any order end with exactly one terminal event; the journal yields the state."""
     swarm = Swarm(swarm_id="s")
     journal: list[tuple[events.SwarmEvent, int]] = [(event, 1) for event in decide(swarm, CREATE, 1).events]
-    for now, (command, restart) in enumerate([*script, (finish(end), True)], start=2):
+    for now, (command, restart) in enumerate([*script, (None, True)], start=2):
         before = swarm.state
+        command = command or msgspec.structs.replace(finish(end), generation=swarm.generation)
         decision = decide(swarm, command, now)
         journal += [(event, now) for event in decision.events]
         assert decision.reply.state == swarm.state
-        if before in states.ENDED:
+        if before in states.ENDED and not (before == states.FAILED and getattr(command, "command", "") == "retry"):
             assert not decision.events
         if restart:
             folded = Swarm(swarm_id="s")
@@ -290,8 +306,8 @@ def test_any_interleaving(script: list[tuple[commands.SwarmCommand, bool]], end:
             assert not open_now
     check_history([event for event, _ in journal])
     ends = [event for event, _ in journal if isinstance(event, events.SwarmEnded)]
-    assert len(ends) == 1
-    assert swarm.state == ends[0].to
+    assert len(ends) == swarm.generation, "U1, R31: one end for each generation"
+    assert swarm.state == ends[-1].to
     assert swarm.ended
 
 

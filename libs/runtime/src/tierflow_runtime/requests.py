@@ -14,7 +14,7 @@ from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time
-from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload
+from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload, Reuse
 from tierflow_runtime.wire import micros, options_to_proto
 
 ContextLike: TypeAlias = Context | ExecutionContext
@@ -90,6 +90,7 @@ def run_request(
     allocation: AllocationLike,
     options: OptionsLike,
     now: Micros | None = None,
+    reuse: Reuse | None = None,
 ) -> RunExecutionRequest:
     """The request from Tier 1 to Tier 2 for one run.
 
@@ -100,6 +101,7 @@ def run_request(
         allocation: Hard limits of the run.
         options: How to run it.
         now: The moment of sending, from which the time remaining until the deadline is filled (rule R17).
+        reuse: Results of another run that it starts with.
     """
     request = RunExecutionRequest()
     _fill_context(request.context, context, now)

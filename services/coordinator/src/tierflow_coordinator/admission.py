@@ -21,6 +21,7 @@ from tierflow_runtime.wire import allocation_from_proto, context_from_proto, opt
 
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.flows import CheckedFlow, Flows
+from tierflow_coordinator.wire import reuse_from_proto
 
 INPUT_PATH: Final = "input.flow.input"
 RETRY_AFTER: Final[Micros] = 1_000_000
@@ -129,6 +130,7 @@ class Admission:
         payload: Payload | None,
         now: Micros,
     ) -> Admitted:
+        plan = request.input.flow
         given = context_from_proto(request.context, now)
         options = options_from_proto(request.options)
         allocation = allocation_from_proto(request.allocation)
@@ -156,6 +158,7 @@ class Admission:
                 input=payload,
                 allocation=allocation,
                 options=options,
+                reuse=reuse_from_proto(plan.reuse) if plan.HasField("reuse") else None,
             ),
             request_key=request_key(request, caller),
             parent_traceparent=given.traceparent,

@@ -128,6 +128,8 @@ class Engine:
             self._tracing.observe(swarm, event, entity.last_time)
             for effect in react(swarm, event):
                 self._carry_out(entity, effect)
+            if isinstance(event, events.SwarmStateChanged) and event.from_ in states.ENDED:
+                self.load.started()
             if isinstance(event, events.SwarmStateChanged) and event.to == states.PAUSED:
                 self.resting.look_soon(entity)
 
@@ -182,6 +184,7 @@ class Engine:
             allocation=swarm.allocation,
             options=swarm.options,
             now=self._durable.clock.now(),
+            reuse=swarm.reuse,
         )
 
     # --- what Tier 2 says ---
@@ -292,9 +295,9 @@ class Engine:
         swarm: Swarm = loaded.state
         effects = [effect for effect in open_effects(swarm) if isinstance(effect, commands.CommandRun)]
         if swarm.run is None or not effects:
-            self._host.writer.acknowledge(swarm_id, swarm.context.generation)
+            self._host.writer.acknowledge(swarm_id, swarm.generation)
             return
-        self._terminated[swarm.run.run_id] = (swarm_id, swarm.context.generation)
+        self._terminated[swarm.run.run_id] = (swarm_id, swarm.generation)
         log.info("a run of a terminated swarm is cancelled again", **ids(swarm.context))
         self.runs.command(swarm_id, effects[0], _context_of_cancel(swarm, swarm.run.run_id))
 

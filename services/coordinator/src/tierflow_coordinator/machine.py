@@ -50,7 +50,7 @@ class SwarmMachine:
             correlation_id=context.correlation_id,
             labels=context.labels,
             outcome=state.outcome,
-            generation=context.generation,
+            generation=state.generation,
             created_at=state.created_at,
             ended_at=state.ended_at,
             # Its run's end, and any command, finds it by its id.

@@ -10,6 +10,7 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2_grpc as servicers
 from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_contracts.events.v1 import event_pb2
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure
@@ -25,7 +26,8 @@ from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import Facade
 from tierflow_coordinator.queue import Queue
 from tierflow_coordinator.sessions import Session, check_id
-from tierflow_coordinator.steering import Steering
+from tierflow_coordinator.steering import LONGEST_WAIT, Steering
+from tierflow_coordinator.steering_many import SteeringMany
 from tierflow_coordinator.submission import Submission, answer_message
 from tierflow_coordinator.views import row_message, swarm_message
 from tierflow_coordinator.watch import Watches
@@ -34,7 +36,7 @@ MOST_AT_ONCE: Final = 1000
 QUARANTINED: Final = "QUARANTINED"
 
 
-class CoordinatorServicer(Steering, Facade, servicers.CoordinatorServiceServicer):
+class CoordinatorServicer(Facade, SteeringMany, Steering, servicers.CoordinatorServiceServicer):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 
     def __init__(
@@ -108,10 +110,10 @@ class CoordinatorServicer(Steering, Facade, servicers.CoordinatorServiceServicer
             self._sessions.discard(session)
 
     async def _submitted(
-        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, *, may_reuse: bool = False
     ) -> api.SubmitSwarmResponse | Failure:
         future: asyncio.Future[api.SubmitSwarmResponse | Failure] = asyncio.get_running_loop().create_future()
-        self._submission.submit(request, caller, _resolve(future))
+        self._submission.submit(request, caller, _resolve(future), may_reuse=may_reuse)
         return await future
 
     # --- looking ---
@@ -137,17 +139,21 @@ class CoordinatorServicer(Steering, Facade, servicers.CoordinatorServiceServicer
         """See the proto."""
         timeout = listing.longest_wait(request.timeout) if request.HasField("timeout") else None
         await self._visible(request.swarm_id, caller_of(context))
+        swarm = await self._wait(request.swarm_id, timeout)
+        return api.WaitSwarmResponse(swarm=swarm, ended=SWARM_STATES.name(swarm.state) in states.ENDED)
+
+    async def _wait(self, swarm_id: str, timeout: float | None) -> swarm_pb2.Swarm:
+        """The swarm, once it has ended or the wait is over. Raises FailureError UNAVAILABLE when this instance drains."""
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         listener = _resolve(ended)
-        self._engine.waiting.listen(request.swarm_id, listener)
+        self._engine.waiting.listen(swarm_id, listener)
         try:
             await asyncio.wait({ended, self._watches.draining}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done() and self._watches.draining.done():
                 raise FailureError(failure("UNAVAILABLE", "This instance is draining; wait at another."))
         finally:
-            self._engine.waiting.leave(request.swarm_id, listener)
-        swarm = await self._shown(request.swarm_id)
-        return api.WaitSwarmResponse(swarm=swarm, ended=SWARM_STATES.name(swarm.state) in states.ENDED)
+            self._engine.waiting.leave(swarm_id, listener)
+        return await self._shown(swarm_id)
 
     async def WatchSwarm(self, request: api.WatchSwarmRequest, context: Any) -> AsyncIterator[api.WatchSwarmResponse]:
         """See the proto."""
@@ -180,18 +186,34 @@ class CoordinatorServicer(Steering, Facade, servicers.CoordinatorServiceServicer
 
     async def PauseSwarm(self, request: api.PauseSwarmRequest, context: Any) -> api.PauseSwarmResponse:
         """See the proto."""
-        reply = await self._steer(request, states.PAUSE, caller_of(context))
+        command = states.INTERRUPT if request.mode == orchestrator.PAUSE_MODE_INTERRUPT else states.PAUSE
+        reply = await self._steer(request, command, caller_of(context))
         return api.PauseSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))
 
     async def ResumeSwarm(self, request: api.ResumeSwarmRequest, context: Any) -> api.ResumeSwarmResponse:
         """See the proto."""
-        reply = await self._steer(request, states.RESUME, caller_of(context))
+        caller = caller_of(context)
+        swarm = await self._visible(request.swarm_id, caller, hide=False)
+        if swarm.state == states.RUNNING and swarm.run_taken:
+            # Nobody has paused the swarm; its run may have paused by itself: at a breakpoint, after a failed step, or to ask what to do.
+            command = orchestrator.CommandRunRequest(command=orchestrator.RUN_COMMAND_RESUME)
+            done = await self._command(request, command, caller)
+            return api.ResumeSwarmResponse(applied=done.applied, state=SWARM_STATES.number(swarm.state))
+        reply = await self._steer(request, states.RESUME, caller)
         return api.ResumeSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))
 
     async def CancelSwarm(self, request: api.CancelSwarmRequest, context: Any) -> api.CancelSwarmResponse:
         """See the proto."""
-        reply = await self._steer(request, states.CANCEL, caller_of(context))
-        return api.CancelSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))
+        caller = caller_of(context)
+        wait = min(listing.longest_wait(request.wait), LONGEST_WAIT) if request.HasField("wait") else 0.0
+        reply = await self._steer(request, states.CANCEL, caller)
+        answer = api.CancelSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))
+        if wait:
+            answer.state = (await self._wait(request.swarm_id, wait)).state
+            swarm = await self._visible(request.swarm_id, caller)
+            if swarm.run_taken and swarm.run is not None:
+                answer.receipt.CopyFrom((await self._run(swarm.run.run_id, caller)).stop)
+        return answer
 
     async def StopSwarm(self, request: api.StopSwarmRequest, context: Any) -> api.StopSwarmResponse:
         """See the proto."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import swarm_pb2
@@ -13,7 +13,7 @@ from tierflow_runtime.classify import failure_of_exception
 from tierflow_runtime.errors import failure, public
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.security import Caller
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import Failure, FailureError, Violation
 from tierflow_runtime.wire import SWARM_STATES, failure_to_proto
 
 from tierflow_coordinator.admission import Admission, Admitted
@@ -22,6 +22,13 @@ from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.engine import Engine
 
 log = get_log(__name__)
+
+REUSE: Final = failure(
+    "INVALID_REQUEST",
+    "Results of another run are taken over by ForkSwarm and RerunSwarm, not by a submission.",
+    operation="submit",
+    violations=(Violation(field="input.flow.reuse", description="must not be set"),),
+)
 
 Answered: TypeAlias = Callable[[api.SubmitSwarmResponse | Failure], None]
 
@@ -35,8 +42,13 @@ class Submission:
         self._durable = durable
         self.draining = False
 
-    def submit(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered) -> None:
-        """Takes a swarm; `answered` hears once: that it is stored, or why it is not."""
+    def submit(
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered, *, may_reuse: bool = False
+    ) -> None:
+        """Takes a swarm; `answered` hears once: that it is stored, or why it is not. `may_reuse`: the caller may see the run that it names."""
+        if request.input.flow.HasField("reuse") and not may_reuse:
+            answered(REUSE)
+            return
         if self.draining or not self._durable.instance.alive:
             answered(failure("UNAVAILABLE", "This instance takes no swarms now; try another.", operation="submit"))
             return

@@ -18,7 +18,8 @@ WEATHER: Final = frozenset(
 FULL: Final = frozenset(("QUEUE_FULL", "RATE_LIMITED", "UNAVAILABLE", "DATABASE_UNAVAILABLE"))
 """Of these: there is no room now, for this run or any other."""
 _ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
-IN_EFFECT: Final = {"pause": frozenset(("PAUSED", *_ENDED))}
+_RESTS: Final = frozenset(("PAUSED", *_ENDED))
+IN_EFFECT: Final = {"pause": _RESTS, "interrupt": _RESTS}
 """States in which a command has taken full effect, where a receipt alone does not say so."""
 
 

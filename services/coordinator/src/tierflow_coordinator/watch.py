@@ -211,7 +211,7 @@ class _Watch:
                 self._watch_run(event.run_requested.run_id)
 
     def _watch_run(self, run_id: str) -> None:
-        if run_id not in self._runs:
+        if run_id not in self._runs or self._runs[run_id].done():  # a later generation of it
             self._runs[run_id] = asyncio.create_task(self._read_run(run_id), name=f"watch run {run_id}")
 
     async def _read_run(self, run_id: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tierflow_contracts.common.v1 import execution_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
-from tierflow_runtime.values import Context, Micros
+from tierflow_runtime.values import Context, Micros, Reuse
 from tierflow_runtime.wire import (
     OUTCOMES,
     RUN_STATES,
@@ -23,6 +24,7 @@ from tierflow_runtime.wire import (
     options_from_proto,
     options_to_proto,
     payload_from_proto,
+    timestamp,
     usage_from_proto,
 )
 
@@ -30,6 +32,8 @@ from tierflow_coordinator.core import commands, events
 
 _RUN_COMMANDS: Final = {
     "pause": orchestrator.RUN_COMMAND_PAUSE,
+    "interrupt": orchestrator.RUN_COMMAND_PAUSE,
+    "retry": orchestrator.RUN_COMMAND_RETRY,
     "resume": orchestrator.RUN_COMMAND_RESUME,
     "cancel": orchestrator.RUN_COMMAND_CANCEL,
 }
@@ -74,14 +78,20 @@ def finish_of(result: run_pb2.RunExecutionResult) -> commands.FinishRun:
 
 def run_command(effect: commands.CommandRun, context: Context | None = None) -> orchestrator.CommandRunRequest:
     """A command to a run; with the run's context, where it may come before the run (rule R29)."""
-    return orchestrator.CommandRunRequest(
+    request = orchestrator.CommandRunRequest(
         context=None if context is None else context_to_proto(context),
         run_id=effect.run_id,
         command=_RUN_COMMANDS[effect.command],
         command_id=effect.command_id,
         reason=effect.reason,
         actor=effect.actor,
+        generation=effect.generation,
     )
+    if effect.command == "interrupt":
+        request.pause_mode = orchestrator.PAUSE_MODE_INTERRUPT
+    if effect.deadline is not None:
+        request.changes.deadline.CopyFrom(timestamp(effect.deadline))
+    return request
 
 
 def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
@@ -94,6 +104,9 @@ def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
     fill_allocation(message.allocation, event.allocation)
     message.options.CopyFrom(options_to_proto(event.options))
     message.goal = event.goal
+    if event.reuse is not None:
+        message.reuse.run_id = event.reuse.run_id
+        message.reuse.step_ids.extend(event.reuse.step_ids)
 
 
 def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
@@ -106,7 +119,13 @@ def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
         allocation=allocation_from_proto(message.allocation),
         options=options_from_proto(message.options),
         goal=message.goal,
+        reuse=reuse_from_proto(message.reuse) if message.HasField("reuse") else None,
     )
+
+
+def reuse_from_proto(message: execution_pb2.ReusedSteps) -> Reuse:
+    """What a run starts with."""
+    return Reuse(run_id=message.run_id, step_ids=tuple(message.step_ids))
 
 
 def _fill_state_changed(message: ev.SwarmStateChanged, event: events.SwarmStateChanged) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias, dataclass_transform
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Usage
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Reuse, Usage
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -25,6 +25,7 @@ class CreateSwarm(Command):
     allocation: Allocation
     options: Options
     goal: str = ""
+    reuse: Reuse | None = None
 
 
 class TakeRun(Command):
@@ -80,6 +81,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     applied: bool
     state: str
+    generation: int = 1
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -95,13 +97,17 @@ class RequestRun(Effect):
 
 
 class CommandRun(Effect):
-    """Tell the run to `pause`, `resume` or `cancel`, until there is a receipt (rule R29)."""
+    """Tell the run to `pause`, `interrupt`, `resume`, `cancel` or `retry`, until there is a receipt (rule R29)."""
 
     run_id: str
     command: str
     command_id: str
     actor: str
     reason: str
+    generation: int = 0
+    """Of a retry: the generation to open."""
+    deadline: Micros | None = None
+    """Of a retry: when all of it must be over."""
 
 
 class AnswerWaiting(Effect):

@@ -38,7 +38,10 @@ def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decisio
         evolve(swarm, event, now)
     # A repeated command is answered as the first time: it did apply.
     known = type(command) is commands.SteerSwarm and command.command_id in swarm.known_commands
-    return Decision(events=emitted, reply=commands.Reply(applied=bool(emitted) or known, state=swarm.state))
+    return Decision(
+        events=emitted,
+        reply=commands.Reply(applied=bool(emitted) or known, state=swarm.state, generation=swarm.generation),
+    )
 
 
 def _create(swarm: Swarm, command: commands.CreateSwarm) -> Sequence[events.SwarmEvent]:
@@ -54,6 +57,7 @@ def _create(swarm: Swarm, command: commands.CreateSwarm) -> Sequence[events.Swar
             allocation=command.allocation,
             options=command.options,
             goal=command.goal,
+            reuse=command.reuse,
         ),
         events.RunRequested(run_id=command.run_id, generation=command.context.generation),
     )
@@ -120,7 +124,7 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
             outcome=command.outcome,
             output=command.output,
             failure=command.failure,
-            usage=total(swarm.usage, command.usage),
+            usage=command.usage if command.generation > 1 else total(swarm.usage, command.usage),
             reason=reason,
             actor=actor,
         )
@@ -153,10 +157,14 @@ def _steer(swarm: Swarm, command: commands.SteerSwarm) -> Sequence[events.SwarmE
         return (received,)
     if to in states.ENDED:
         return (received, _stopped(swarm, command, to))
-    return (
-        received,
-        events.SwarmStateChanged(from_=swarm.state, to=to, reason=command.reason, actor=command.actor),
-    )
+    changed = events.SwarmStateChanged(from_=swarm.state, to=to, reason=command.reason, actor=command.actor)
+    if command.command == states.RETRY and swarm.run is not None:
+        return (
+            received,
+            changed,
+            events.RunRequested(run_id=swarm.run.run_id, generation=swarm.run.generation + 1),
+        )
+    return (received, changed)
 
 
 def _goal(swarm: Swarm, command: commands.SteerSwarm) -> str | None:
@@ -164,11 +172,11 @@ def _goal(swarm: Swarm, command: commands.SteerSwarm) -> str | None:
     to = states.COMMANDS[command.command].get(swarm.state)
     if to is None or command.command_id in swarm.known_commands:
         return None
-    if to == swarm.state and not swarm.stops_gracefully:
-        return None  # Only a graceful stop can be made an immediate one.
+    if to == swarm.state and not swarm.stops_gracefully and command.command != states.INTERRUPT:
+        return None  # Only a graceful stop can be made an immediate one, and a pause one that interrupts.
     if to == states.STOPPING and not swarm.run_open:
         return states.STOPPED
-    if command.command == states.RESUME and not swarm.run_taken:
+    if command.command in (states.RESUME, states.RETRY) and not swarm.run_taken:
         return states.STARTING
     return to
 

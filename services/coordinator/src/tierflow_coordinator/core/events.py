@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias, dataclass_transform
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Usage
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Reuse, Usage
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -24,6 +24,7 @@ class SwarmCreated(Event):
     allocation: Allocation
     options: Options
     goal: str = ""
+    reuse: Reuse | None = None
 
 
 class SwarmStateChanged(Event):

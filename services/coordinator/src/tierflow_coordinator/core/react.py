@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tierflow_coordinator.core import commands, events, states
-from tierflow_coordinator.core.swarm import Order, Swarm
+from tierflow_coordinator.core.swarm import Order, RunRecord, Swarm
 
 _FIRST_WORD = {
     states.PAUSE: "pause",
+    states.INTERRUPT: "interrupt",
+    states.RETRY: "retry",
     states.RESUME: "resume",
     states.CANCEL: "cancel",
     # A graceful stop first lets running steps finish; `after_run_state` cancels what is left.
@@ -20,6 +22,8 @@ _FIRST_WORD = {
 }
 _ORDER_DUE = {
     states.PAUSE: (states.PAUSING,),
+    states.INTERRUPT: (states.PAUSING,),
+    states.RETRY: (states.STARTING, states.RUNNING),
     states.RESUME: (states.STARTING, states.RUNNING),
     states.CANCEL: (states.STOPPING,),
     states.STOP: (states.STOPPING,),
@@ -35,7 +39,7 @@ def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
         return (commands.AnswerWaiting(),)
     if isinstance(event, events.CommandReceived) and swarm.run is not None and not swarm.run.finished:
         # From the event, not from the state: that may be ahead of what is committed.
-        return (_to_run(swarm.run.run_id, event),)
+        return (_to_run(swarm, swarm.run, event),)
     return ()
 
 
@@ -74,14 +78,17 @@ def _order(swarm: Swarm) -> Sequence[commands.Effect]:
     order, run = swarm.order, swarm.run
     if order is None or run is None or run.finished or swarm.state not in _ORDER_DUE[order.command]:
         return ()
-    return (_to_run(run.run_id, order),)
+    return (_to_run(swarm, run, order),)
 
 
-def _to_run(run_id: str, order: events.CommandReceived | Order) -> commands.CommandRun:
+def _to_run(swarm: Swarm, run: RunRecord, order: events.CommandReceived | Order) -> commands.CommandRun:
+    retried = order.command == states.RETRY
     return commands.CommandRun(
-        run_id=run_id,
+        run_id=run.run_id,
         command=_FIRST_WORD[order.command],
         command_id=order.command_id,
         actor=order.actor,
         reason=order.reason,
+        generation=run.generation if retried else 0,
+        deadline=swarm.context.deadline if retried else None,
     )

@@ -38,12 +38,16 @@ TRANSITIONS: Mapping[str, frozenset[str]] = MappingProxyType(
         STOPPING: ENDED,
         STOPPED: frozenset(),
         COMPLETED: frozenset(),
-        FAILED: frozenset(),
+        # Into the next generation (rule R31); to STARTING where no orchestrator had taken the run.
+        FAILED: frozenset((STARTING, RUNNING)),
         TERMINATED: frozenset(),
     }
 )
 
 PAUSE = "pause"
+INTERRUPT = "interrupt"
+"""A pause that stops attempts in flight."""
+RETRY = "retry"
 RESUME = "resume"
 CANCEL = "cancel"
 STOP = "stop"
@@ -52,6 +56,8 @@ TERMINATE = "terminate"
 COMMANDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         PAUSE: MappingProxyType({STARTING: PAUSING, RUNNING: PAUSING, IDLE: PAUSED}),
+        INTERRUPT: MappingProxyType({STARTING: PAUSING, RUNNING: PAUSING, IDLE: PAUSED, PAUSING: PAUSING}),
+        RETRY: MappingProxyType({FAILED: RUNNING}),
         # Back to STARTING where no orchestrator has taken the run yet: see `resumed`.
         RESUME: MappingProxyType({PAUSING: RUNNING, PAUSED: RUNNING}),
         # STOPPING to STOPPING: a cancel makes a graceful stop an immediate one.

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Usage
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Reuse, Usage
 
 from tierflow_coordinator.core import events, states
 
 MAX_KNOWN_COMMANDS = 256
 """So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
+
+
+ADMISSION: Micros = 10_000_000
+"""So much may lie between the moment from which a deadline was counted and that of the first event."""
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -55,7 +59,11 @@ class Swarm(msgspec.Struct, kw_only=True):
     output: Payload | None = None
     failure: Failure | None = None
     usage: Usage = NO_USAGE
+    reuse: Reuse | None = None
+    """Results of another run that its run starts with."""
     created_at: Micros = 0
+    opened_at: Micros = 0
+    """When the present generation was opened; 0 for the first."""
     ended_at: Micros | None = None
     idle: bool = False
     """Not from events: whoever owns it has nothing to do for it and may let it go (rule R15). Any event ends that."""
@@ -64,6 +72,11 @@ class Swarm(msgspec.Struct, kw_only=True):
     def ended(self) -> bool:
         """Whether it is in a final state."""
         return self.state in states.ENDED
+
+    @property
+    def generation(self) -> int:
+        """Of its run, from 1."""
+        return self.run.generation if self.run is not None else self.context.generation
 
     @property
     def run_open(self) -> bool:
@@ -96,12 +109,27 @@ def _created(swarm: Swarm, event: events.SwarmCreated, time: Micros) -> None:
     swarm.input = event.input
     swarm.allocation = event.allocation
     swarm.options = event.options
+    swarm.reuse = event.reuse
     swarm.created_at = time
 
 
-def _state_changed(swarm: Swarm, event: events.SwarmStateChanged, _time: Micros) -> None:
+def _state_changed(swarm: Swarm, event: events.SwarmStateChanged, time: Micros) -> None:
+    if event.from_ in states.ENDED:
+        _reopen(swarm, time)
     swarm.state = event.to
     swarm.reason = event.reason
+
+
+def _reopen(swarm: Swarm, time: Micros) -> None:
+    """A generation begins. What bounds it relative to its start counts from now on; an absolute end stays what it is."""
+    swarm.outcome, swarm.output, swarm.failure, swarm.ended_at = "", None, None, None
+    spans = [span for span in (swarm.options.timeout, swarm.allocation.wall_time) if span is not None]
+    deadline = swarm.context.deadline
+    if spans and deadline is not None:
+        start = max(swarm.opened_at or swarm.created_at, swarm.options.not_before or 0)
+        if deadline > start + min(spans) - ADMISSION:
+            swarm.context = msgspec.structs.replace(swarm.context, deadline=time + min(spans))
+    swarm.opened_at = time
 
 
 def _run_requested(swarm: Swarm, event: events.RunRequested, _time: Micros) -> None:
@@ -117,7 +145,8 @@ def _run_finished(swarm: Swarm, event: events.RunFinished, _time: Micros) -> Non
     if swarm.run is not None:
         swarm.run.taken = True
         swarm.run.finished = True
-    swarm.usage = total(swarm.usage, event.usage)
+    # What a run says that it has used is what it has used in all its generations.
+    swarm.usage = event.usage if event.generation > 1 else total(swarm.usage, event.usage)
 
 
 def _ended(swarm: Swarm, event: events.SwarmEnded, time: Micros) -> None:
