@@ -23,11 +23,14 @@ async def cancel(connection: Connection, *, swarm_ids: tuple[str, ...], reason: 
 @click.command()
 @_swarms
 @_reason
+@click.option("--interrupt", is_flag=True, help="Stop what runs; its steps start again when the swarm is resumed.")
 @as_json
 @connected
-async def pause(connection: Connection, *, swarm_ids: tuple[str, ...], reason: str, as_json: bool) -> None:
+async def pause(
+    connection: Connection, *, swarm_ids: tuple[str, ...], reason: str, interrupt: bool, as_json: bool
+) -> None:
     """Start nothing new and let running steps finish."""
-    await _steer(connection, "pause", swarm_ids, reason, as_json)
+    await _steer(connection, "pause", swarm_ids, reason, as_json, interrupt=interrupt)
 
 
 @click.command()

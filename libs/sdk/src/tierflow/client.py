@@ -20,6 +20,7 @@ from tierflow.exchange import Exchange
 from tierflow.handle import Handle
 from tierflow.ids import new_id
 from tierflow.queries import Queries
+from tierflow.steering import Steering
 from tierflow.submission import FlowLike, flow_ref, swarm_request
 from tierflow.watching import Watch
 
@@ -27,7 +28,7 @@ _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
 
 
-class Client(Queries, Approvals):
+class Client(Steering, Queries, Approvals):
     """A client of Tierflow, for one event loop.
 
     ```python
@@ -143,13 +144,6 @@ class Client(Queries, Approvals):
         """Stops all work of a swarm now. Returns whether that changed anything. Raises `NotFound`."""
         response: api.CancelSwarmResponse = await self._calls.call(
             "CancelSwarm", api.CancelSwarmRequest(swarm_id=swarm_id, reason=reason, command_id=new_id())
-        )
-        return response.applied
-
-    async def pause(self, swarm_id: str, reason: str = "") -> bool:
-        """Starts nothing new and lets running steps finish. Returns whether that changed anything. Raises `NotFound`."""
-        response: api.PauseSwarmResponse = await self._calls.call(
-            "PauseSwarm", api.PauseSwarmRequest(swarm_id=swarm_id, reason=reason, command_id=new_id())
         )
         return response.applied
 

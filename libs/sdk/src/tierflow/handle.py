@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_COMPLETED
 
 from tierflow.results import Result, result_of
+from tierflow.steering import Answer, State
 
 if TYPE_CHECKING:
     from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import SubmitSwarmResponse
@@ -79,13 +81,55 @@ class Handle:
         """Stops all work now. Returns whether that changed anything."""
         return await self._client.cancel(self.id, reason)
 
-    async def pause(self, reason: str = "") -> bool:
-        """Starts nothing new and lets running steps finish. Returns whether that changed anything."""
-        return await self._client.pause(self.id, reason)
+    async def pause(self, reason: str = "", *, interrupt: bool = False) -> bool:
+        """Starts nothing new; running steps may finish, or are stopped with `interrupt`. Returns whether that changed anything."""
+        return await self._client.pause(self.id, reason, interrupt=interrupt)
 
     async def resume(self, reason: str = "") -> bool:
         """Goes on after a pause. Returns whether that changed anything."""
         return await self._client.resume(self.id, reason)
+
+    async def retry(self, reason: str = "") -> int:
+        """From FAILED into the next generation, which is returned; `result` waits for its end then."""
+        generation = await self._client.retry(self.id, reason)
+        self._result = self._awaited = None
+        return generation
+
+    async def skip(self, step_id: str, output: Any = None, *, reason: str = "") -> bool:
+        """Ends a step as SKIPPED, with `output` for those who read it."""
+        return await self._client.skip(self.id, step_id, output, reason=reason)
+
+    async def step(self, step_id: str = "") -> bool:
+        """Runs what is ready in a paused run, or only `step_id`, and pauses again."""
+        return await self._client.step(self.id, step_id)
+
+    async def set_breakpoints(self, *step_ids: str) -> bool:
+        """Pauses before these steps from now on; none clears them."""
+        return await self._client.set_breakpoints(self.id, *step_ids)
+
+    async def update(self, **changes: Any) -> int:
+        """Changes limits and policies; takes what `Client.update` takes. Returns the new version."""
+        return await self._client.update(self.id, **changes)
+
+    async def query(self, expressions: Mapping[str, str] | None = None) -> State:
+        """Variables, outputs, counts, and the values of expressions."""
+        return await self._client.query(self.id, expressions)
+
+    async def ask(self, name: str, payload: Any = None, **options: Any) -> Answer:
+        """Sends a signal and waits for the answer of a step; takes what `Client.ask` takes."""
+        return await self._client.ask(self.id, name, payload, **options)
+
+    async def replay(self) -> Handle:
+        """A new execution with the same flow and input."""
+        return self._client.handle(await self._client.replay(self.id))
+
+    async def rerun(self, *step_ids: str) -> Handle:
+        """A new execution from these steps on, with what completed before them."""
+        return self._client.handle(await self._client.rerun(self.id, *step_ids))
+
+    async def fork(self, *step_ids: str, input: Any = None) -> Handle:  # noqa: A002 - it is called so everywhere else
+        """A new execution with the results of these steps, and perhaps another input."""
+        return self._client.handle(await self._client.fork(self.id, *step_ids, input=input))
 
     def __repr__(self) -> str:
         return f"Handle({self.id})"
