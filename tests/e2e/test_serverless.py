@@ -36,7 +36,12 @@ do:
   - hear:
       listen: {{to: {{one: {{with: {{type: order.paid}}}}}}}}
       output: {{as: '.[0]'}}
-  - answer: {{call: echo, with: {{status: "${{ $context.status }}", paid: "${{ .amount }}", run: "${{ $workflow.id }}"}}}}
+  - twice: {{run: {{workflow: {{namespace: test, name: inner, version: 1.0.0, input: {{n: "${{ .amount }}"}}}}}}}}
+  - answer: {{call: echo, with: {{status: "${{ $context.status }}", paid: "${{ .n }}", run: "${{ $workflow.id }}"}}}}
+"""
+INNER = """
+document: {dsl: 1.0.3, namespace: test, name: inner, version: 1.0.0}
+do: [{twice: {set: {n: "${ .n * 2 }"}}}]
 """
 
 
@@ -52,12 +57,15 @@ async def test_a_document_over_the_death_of_its_orchestrator(make_stack: MakeSta
     path = tmp_path / "whole.yaml"
     path.write_text(dedent(DOCUMENT).format(port=free_port()))
     async with Client(stack.address, patience=60) as client:
+        inner = tmp_path / "inner.yaml"
+        inner.write_text(dedent(INNER))
+        await client.register_flow(inner)
         handle = await client.submit(path, input={"path": "x"})
         await eventually(lambda: suspended(client, handle.run_id), timeout=60)
         stack.orchestrators[0].kill()
         await asyncio.to_thread(stack.orchestrators[0].start)
         assert await client.signal(handle.id, "order.paid", {"amount": 5})
-        assert await handle.result(60) == {"status": 503, "paid": 5, "run": handle.run_id}
+        assert await handle.result(60) == {"status": 503, "paid": 10, "run": handle.run_id}
         async with grpc.aio.insecure_channel(stack.orchestrators[0].address) as channel:
             request = pb.ListStepsRequest(run_id=handle.run_id)
             listed = await rpc.OrchestratorServiceStub(channel).ListSteps(request, timeout=30)

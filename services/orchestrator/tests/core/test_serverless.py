@@ -293,6 +293,16 @@ def test_functions_of_the_document() -> None:
     assert it.order()[2] == "/do/0/a/call/double"
 
 
+def test_other_documents_run_as_runs_of_their_own() -> None:
+    """E12: `run: workflow` is a sub-flow; its error is the error of the document that ran it."""
+    text = "do: [{other: {run: {workflow: {namespace: a, name: b, version: latest, input: {n: '${ .n }'}}}}}]"
+    it = Doc(text, {"n": 3})
+    assert (it.flow.subflows, it.flow.handlers, it.flow.called) == (True, (), ("flow:a.b",))
+    assert json.loads(str(it.run.steps["/do/0/other"].input)) == {"n": 3}
+    it.complete("/do/0/other", '{"m": 4}')
+    assert it.output == {"m": 4}
+
+
 def test_commands_hold_for_documents_too() -> None:
     """G1, G2: pause, resume and cancel, with branches, waits and loops under way."""
     text = "do: [{both: {fork: {branches: [{a: {call: h}}, {b: {wait: PT1H}}]}}}]"

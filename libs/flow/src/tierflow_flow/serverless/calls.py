@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from tierflow_flow.flow_keys import HANDLER_PREFIX, reference_parts
 from tierflow_flow.serverless.compiling import COMMON, Compiler
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.reader import Part
@@ -122,15 +123,28 @@ def run(compiler: Compiler, part: Part, task: Task) -> Task:
         running.unsupported("await", "what is run is always waited for")
     returns = running.one_of("return", ("stdout", "stderr", "code", "all", "none"), "stdout")
     what = next((key for key in ("container", "script", "shell", "workflow") if key in running), "")
-    if what in ("container", "workflow"):
-        texts = {"container": "running containers", "workflow": "running other documents from within one"}
-        running.unsupported(what, texts[what])
+    if what == "container":
+        running.unsupported(what, "running containers")
         return task
+    if what == "workflow":
+        return _subflow(running, task)
     if not what:
-        running.wrong("", "expected shell or script")
+        running.wrong("", "expected shell, script or workflow")
         return task
     command = _shell(running) if what == "shell" else _script(running)
     return replace(task, handler=SHELL, settings={"run": what, "return": returns, **command})
+
+
+def _subflow(running: Part, task: Task) -> Task:
+    """Another flow, document or not: a run of its own."""
+    other = running.part("workflow")
+    other.only(("namespace", "name", "version", "input"), required=("namespace", "name", "version"))
+    version = other.text("version", "latest")
+    reference = f"{other.text('namespace')}.{other.text('name')}" + ("" if version == "latest" else f"@{version}")
+    if "name" in other and not reference_parts(reference)[0]:
+        other.wrong("", f"{reference[:80]!r} cannot be the name of a flow")
+    settings = {"run": "workflow", "with": other.value("input"), "flow": reference}
+    return replace(task, handler=HANDLER_PREFIX + reference, settings=settings)
 
 
 def _shell(running: Part) -> dict[str, Any]:

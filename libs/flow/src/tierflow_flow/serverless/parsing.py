@@ -113,7 +113,7 @@ def _flow(program: Program, document: Mapping[str, str], text: str, timeout: int
         dependants={step.id: () for step in steps},
         roots=(ROOT,),
         leaves=(),
-        handlers=tuple(sorted({step.handler for step in steps if step.handler})),
+        handlers=tuple(sorted({step.handler for step in steps if step.handler and step.kind != "flow"})),
         content_steps=frozenset(program.tasks),
         input_schema=None if schema is None else schema.schema,
         output=None,
@@ -128,6 +128,7 @@ def _flow(program: Program, document: Mapping[str, str], text: str, timeout: int
         canonical=text,
         navigator=NAVIGATOR,
         program=program,
+        subflows=any(step.kind == "flow" for step in steps),
     )
 
 
@@ -136,9 +137,11 @@ def _spec(task: Task, problems: Problems) -> StepSpec:
     timeout = None
     if task.handler and task.timeout is not None and task.timeout.constant:
         timeout = min(max(1, micros_of(task.timeout.tree)), MAX_TIMEOUT)
+    inner = {"flow": task.settings["flow"]} if "flow" in task.settings else {}
     return StepSpec(
         id=task.pointer,
-        kind=task.kind,
+        kind="flow" if inner else task.kind,
+        settings=inner,
         handler=task.handler,
         needs=(),
         with_=_COMPUTED,

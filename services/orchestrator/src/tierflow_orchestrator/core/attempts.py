@@ -82,7 +82,7 @@ def _emit_started(turn: Turn, step: Step, started_at: int) -> None:
 
 def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     if step.frame is not None:
-        NAVIGATORS[turn.run.definition().navigator].came(turn, step, command.output, _booked(command.usage, 1))
+        NAVIGATORS[turn.run.definition().navigator].came(turn, step, command.output, _measured(step, command.usage, 1))
         return
     spec = turn.run.spec(step)
     warnings: tuple[str, ...] = ()

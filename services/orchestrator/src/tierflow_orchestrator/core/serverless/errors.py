@@ -72,9 +72,12 @@ def failure_of(step: Step, error: Raised | ExpressionError, code: str = "") -> F
 
 def error_of(failure: Failure, pointer: str) -> dict[str, Any]:
     """The error that a failure is to the document; `pointer` is the task where it arose."""
-    if failure.operation == _OPERATION and failure.detail:
-        found: dict[str, Any] = loads(failure.detail)
-        return found
+    inner: Failure | None = failure
+    while inner is not None:
+        if inner.operation == _OPERATION and inner.detail:
+            found: dict[str, Any] = loads(inner.detail)
+            return found
+        inner = inner.cause
     kind, status, title = _TYPES.get(failure.code, ("runtime", 500, "Runtime Error"))
     detail = failure.message
     return {"type": SPEC_TYPES + kind, "status": status, "title": title, "detail": detail, "instance": pointer}

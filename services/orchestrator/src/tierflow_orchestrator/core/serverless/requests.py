@@ -27,7 +27,7 @@ def request_of(turn: Turn, step: Step) -> Payload:
     seen = inside(turn, step, data)
     if task.settings.get("call") == "http":
         return store(turn, _http(turn, task, seen))
-    if "run" in task.settings:
+    if "program" in task.settings:
         return store(turn, _command(task, seen))
     arguments = task.settings["with"]
     return store(turn, data if arguments is None else arguments.resolve(seen))
@@ -128,7 +128,7 @@ def output_of(turn: Turn, step: Step, answer: Payload | None) -> Any:
     value = value_of(turn.run, answer)
     if task.settings.get("call") == "http":
         return _http_output(turn, step, task, value)
-    if "run" in task.settings:
+    if "program" in task.settings:
         return _RETURNS[task.settings["return"]](_checked(task, value))
     return value
 
