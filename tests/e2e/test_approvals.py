@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import asyncpg
 import pytest
 from tierflow import Client
 from tierflow.errors import ExecutionFailed, NotFound, PermissionDenied
@@ -38,7 +39,7 @@ def tierflow(stack: Stack, user: str, *arguments: str) -> str:
 
 
 async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeStack, tmp_path: pathlib.Path) -> None:
-    """Q17, L13, L14, K7: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
+    """Q17, L13, L14, K7, S12: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
     stack = make_stack(orchestrators=2)
     text = tmp_path / "refund.yaml"
     text.write_text(FLOW)
@@ -82,8 +83,19 @@ async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeSt
         history = (await client.events(one.id, one.run_id)).events
         decided = [e.approval_decided.actor for e in history if e.HasField("approval_decided")]
         assert decided == ["ada", "eve"]
+        checks = json.loads(await asyncio.to_thread(tierflow, stack, "carl", "verify", one.id))
+        assert [(check["entity_id"], check["intact"]) for check in checks] == [(one.id, True), (one.run_id, True)]
+        connection = await asyncpg.connect(stack.database_url)
+        flip = "UPDATE orchestrator.journal SET data = set_byte(data, 9, get_byte(data, 9) # 1) WHERE entity_id = $1 AND first_seq = 1"
+        await connection.execute(flip, two.run_id)
+        await connection.close()
+        (broken,) = await client.verify(two.run_id)
+        assert (broken.intact, broken.broken_at) == (False, 1)
+        command = [sys.executable, "-m", "tierflow_cli.main", "verify", two.id, "--address", stack.address]
+        done = await asyncio.to_thread(subprocess.run, [*command, "--user", "carl"], check=False, capture_output=True)
+        assert done.returncode == 1
     report = await audit(stack.database_url, stack.nats.url, settled=True)
-    assert report.ok, report
+    assert [text for text in report.problems if two.run_id not in text] == []
 
 
 POLICY = """

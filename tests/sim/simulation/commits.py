@@ -137,9 +137,11 @@ def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tab
     if "journal" in parts:
         _journal(clauses, t, tables, p, verdict["created"])
     if "snapshots" in parts:
-        for id_, seq, data in zip(p["s_entity_id"], p["s_seq"], p["s_data"], strict=True):
+        columns = (p["s_entity_id"], p["s_seq"], p["s_data"], p["s_chain"], p["s_checksum"])
+        for id_, seq, data, chain, checksum in zip(*columns, strict=True):
             if id_ not in tables.snapshot or tables.snapshot[id_]["seq"] < seq:
-                t.write(tables.snapshot.__setitem__, id_, {"entity_id": id_, "seq": seq, "data": data})
+                row = {"entity_id": id_, "seq": seq, "data": data, "chain": chain, "checksum": checksum}
+                t.write(tables.snapshot.__setitem__, id_, row)
     if "blobs" in parts:
         for name, chunk, data in zip(p["b_sha256"], p["b_chunk"], p["b_data"], strict=True):
             t.write(tables.put_chunk, name, chunk, data)
@@ -209,8 +211,10 @@ def _acknowledge(t: Transaction, tables: Tables, p: Row) -> None:
 
 def _journal(clauses: Clauses, t: Transaction, tables: Tables, p: Row, created: list[str] | None) -> None:
     fresh: set[tuple[str, int]] = set()
-    rows = zip(p["j_entity_id"], p["j_seq"], p["j_first_seq"], p["j_position"], p["j_data"], p["j_new"], strict=True)
-    for entity_id, seq, first_seq, position, data, new in rows:
+    columns = ("entity_id", "seq", "first_seq", "position", "data", "chain", "new")
+    for entity_id, seq, first_seq, position, data, chain, new in zip(
+        *(p[f"j_{name}"] for name in columns), strict=True
+    ):
         if clauses.winners and new and entity_id not in (created or ()):
             continue
         key = (entity_id, seq)
@@ -225,5 +229,6 @@ def _journal(clauses: Clauses, t: Transaction, tables: Tables, p: Row, created: 
             "instance": p["me"],
             "position": position,
             "data": data,
+            "chain": chain,
         }
         t.write(tables.add_journal, row)

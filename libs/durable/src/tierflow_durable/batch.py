@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from tierflow_runtime.values import Micros
 
+from tierflow_durable.chain import checksum
 from tierflow_durable.entity import Entity, Pending
 from tierflow_durable.machine import Header
 from tierflow_durable.sqlfile import Statement, blocks, compiled
@@ -41,9 +42,11 @@ class Write:
 class Row:
     """One journal row: the events first_seq … seq as the fields of an EventBatch."""
 
-    __slots__ = ("classes", "first_seq", "parts", "position", "seq")
+    __slots__ = ("chain", "classes", "data", "first_seq", "parts", "position", "seq")
 
     def __init__(self, first_seq: int, parts: Sequence[bytes], classes: Sequence[str]) -> None:
+        self.data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.chain = b""
         self.first_seq = first_seq
         self.seq = first_seq + len(parts) - 1
         self.parts = parts
@@ -105,8 +108,8 @@ _CREATE = (
 )  # fmt: skip
 _UPDATE = ("id", "seq", "release", "wake_at", "state", "reason", "outcome", "generation", "ended_at", "unacknowledged")
 _ACKNOWLEDGEMENT = ("id", "generation")
-_JOURNAL = ("entity_id", "new", "seq", "first_seq", "position", "data")
-_SNAPSHOT = ("entity_id", "seq", "data")
+_JOURNAL = ("entity_id", "new", "seq", "first_seq", "position", "data", "chain")
+_SNAPSHOT = ("entity_id", "seq", "data", "chain", "checksum")
 _BLOB = ("sha256", "chunk", "chunks", "data")
 
 
@@ -158,12 +161,21 @@ def _journal_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
 
 
 def _journal_row(write: Write, row: Row) -> tuple[Any, ...]:
-    data = row.parts[0] if len(row.parts) == 1 else b"".join(row.parts)
-    return write.entity.id, write.create, row.seq, row.first_seq, row.position, data
+    return write.entity.id, write.create, row.seq, row.first_seq, row.position, row.data, row.chain
 
 
 def _snapshot_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
-    return [(write.entity.id, write.entity.seq, write.snapshot) for write in writes if write.snapshot is not None]
+    return [
+        (
+            write.entity.id,
+            write.entity.seq,
+            write.snapshot,
+            write.entity.chain,
+            checksum(write.entity.seq, write.snapshot),
+        )
+        for write in writes
+        if write.snapshot is not None
+    ]
 
 
 def _blob_rows(writes: list[Write]) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from tierflow_runtime.values import FailureError, Micros
 
+from tierflow_durable.chain import first_link
 from tierflow_durable.machine import Header, RequestKey, Source
 
 S = TypeVar("S")
@@ -57,13 +58,36 @@ class Entity(Generic[S]):
     """An entity that this instance owns. The state runs ahead of what is committed; `seq` counts what was decided, `committed_seq` what is stored."""
 
     __slots__ = (
-        "adopted", "birth", "busy", "closing", "committed_seq", "data", "dirty", "header", "held", "id", "journal_bytes", "last_time", "pending", "released",
-        "seq", "snapshot_bytes", "source", "source_bytes", "state", "subjects", "timer", "watchers",
+        "adopted",
+        "birth",
+        "busy",
+        "chain",
+        "closing",
+        "committed_seq",
+        "data",
+        "dirty",
+        "header",
+        "held",
+        "id",
+        "journal_bytes",
+        "last_time",
+        "pending",
+        "released",
+        "seq",
+        "snapshot_bytes",
+        "source",
+        "source_bytes",
+        "state",
+        "subjects",
+        "timer",
+        "watchers",
     )  # fmt: skip
 
     def __init__(self, entity_id: str, state: S) -> None:
         self.id = entity_id
         self.state = state
+        self.chain = first_link(entity_id)
+        """The hash of the last row that was taken for a commit (S12)."""
         self.seq = 0
         self.committed_seq = 0
         self.data: Any = None

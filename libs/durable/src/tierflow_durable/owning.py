@@ -11,6 +11,7 @@ from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
+from tierflow_durable.chain import is_sound
 from tierflow_durable.entity import Entity
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ class Loader:
         entity: Entity[Any] = Entity(entity_id, host.machine.fresh(entity_id))
         snapshots = await host.database.fetch_patiently("snapshots_of", ids=[entity_id])
         fresh = True
+        if snapshots and not is_sound(snapshots[0]):
+            log.error("a snapshot is not as it was written; the journal is read instead", entity_id=entity_id)
+            snapshots = []
         if snapshots:
+            entity.chain = bytes(snapshots[0]["chain"] or entity.chain)
             entity.state = host.machine.load(snapshots[0]["data"])
             entity.seq = snapshots[0]["seq"]
             entity.snapshot_bytes = len(snapshots[0]["data"])
@@ -52,6 +57,7 @@ class Loader:
             rows = await host.database.fetch_patiently("journal_of", id=entity_id, after=entity.seq, limit=PAGE)
             for row in rows:
                 entity.journal_bytes += len(row["data"])
+                entity.chain = bytes(row["chain"] or entity.chain)
                 for seq, time, event in host.machine.decode(row["data"]):
                     if fresh:
                         await self._prepare(entity, event)

@@ -15,6 +15,7 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import Micros
 
 from tierflow_durable.batch import Batch, Write, blob_rows
+from tierflow_durable.chain import next_link
 from tierflow_durable.clock import DatabaseClock, boot_time
 from tierflow_durable.database import DISCONNECTED, Database, is_bad_row, is_weather
 from tierflow_durable.entity import Entity
@@ -140,9 +141,11 @@ class Writer:
         # In the order of the batch (rule R3): the relay takes rows in this order, and its watermark says "everything up to here" (rule R19).
         writes.sort(key=lambda write: write.entity.id)
         for write in writes:
+            entity = write.entity
             for row in write.rows:
                 self._position += 1
                 row.position = self._position
+                entity.chain = row.chain = next_link(entity.chain, row.data)
         return Batch(writes, acknowledgements, self._me, self._clock.now())
 
     async def _commit(self, batch: Batch) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import grpc
 from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.common.v1.flow_pb2 import Flow, FlowCheck
+from tierflow_contracts.common.v1.history_pb2 import HistoryCheck
 from tierflow_contracts.common.v1.payload_pb2 import BlobRef
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
@@ -18,7 +19,7 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as runs_
 from tierflow_contracts.orchestrator.v1.run_pb2 import Run, Step
 
 from tierflow.calls import Calls
-from tierflow.errors import TierflowError, call_error, invalid, made
+from tierflow.errors import NotFound, TierflowError, call_error, invalid, made
 from tierflow.submission import FlowLike, flow_ref, flow_source
 
 
@@ -54,6 +55,20 @@ class Queries:
         )
         _between(request, after, before)
         return self._calls.pages("ListSwarms", request, "swarms", limit)
+
+    async def verify(self, entity_id: str) -> Sequence[HistoryCheck]:
+        """Whether the history of a swarm and of its runs, or that of one run, is as it was written. Raises `NotFound`."""
+        try:
+            whole: api.VerifySwarmResponse = await self._calls.call(
+                "VerifySwarm", api.VerifySwarmRequest(swarm_id=entity_id)
+            )
+        except NotFound as missing:
+            try:
+                one: api.VerifyRunResponse = await self._calls.call("VerifyRun", api.VerifyRunRequest(run_id=entity_id))
+            except NotFound:
+                raise missing from None
+            return [one.check]
+        return [whole.swarm, *whole.runs]
 
     async def get_run(self, run_id: str) -> Run:
         """One run, as it is stored. Raises `NotFound`."""

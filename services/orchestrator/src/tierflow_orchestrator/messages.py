@@ -6,6 +6,7 @@ from typing import Any
 
 from tierflow_contracts.orchestrator.v1 import approval_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
+from tierflow_durable.chain import check_message, verify
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import ListFilter
@@ -44,6 +45,17 @@ class Messages:
             raise FailureError(reply.failure)
         state = wire.RUN_STATES.number(reply.state)
         return pb.SignalRunResponse(applied=reply.applied, state=state, signal_id=signal_id)
+
+    # --- history ---
+
+    async def VerifyRun(self, request: pb.VerifyRunRequest, context: Any) -> pb.VerifyRunResponse:  # noqa: N802
+        """See the proto."""
+        valid_id("run_id", request.run_id)
+        row = await self._durable.reader.row(request.run_id)
+        if row is None:
+            raise self._durable.reader.not_found(request.run_id)
+        found = await verify(self._durable.database, request.run_id, row.seq)
+        return pb.VerifyRunResponse(check=check_message(request.run_id, found))
 
     # --- approvals ---
 

@@ -54,20 +54,23 @@ acknowledged AS (
 
 -- name: journal
 journaled AS (
-    INSERT INTO journal (entity_id, seq, first_seq, instance, position, data)
-    SELECT j.entity_id, j.seq, j.first_seq, held.id, j.position, j.data
-    FROM unnest(:j_entity_id::uuid[], :j_seq::bigint[], :j_first_seq::bigint[], :j_position::bigint[], :j_data::bytea[], :j_new::bool[])
-        AS j(entity_id, seq, first_seq, position, data, is_new), held
+    INSERT INTO journal (entity_id, seq, first_seq, instance, position, data, chain)
+    SELECT j.entity_id, j.seq, j.first_seq, held.id, j.position, j.data, j.chain
+    FROM unnest(:j_entity_id::uuid[], :j_seq::bigint[], :j_first_seq::bigint[], :j_position::bigint[], :j_data::bytea[], :j_chain::bytea[],
+                :j_new::bool[])
+        AS j(entity_id, seq, first_seq, position, data, chain, is_new), held
     WHERE {won}
     RETURNING 1
 )
 
 -- name: snapshots
 snapped AS (
-    INSERT INTO snapshot (entity_id, seq, data)
-    SELECT s.entity_id, s.seq, s.data
-    FROM unnest(:s_entity_id::uuid[], :s_seq::bigint[], :s_data::bytea[]) AS s(entity_id, seq, data), held
-    ON CONFLICT (entity_id) DO UPDATE SET seq = excluded.seq, data = excluded.data WHERE snapshot.seq < excluded.seq
+    INSERT INTO snapshot (entity_id, seq, data, chain, checksum)
+    SELECT s.entity_id, s.seq, s.data, s.chain, s.checksum
+    FROM unnest(:s_entity_id::uuid[], :s_seq::bigint[], :s_data::bytea[], :s_chain::bytea[], :s_checksum::bytea[])
+        AS s(entity_id, seq, data, chain, checksum), held
+    ON CONFLICT (entity_id) DO UPDATE SET seq = excluded.seq, data = excluded.data, chain = excluded.chain, checksum = excluded.checksum
+    WHERE snapshot.seq < excluded.seq
     RETURNING 1
 )
 

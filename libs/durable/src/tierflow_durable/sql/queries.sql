@@ -115,10 +115,10 @@ FROM entity LEFT JOIN instance ON instance.id = entity.owner LEFT JOIN fence ON 
 WHERE entity.id = :id
 
 -- name: snapshots_of
-SELECT entity_id, seq, data FROM snapshot WHERE entity_id = ANY(:ids::uuid[])
+SELECT entity_id, seq, data, chain, checksum FROM snapshot WHERE entity_id = ANY(:ids::uuid[])
 
 -- name: journal_of
-SELECT seq, first_seq, data FROM journal WHERE entity_id = :id AND seq > :after ORDER BY seq LIMIT :limit
+SELECT seq, first_seq, data, chain FROM journal WHERE entity_id = :id AND seq > :after ORDER BY seq LIMIT :limit
 
 -- name: journal_written
 SELECT entity_id, seq FROM journal

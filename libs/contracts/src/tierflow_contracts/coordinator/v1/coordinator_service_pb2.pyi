@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
+from tierflow_contracts.common.v1 import history_pb2 as _history_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
@@ -1101,6 +1102,104 @@ class ListApprovalsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListApprovalsResponse: _TypeAlias = ListApprovalsResponse  # noqa: Y015
+
+@_typing.final
+class VerifySwarmRequest(_message.Message):
+    """VerifySwarmRequest names a swarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifySwarmRequest: _TypeAlias = VerifySwarmRequest  # noqa: Y015
+
+@_typing.final
+class VerifySwarmResponse(_message.Message):
+    """VerifySwarmResponse says what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def swarm(self) -> _history_pb2.HistoryCheck:
+        """Of the swarm's own history."""
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_history_pb2.HistoryCheck]:
+        """Of its runs' histories, those of sub-flows included."""
+
+    def __init__(
+        self,
+        *,
+        swarm: _history_pb2.HistoryCheck | None = ...,
+        runs: _abc.Iterable[_history_pb2.HistoryCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["swarm", b"swarm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runs", b"runs", "swarm", b"swarm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifySwarmResponse: _TypeAlias = VerifySwarmResponse  # noqa: Y015
+
+@_typing.final
+class VerifyRunRequest(_message.Message):
+    """VerifyRunRequest names a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRunRequest: _TypeAlias = VerifyRunRequest  # noqa: Y015
+
+@_typing.final
+class VerifyRunResponse(_message.Message):
+    """VerifyRunResponse says what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def check(self) -> _history_pb2.HistoryCheck:
+        """What was found."""
+
+    def __init__(
+        self,
+        *,
+        check: _history_pb2.HistoryCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRunResponse: _TypeAlias = VerifyRunResponse  # noqa: Y015
 
 @_typing.final
 class StopSwarmRequest(_message.Message):

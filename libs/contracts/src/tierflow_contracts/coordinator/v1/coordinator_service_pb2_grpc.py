@@ -172,6 +172,16 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
                 _registered_method=True)
+        self.VerifySwarm = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/VerifySwarm',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmResponse.FromString,
+                _registered_method=True)
+        self.VerifyRun = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/VerifyRun',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/GetQueue',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetQueueRequest.SerializeToString,
@@ -441,6 +451,21 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifySwarm(self, request, context):
+        """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
+        Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyRun(self, request, context):
+        """The same for one run. Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
         """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -656,6 +681,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ListApprovals,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'VerifySwarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifySwarm,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmResponse.SerializeToString,
+            ),
+            'VerifyRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyRun,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -1444,6 +1479,60 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/ListApprovals',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifySwarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/VerifySwarm',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/VerifyRun',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifyRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

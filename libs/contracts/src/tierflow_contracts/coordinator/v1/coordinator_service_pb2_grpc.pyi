@@ -121,6 +121,12 @@ class CoordinatorServiceStub:
     """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    VerifySwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifySwarmRequest, _coordinator_service_pb2.VerifySwarmResponse]
+    """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
+    Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    VerifyRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifyRunRequest, _coordinator_service_pb2.VerifyRunResponse]
+    """The same for one run. Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     GetQueue: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]
@@ -238,6 +244,12 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    VerifySwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifySwarmRequest, _coordinator_service_pb2.VerifySwarmResponse]  # type: ignore[assignment]
+    """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
+    Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    VerifyRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifyRunRequest, _coordinator_service_pb2.VerifyRunResponse]  # type: ignore[assignment]
+    """The same for one run. Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     GetQueue: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetQueueRequest, _coordinator_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """How much is under way in the whole engine. Status: OK, UNAVAILABLE, UNAUTHENTICATED."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -514,6 +526,24 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
+
+    @_abc_1.abstractmethod
+    def VerifySwarm(
+        self,
+        request: _coordinator_service_pb2.VerifySwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.VerifySwarmResponse, _abc.Awaitable[_coordinator_service_pb2.VerifySwarmResponse]]:
+        """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
+        Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyRun(
+        self,
+        request: _coordinator_service_pb2.VerifyRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.VerifyRunResponse, _abc.Awaitable[_coordinator_service_pb2.VerifyRunResponse]]:
+        """The same for one run. Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def GetQueue(

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
+from tierflow_contracts.common.v1 import history_pb2 as _history_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.events.v1 import event_pb2 as _event_pb2
@@ -1572,6 +1573,52 @@ class ListRunEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRunEventsResponse: _TypeAlias = ListRunEventsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyRunRequest(_message.Message):
+    """VerifyRunRequest names a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRunRequest: _TypeAlias = VerifyRunRequest  # noqa: Y015
+
+@_typing.final
+class VerifyRunResponse(_message.Message):
+    """VerifyRunResponse says what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def check(self) -> _history_pb2.HistoryCheck:
+        """What was found."""
+
+    def __init__(
+        self,
+        *,
+        check: _history_pb2.HistoryCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRunResponse: _TypeAlias = VerifyRunResponse  # noqa: Y015
 
 @_typing.final
 class WatchRunRequest(_message.Message):

@@ -112,6 +112,11 @@ class OrchestratorServiceStub(object):
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.FromString,
                 _registered_method=True)
+        self.VerifyRun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/VerifyRun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/tierflow.orchestrator.v1.OrchestratorService/WatchRun',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.WatchRunRequest.SerializeToString,
@@ -248,6 +253,14 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyRun(self, request, context):
+        """Reads a run's whole history and says whether every event is there as it was written (S12).
+        Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRun(self, request, context):
         """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -347,6 +360,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.ListRunEvents,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.SerializeToString,
+            ),
+            'VerifyRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyRun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -770,6 +788,33 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/ListRunEvents',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/VerifyRun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

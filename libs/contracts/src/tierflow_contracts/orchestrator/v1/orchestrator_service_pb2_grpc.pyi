@@ -82,6 +82,10 @@ class OrchestratorServiceStub:
     """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    VerifyRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.VerifyRunRequest, _orchestrator_service_pb2.VerifyRunResponse]
+    """Reads a run's whole history and says whether every event is there as it was written (S12).
+    Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]
     """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -143,6 +147,10 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    VerifyRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.VerifyRunRequest, _orchestrator_service_pb2.VerifyRunResponse]  # type: ignore[assignment]
+    """Reads a run's whole history and says whether every event is there as it was written (S12).
+    Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     WatchRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -291,6 +299,16 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.ListRunEventsResponse, _abc.Awaitable[_orchestrator_service_pb2.ListRunEventsResponse]]:
         """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def VerifyRun(
+        self,
+        request: _orchestrator_service_pb2.VerifyRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.VerifyRunResponse, _abc.Awaitable[_orchestrator_service_pb2.VerifyRunResponse]]:
+        """Reads a run's whole history and says whether every event is there as it was written (S12).
+        Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def WatchRun(
