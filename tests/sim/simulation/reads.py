@@ -79,6 +79,15 @@ def unacknowledged(t: Transaction, tables: Tables, p: P) -> list[P]:
     return sorted(rows, key=lambda row: row["id"])[: p["limit"]]
 
 
+@model("unacknowledged_children")
+def unacknowledged_children(t: Transaction, tables: Tables, p: P) -> list[P]:
+    rows = [
+        {"id": id_} for id_, row in tables.entity.items()
+        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"] and '"tierflow.parent"' in row["labels"]
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: row["id"])[: p["limit"]]
+
+
 @model("request_winner")
 def request_winner(t: Transaction, tables: Tables, p: P) -> list[P]:
     row = tables.request.get((p["tenant"], p["request_id"]))
