@@ -93,11 +93,13 @@ def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | Non
         policy = compiler.named("authentications", policy, "use")
     if policy is None:
         return None
-    scheme = next(iter(policy.source), "")
+    if len(policy.source) != 1:
+        policy.wrong("", "expected one way to authenticate")
+        return None
+    [scheme] = policy.source
     fields = _SCHEMES.get(scheme)
     if fields is None:
-        known = ", ".join(_SCHEMES)
-        policy.unsupported(scheme, f"authentication by {scheme or 'nothing'}; known: {known}")
+        policy.unsupported(scheme, f"authentication by {scheme[:60]}; known: {', '.join(_SCHEMES)}")
         return None
     return scheme, _credentials(compiler, policy.part(scheme), fields)
 
@@ -109,7 +111,7 @@ def _credentials(compiler: Compiler, values: Part, fields: tuple[str, ...]) -> A
         return {field: values.value(field) for field in fields}
     values.only(("use",))
     secret = values.text("use")
-    if secret not in (compiler.use.source.get("secrets") or ()):
+    if secret not in compiler.secrets:
         values.wrong("use", f"use.secrets has no {secret[:60]!r}")
     return secret
 

@@ -26,6 +26,7 @@ class Compiler:
         self.use = use
         self.problems = problems
         self.tasks: dict[str, Task] = {}
+        self.secrets = tuple(name for name in use.items("secrets") if isinstance(name, str))
         self.calling: tuple[str, ...] = ()
         """Functions inside which it is."""
         self._depth = 0

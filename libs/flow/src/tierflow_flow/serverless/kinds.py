@@ -140,6 +140,8 @@ def _retry(compiler: Compiler, catch: Part) -> Mapping[str, Any] | None:
     policy.only(("when", "exceptWhen", "delay", "backoff", "limit", "jitter"))
     backoff, limit, jitter = policy.part("backoff"), policy.part("limit"), policy.part("jitter")
     backoff.only(("constant", "exponential", "linear"))
+    if len(backoff.source) > 1:
+        policy.wrong("backoff", "expected one of constant, exponential, linear")
     limit.only(("attempt", "duration"))
     jitter.only(("from", "to"), required=("from", "to") if "jitter" in policy else ())
     attempt = limit.part("attempt")

@@ -49,7 +49,6 @@ def compile_document(source: Document, problems: Problems, canonical: str | None
     for key in ("extensions", "catalogs"):
         if use.source.get(key):
             use.unsupported(key, f"{key} of documents")
-    secrets = tuple(name for name in use.items("secrets") if isinstance(name, str))
     compiler = Compiler(use, problems)
     inner = compiler.list(top.source.get("do", []), ("do",), ROOT, STANDARD)
     root = Task(ROOT, document.get("name", ""), "do", top.source, lists={"do": inner}, **_outer(compiler, top))
@@ -61,7 +60,7 @@ def compile_document(source: Document, problems: Problems, canonical: str | None
     if len(text.encode()) > MAX_CANONICAL:
         problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
         problems.raise_if_any()
-    program = Program(source.value, ROOT, tasks, secrets, listens)
+    program = Program(source.value, ROOT, tasks, compiler.secrets, listens)
     return _flow(program, document, text, timeout, problems)
 
 
