@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "credit",
     type=click.IntRange(0),
     metavar="MICRO",
-    help="Most micro-credits it may spend; 1000000 are 1 USD. Kept and shown; not enforced yet.",
+    help="Most micro-credits it may spend; 1000000 are 1 USD. Once they are spent, no further attempt starts.",
 )
 @click.option("--test-mode", is_flag=True, help="Side-effecting handlers only pretend.")
 @as_json

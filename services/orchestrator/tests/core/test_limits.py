@@ -17,7 +17,7 @@ from tierflow_orchestrator.core.commands import (
     WakeUp,
 )
 from tierflow_orchestrator.core.events import StepFailed, StepScheduled
-from tierflow_runtime.values import Allocation, Context, Options, RetryPolicy
+from tierflow_runtime.values import NO_USAGE, Allocation, Context, Options, RetryPolicy, Usage
 
 from .fakes import RUN_ID, SECOND, START, Ref, Shell, call, flow, map_
 from .invariants import check_invariants
@@ -224,3 +224,29 @@ steps:
             shell.run.flow = shell.flow
     assert order == ["m[0]", "m[1]", "b", "a", "c", "d"]
     assert made.by_id["b"].cost_estimate == 250
+
+
+@pytest.mark.parametrize(
+    ("granted", "spent"),
+    [
+        (Allocation(credits=2**60), Usage(credits=2**60)),
+        (Allocation(credits=0), Usage(credits=1)),
+        (Allocation(tokens=100), Usage(input_tokens=60, output_tokens=41)),
+        (Allocation(tool_calls=2), Usage(tool_calls=2)),
+    ],
+)
+def test_what_is_spent_starts_nothing_more(granted: Allocation, spent: Usage) -> None:
+    """D5, A9, Lesson 31: once credits, tokens or tool calls are spent no further attempt starts; that is a failure of its own, never a success."""
+    shell = Shell(flow(call("a"), call("b", "a")), allocation=granted)
+    shell.complete("a", usage=spent)
+    step = shell.run.steps["b"]
+    assert (step.state, step.failure.code if step.failure else "") == ("FAILED", "BUDGET_EXHAUSTED")
+    assert (shell.run.state, shell.run.outcome) == ("FAILED", "FAILURE")
+
+
+def test_what_costs_nothing_needs_no_credits() -> None:
+    """D5: with nothing to spend, steps that spend nothing run to the end."""
+    shell = Shell(flow(call("a"), call("b", "a")), allocation=Allocation(credits=0, tokens=0, tool_calls=0))
+    for name in "ab":
+        shell.complete(name, usage=NO_USAGE)
+    assert shell.run.state == "COMPLETED"

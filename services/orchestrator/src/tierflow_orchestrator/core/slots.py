@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.schema import compile_schema
-from tierflow_runtime.values import BlobRef, Failure, Payload, Violation
+from tierflow_runtime.values import Allocation, BlobRef, Failure, Payload, Violation
 
 from tierflow_orchestrator.core import children, commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
@@ -18,6 +18,8 @@ from tierflow_orchestrator.core.run import STARTING, Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of, parse
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
+
+_UNLIMITED = Allocation()
 
 
 def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
@@ -66,10 +68,9 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     """The input of the next attempt, or why there cannot be one."""
     run = turn.run
-    limit = run.allocation.steps
     # What was done is undone whether there is anything left to spend or not.
-    if limit is not None and run.attempts + (children.held(run).steps or 0) >= limit and step.role != "compensation":
-        message = f"The run may start {limit} attempts and has started them."
+    limited = run.allocation != _UNLIMITED and step.role != "compensation"
+    if limited and (message := _used_up(run)):
         return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:
         return None, step.approval.input  # what was approved, and nothing else
@@ -94,6 +95,21 @@ def _mismatch(step: Step, payload: Payload, schema: str) -> Failure | None:
 def _input_violations(schema: str, text: str) -> tuple[Violation, ...]:
     """A pure function; inputs that do not depend on anything are looked at once."""
     return tuple(compile_schema(schema).violations(parse(text), at="input"))
+
+
+def _used_up(run: Run) -> str:
+    """Why no further attempt may start; empty where one may. What is in flight is not known yet: it may still go beyond."""
+    granted, left, used = run.allocation, children.left(run), run.usage
+    if left.steps == 0:
+        return f"The run may start {granted.steps} attempts and has started them."
+    for name, limit, rest, spent in (
+        ("micro-credits", granted.credits, left.credits, used.credits),
+        ("tokens", granted.tokens, left.tokens, used.input_tokens + used.output_tokens),
+        ("tool calls", granted.tool_calls, left.tool_calls, used.tool_calls),
+    ):
+        if rest == 0 and (limit or spent):  # with nothing to spend from the start, what costs nothing may run
+            return f"The run may spend {limit} {name} and has spent {spent}."
+    return ""
 
 
 def resolve_input(turn: Turn, step: Step) -> Payload:
