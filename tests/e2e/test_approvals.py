@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from tierflow import Client
 from tierflow.errors import ExecutionFailed, NotFound, PermissionDenied
+from tierflow_contracts.common.v1.explanation_pb2 import BlockerKind
 from tierflow_contracts.common.v1.state_pb2 import RunState
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack
@@ -39,7 +40,7 @@ def tierflow(stack: Stack, user: str, *arguments: str) -> str:
 
 
 async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeStack, tmp_path: pathlib.Path) -> None:
-    """Q17, L13, L14, K7, S12: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
+    """Q17, L13, L14, K7, S5, S12: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
     stack = make_stack(orchestrators=2)
     text = tmp_path / "refund.yaml"
     text.write_text(FLOW)
@@ -54,6 +55,17 @@ async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeSt
         for handle in (one, two):
             await eventually(lambda run_id=handle.run_id: suspended(client, run_id), timeout=30)
         assert await ada.approve(one.run_id, "ok", "first", decision_id="same")
+        whole, run = await client.explain(one.id)
+        assert [(b.kind, list(b.held_by)) for b in whole.blockers] == [(BlockerKind.BLOCKER_KIND_CHILD, [one.run_id])]
+        assert [(b.kind, b.step_id, b.held_by[0]) for b in run.blockers] == [
+            (BlockerKind.BLOCKER_KIND_APPROVAL, "ok", "ada")
+        ]
+        assert await client.pause(two.id, "lunch")
+        told = json.loads(await asyncio.to_thread(tierflow, stack, "carl", "explain", two.run_id))
+        assert (told[0]["blockers"][0]["kind"], told[0]["blockers"][0]["held_by"]) == ("BLOCKER_KIND_PAUSE", ["carl"])
+        needs = await client.explain(two.id, "refund")
+        assert [b.kind for b in needs[0].blockers] == [BlockerKind.BLOCKER_KIND_PAUSE, BlockerKind.BLOCKER_KIND_NEEDS]
+        assert await client.resume(two.id)
         for orchestrator in stack.orchestrators:
             orchestrator.kill()
         for orchestrator in stack.orchestrators:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from tierflow_contracts.common.v1 import state_pb2
+from tierflow_contracts.common.v1.explanation_pb2 import Explanation
 from tierflow_contracts.common.v1.flow_pb2 import Flow, FlowCheck
 from tierflow_contracts.common.v1.history_pb2 import HistoryCheck
 from tierflow_contracts.common.v1.payload_pb2 import BlobRef
@@ -55,6 +56,13 @@ class Queries:
         )
         _between(request, after, before)
         return self._calls.pages("ListSwarms", request, "swarms", limit)
+
+    async def explain(self, entity_id: str, step_id: str = "") -> Sequence[Explanation]:
+        """Why a swarm (itself, then its run), a run, or a step waits. Raises `NotFound`."""
+        response: api.ExplainResponse = await self._calls.call(
+            "Explain", api.ExplainRequest(id=entity_id, step_id=step_id)
+        )
+        return response.explanations
 
     async def verify(self, entity_id: str) -> Sequence[HistoryCheck]:
         """Whether the history of a swarm and of its runs, or that of one run, is as it was written. Raises `NotFound`."""

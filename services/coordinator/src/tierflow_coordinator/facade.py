@@ -16,6 +16,7 @@ from tierflow_runtime.values import BlobRef, FailureError
 from tierflow_coordinator.access import Access
 from tierflow_coordinator.approvals import Approvals
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.explaining import Explaining
 from tierflow_coordinator.flows import Flows
 from tierflow_coordinator.histories import Histories
 from tierflow_coordinator.orchestrators import Orchestrators
@@ -26,7 +27,7 @@ LARGEST_INPUT: Final = 16 * 1024 * 1024
 """Bytes of the largest stored value that may be a swarm's input: it is read to be checked."""
 
 
-class Facade(Histories, Approvals):
+class Facade(Explaining, Histories, Approvals):
     """The reads of the public API that any connected orchestrator answers. With none connected they fail UNAVAILABLE."""
 
     def __init__(self, *, access: Access, orchestrators: Orchestrators, flows: Flows) -> None:

@@ -21,6 +21,12 @@ class Line:
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._waiting
 
+    def position(self, run_id: str) -> int:
+        """How many stand before it, and it itself; 0 where it does not stand in line."""
+        if run_id not in self._waiting:
+            return 0
+        return sum(other <= run_id for other in self._waiting)
+
     def join(self, wanted: Wanted) -> None:
         """Waits for room; once, however often it is said."""
         if wanted.run_id not in self._waiting:

@@ -58,6 +58,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self._wanted)
 
+    def position(self, run_id: str) -> int:
+        """The run's place in the line of those for which no orchestrator has room, from 1; 0 where it does not stand in it."""
+        return self._line.position(run_id)
+
     @property
     def waiting(self) -> int:
         """Runs for which no orchestrator has room."""

@@ -114,7 +114,7 @@ class Messages:
         found: list[approval_pb2.Approval] = []
         for row in page.rows:
             # Where a run does nothing but wait, its row says whether it waits for people: of a million that sleep none is loaded for nothing.
-            if row.state == "SUSPENDED" and not row.reason.startswith("APPROVAL"):
+            if row.state == "SUSPENDED" and row.reason.startswith(("TIMER: ", "SIGNAL: ")):
                 continue
             found += await self._durable.reader.view(row.id, look)
         return approval_pb2.ListApprovalsResponse(approvals=found, next_page_token=page.next_id or "")

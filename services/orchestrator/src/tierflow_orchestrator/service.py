@@ -40,6 +40,7 @@ from tierflow_orchestrator.checks import (
 from tierflow_orchestrator.commanding import answer_of, command_of
 from tierflow_orchestrator.core import commands
 from tierflow_orchestrator.dispatcher import Dispatcher
+from tierflow_orchestrator.explaining import Explaining
 from tierflow_orchestrator.flows import Flows, flow_to_proto
 from tierflow_orchestrator.nesting import look_into
 from tierflow_orchestrator.prerequisites import Prerequisites, refusal_of, shown
@@ -51,7 +52,7 @@ SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 
 
-class OrchestratorService(Asking, rpc.OrchestratorServiceServicer):
+class OrchestratorService(Explaining, Asking, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
     def __init__(

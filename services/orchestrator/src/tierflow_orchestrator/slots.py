@@ -92,6 +92,17 @@ class Slots:
         for queue in self._waiting.values():
             queue.pop(run_id, None)
 
+    def position(self, run_id: str, handler: str, labels: Mapping[str, str]) -> int:
+        """The run's place among those that wait here for a slot of the handler with these labels, from 1; 0 where it does not."""
+        wanted = (handler, tuple(sorted(labels.items())))
+        queues = [(key[2], queue) for key, queue in self._waiting.items() if key[:2] == wanted]
+        before = 0
+        for _, queue in sorted(queues, key=lambda ranked: -ranked[0]):
+            if run_id in queue:
+                return before + 1 + list(queue).index(run_id)
+            before += len(queue)
+        return 0
+
     def waiting_counts(self) -> dict[str, int]:
         """Runs that wait for a slot, by handler."""
         counts: Counter[str] = Counter()

@@ -172,6 +172,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/Explain',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.VerifySwarm = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/VerifySwarm',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.VerifySwarmRequest.SerializeToString,
@@ -451,6 +456,14 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a swarm, a run, or a step of a run waits: for what, who holds it, until when (S5).
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifySwarm(self, request, context):
         """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
         Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
@@ -681,6 +694,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ListApprovals,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainResponse.SerializeToString,
             ),
             'VerifySwarm': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifySwarm,
@@ -1479,6 +1497,33 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/ListApprovals',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/Explain',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,6 +121,10 @@ class CoordinatorServiceStub:
     """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ExplainRequest, _coordinator_service_pb2.ExplainResponse]
+    """Why a swarm, a run, or a step of a run waits: for what, who holds it, until when (S5).
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
     VerifySwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifySwarmRequest, _coordinator_service_pb2.VerifySwarmResponse]
     """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
     Status: OK (see intact of each), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
@@ -243,6 +247,10 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListApprovals: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListApprovalsRequest, _coordinator_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ExplainRequest, _coordinator_service_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Why a swarm, a run, or a step of a run waits: for what, who holds it, until when (S5).
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     VerifySwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.VerifySwarmRequest, _coordinator_service_pb2.VerifySwarmResponse]  # type: ignore[assignment]
     """Reads the whole history of a swarm and of its runs and says whether every event is there as it was written (S12).
@@ -525,6 +533,16 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_service_pb2.ListApprovalsResponse, _abc.Awaitable[_coordinator_service_pb2.ListApprovalsResponse]]:
         """Approvals that wait for somebody: those that the caller may decide, and those of the caller's runs.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _coordinator_service_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ExplainResponse, _abc.Awaitable[_coordinator_service_pb2.ExplainResponse]]:
+        """Why a swarm, a run, or a step of a run waits: for what, who holds it, until when (S5).
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

@@ -112,6 +112,11 @@ class OrchestratorServiceStub(object):
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.FromString,
                 _registered_method=True)
+        self.ExplainRun = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/ExplainRun',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunResponse.FromString,
+                _registered_method=True)
         self.VerifyRun = channel.unary_unary(
                 '/tierflow.orchestrator.v1.OrchestratorService/VerifyRun',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.SerializeToString,
@@ -253,6 +258,14 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRun(self, request, context):
+        """Why a run, or a step of it, waits: for what, who holds it, until when (S5). Slots and places in line are those of the instance that answers.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyRun(self, request, context):
         """Reads a run's whole history and says whether every event is there as it was written (S12).
         Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -360,6 +373,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.ListRunEvents,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.SerializeToString,
+            ),
+            'ExplainRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRun,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunResponse.SerializeToString,
             ),
             'VerifyRun': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyRun,
@@ -788,6 +806,33 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/ListRunEvents',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListRunEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/ExplainRun',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ExplainRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

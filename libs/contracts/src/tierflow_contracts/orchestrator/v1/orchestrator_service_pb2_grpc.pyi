@@ -82,6 +82,10 @@ class OrchestratorServiceStub:
     """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    ExplainRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ExplainRunRequest, _orchestrator_service_pb2.ExplainRunResponse]
+    """Why a run, or a step of it, waits: for what, who holds it, until when (S5). Slots and places in line are those of the instance that answers.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     VerifyRun: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.VerifyRunRequest, _orchestrator_service_pb2.VerifyRunResponse]
     """Reads a run's whole history and says whether every event is there as it was written (S12).
     Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -147,6 +151,10 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Approvals that wait for somebody, of the newest runs first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListRunEventsRequest, _orchestrator_service_pb2.ListRunEventsResponse]  # type: ignore[assignment]
     """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    ExplainRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ExplainRunRequest, _orchestrator_service_pb2.ExplainRunResponse]  # type: ignore[assignment]
+    """Why a run, or a step of it, waits: for what, who holds it, until when (S5). Slots and places in line are those of the instance that answers.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
     VerifyRun: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.VerifyRunRequest, _orchestrator_service_pb2.VerifyRunResponse]  # type: ignore[assignment]
     """Reads a run's whole history and says whether every event is there as it was written (S12).
     Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -299,6 +307,16 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.ListRunEventsResponse, _abc.Awaitable[_orchestrator_service_pb2.ListRunEventsResponse]]:
         """Events of a run from its journal, in order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def ExplainRun(
+        self,
+        request: _orchestrator_service_pb2.ExplainRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.ExplainRunResponse, _abc.Awaitable[_orchestrator_service_pb2.ExplainRunResponse]]:
+        """Why a run, or a step of it, waits: for what, who holds it, until when (S5). Slots and places in line are those of the instance that answers.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
 
     @_abc_1.abstractmethod
     def VerifyRun(

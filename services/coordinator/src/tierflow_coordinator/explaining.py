@@ -1,0 +1,96 @@
+"""Why swarms wait: for room, for somebody who paused them, for their run (S5). What runs and steps wait for is asked of Tier 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from tierflow_contracts.common.v1 import explanation_pb2 as pb
+from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_runtime.security import Caller, caller_of
+from tierflow_runtime.values import FailureError
+from tierflow_runtime.wire import timestamp
+
+from tierflow_coordinator import listing
+from tierflow_coordinator.core import states
+from tierflow_coordinator.core.swarm import Swarm
+
+
+class Explaining:
+    """Composes both tiers' explanations."""
+
+    _engine: Any
+
+    async def _runs_stub(self) -> Any:
+        raise NotImplementedError
+
+    async def _run(self, run_id: str, caller: Caller) -> Any:
+        raise NotImplementedError
+
+    async def _visible(self, swarm_id: str, caller: Caller, *, hide: bool = True) -> Any:
+        raise NotImplementedError
+
+    def _call(self, caller: Caller) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def Explain(self, request: api.ExplainRequest, context: Any) -> api.ExplainResponse:  # noqa: N802 - named by the proto
+        """See the proto."""
+        caller = caller_of(context)
+        listing.check_texts(step_id=request.step_id)
+        try:
+            swarm: Swarm = await self._visible(request.id, caller)
+        except FailureError as missing:
+            if missing.failure.code != "NOT_FOUND":
+                raise
+            await self._run(request.id, caller)
+            return api.ExplainResponse(explanations=[await self._run_explained(request.id, request.step_id, caller)])
+        below = await self._below(swarm, request.step_id, caller)
+        answer = api.ExplainResponse()
+        if not request.step_id:
+            answer.explanations.append(self._of_swarm(swarm, stored=below is not None))
+        if below is not None:
+            answer.explanations.append(below)
+        return answer
+
+    async def _below(self, swarm: Swarm, step_id: str, caller: Caller) -> pb.Explanation | None:
+        """What its run waits for; None where that has ended or is not stored yet."""
+        if swarm.run is None or swarm.run.finished or swarm.state in states.ENDED:
+            return None
+        try:
+            return await self._run_explained(swarm.run.run_id, step_id, caller)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND or step_id:
+                raise
+            return None
+
+    async def _run_explained(self, run_id: str, step_id: str, caller: Caller) -> pb.Explanation:
+        found = await (await self._runs_stub()).ExplainRun(
+            orchestrator.ExplainRunRequest(run_id=run_id, step_id=step_id), **self._call(caller)
+        )
+        explanation: pb.Explanation = found.explanation
+        return explanation
+
+    def _of_swarm(self, swarm: Swarm, *, stored: bool) -> pb.Explanation:
+        explanation = pb.Explanation(entity_id=swarm.swarm_id, state=swarm.state)
+        if swarm.state in states.ENDED:
+            return explanation
+        if swarm.context.deadline is not None:
+            explanation.deadline.CopyFrom(timestamp(swarm.context.deadline))
+        if swarm.state in ("PAUSING", "PAUSED"):
+            by = (swarm.order.actor,) if swarm.order is not None and swarm.order.actor else ()
+            text = f"it is {swarm.state}: {swarm.reason or 'no reason was given'}"
+            explanation.blockers.add(kind=pb.BLOCKER_KIND_PAUSE, description=text, held_by=by)
+        run = swarm.run
+        if run is None:
+            return explanation
+        if not (stored or run.taken):
+            position = self._engine.runs.position(run.run_id)
+            text = (
+                "no orchestrator has room for its run" if position else "its run is not stored by an orchestrator yet"
+            )
+            explanation.blockers.add(kind=pb.BLOCKER_KIND_LINE, description=text, position=position)
+        elif not run.finished:
+            text = f"its run {run.run_id} has not ended"
+            explanation.blockers.add(kind=pb.BLOCKER_KIND_CHILD, description=text, held_by=[run.run_id])
+        return explanation
