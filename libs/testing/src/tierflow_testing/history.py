@@ -375,6 +375,13 @@ def shape_of(flow: Any) -> dict[str, Any]:
     }
 
 
+def _checker_of(events: list[tuple[Any, int]]) -> type[_Checker]:
+    """Documents that are walked task by task have rules of their own."""
+    from tierflow_testing.history_documents import DocumentChecker
+
+    return DocumentChecker if any(type(event).__name__ == "StepEntered" for event, _ in events) else _Checker
+
+
 def check_history(
     events: Iterable[tuple[Any, int]],
     needs: Mapping[str, Sequence[str]] | None = None,
@@ -392,8 +399,9 @@ def check_history(
         blocks: By the path of a step: the paths of those that begin with it; empty for the run.
         complete: Whether the run must have ended.
     """
-    checker = _Checker(needs, joins or {}, blocks)
-    for event, time in events:
+    listed = list(events)
+    checker = _checker_of(listed)(needs, joins or {}, blocks)
+    for event, time in listed:
         checker.event(event, time)
     if complete and checker.state not in _FINAL:
         checker.position = -1

@@ -14,6 +14,7 @@ from tierflow_orchestrator.core.commands import RunCommand, Signal, WakeUp
 from tierflow_orchestrator.core.events import StepEntered
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.serverless.errors import error_of
+from tierflow_testing.history import check_history
 
 from .fakes import RUN_ID, SECOND, START, Shell
 
@@ -31,6 +32,7 @@ class Doc(Shell):
         self.run.environment = self.environment
         decision = super().decide(command)
         self._take_over()
+        assert check_history(self.journal, complete=self.run.ended) == []
         return decision
 
     def _take_over(self) -> None:
