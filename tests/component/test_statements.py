@@ -24,6 +24,7 @@ FILES = [
     ("tierflow_durable", "queries.sql", "orchestrator"),
     ("tierflow_coordinator", "queries.sql", "coordinator"),
     ("tierflow_orchestrator", "flows.sql", "orchestrator"),
+    ("tierflow_orchestrator", "cache.sql", "orchestrator"),
 ]
 
 FILL = f"""

@@ -55,6 +55,16 @@ FLOWS: tuple[str, ...] = (
     _flow("wide", {**{f"w{n}": _step() for n in range(6)}, "end": _step("sim.work", *(f"w{n}" for n in range(6)))}, concurrency=4),
     _flow("limited", _chain(3), timeout="2s"),
     _flow("conditional", {"a": _step(), "b": {**_step("sim.work", "a"), "if": "false"}, "c": _step("sim.work", "b", on_error="continue")}),
+    _flow(
+        "race",
+        {
+            "a": _step(on_error="continue"), "b": _step("sim.echo", on_error="continue"), "c": _step(on_error="continue"), "c2": _step("sim.work", "c"),
+            "j": _step("sim.echo", "a", "b", "c2", join="any"), "k": _step("sim.work", "j"),
+        },
+        on_failure="continue",
+    ),
+    _flow("in-time", {"a": _step(start_timeout="4s", total_timeout="5s", on_error="continue"), "b": _step("sim.echo", "a", priority=5)}, on_failure="continue"),
+    _flow("cached", {"a": _step(cache={"key": 1, "ttl": "30s"}), "b": _step("sim.echo", "a", cache={"key": "${{ run.id }}", "scope": "run"}), "c": _step("sim.work", "b")}),
 )  # fmt: skip
 
 NEEDS: tuple[dict[str, list[str]], ...] = ()

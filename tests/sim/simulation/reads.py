@@ -139,6 +139,20 @@ def put_flow(t: Transaction, tables: Tables, p: P) -> list[P]:
     return [{"hash": p["hash"]}]
 
 
+@model("find_results")
+def find_results(t: Transaction, tables: Tables, p: P) -> list[P]:
+    rows = (tables.step_cache.get((p["tenant"], key)) for key in p["keys"])
+    return [row for row in rows if row is not None and row["expires_at"] > p["now"]]
+
+
+@model("put_result", writes=True)
+def put_result(t: Transaction, tables: Tables, p: P) -> list[P]:
+    key = (p["tenant"], p["key_hash"])
+    t.exclusive(("step_cache", key))
+    t.write(tables.step_cache.__setitem__, key, {**p, "stored_at": p["now"]})
+    return [{"key_hash": p["key_hash"]}]
+
+
 @model("put_version", writes=True)
 def put_version(t: Transaction, tables: Tables, p: P) -> list[P]:
     key = (p["tenant"], p["name"], p["version"])

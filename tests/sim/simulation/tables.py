@@ -27,6 +27,7 @@ class Tables:
         self.blob: dict[bytes, dict[int, bytes]] = {}
         self.event_stream: dict[str, Row] = {}
         self.flow: dict[str, Row] = {}
+        self.step_cache: dict[tuple[str, str], Row] = {}
         self.version: dict[tuple[str, str, str], Row] = {}
 
     def change_entity(self, entity_id: str, change: Row) -> None:

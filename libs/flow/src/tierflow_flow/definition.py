@@ -72,6 +72,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """When a stored result may stand for an attempt."""
+
+    key: Template
+    ttl: int
+    """Microseconds."""
+    scope: str
+    """`tenant`, `flow` or `run`."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """How many of certain needed steps must complete for a step to start."""
 
@@ -163,6 +175,8 @@ class StepSpec:
     """The switch that decides whether it runs; empty where none does."""
     secrets: tuple[str, ...] = ()
     """Secrets of which its input holds handles, each as often as it does."""
+    cache: Cache | None = None
+    """None: every result is made anew."""
     sets: Template | None = None
     """An object of the variables that it sets once it has completed; sees its output as `output`."""
     rules: tuple[Rule, ...] = ()
@@ -195,7 +209,11 @@ class StepSpec:
     def decided_by(self) -> tuple[Template, ...]:
         """Templates that are evaluated while deciding: stored values that they read must be at hand."""
         own = tuple(rule.condition for rule in self.rules) if self.handler else (self.with_, *self.templates.values())
-        return tuple(t for t in (self.condition, self.items, self.sets, *own) if t is not None)
+        return tuple(
+            t
+            for t in (self.condition, self.items, self.sets, self.cache.key if self.cache is not None else None, *own)
+            if t is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +273,8 @@ class Flow:
     """Environment variables that expressions may read."""
     canonical: str
     """The canonical definition, JSON text; its SHA-256 is `hash`."""
+    cached: frozenset[str] = frozenset()
+    """Steps for whose attempts a stored result may stand."""
     prioritised: bool = False
     """Whether some step has a priority."""
     setters: frozenset[str] = frozenset()

@@ -116,6 +116,12 @@ STEP_KEYS = (
 )
 """Keys of steps of all kinds."""
 SET = Key("set", ValueMap(VARIABLE), "Variables that the step sets once it has completed; output is its result.")
+CACHE = section(
+    Key("key", Anything(), "What the result depends on; equal keys have equal results.", required=True),
+    Key("ttl", Duration(1_000_000, MAX_RUN_TIMEOUT), "How long a result may be used.", default="1d"),
+    Key("scope", Choice(("tenant", "flow", "run")), "Who shares results.", default="flow"),
+    Key("version", VERSION, "Another one where equal keys have other results than before.", default="1"),
+)
 COMPENSATE = section(
     Key("call", HANDLER_NAME, "The handler that undoes what the step did.", required=True),
     Key("with", Anything(kind="object"), "Its input; output is what the step returned."),
@@ -150,6 +156,7 @@ CALL_KEYS = (
     ),
     Key("output_schema", JsonSchema(), "What the output must look like."),
     Key("validate", Rules(), "Rules that the output must keep."),
+    Key("cache", CACHE, "Whether a stored result may stand for an attempt."),
     Key("labels", TextMap(LABEL, Text(MAX_NAME)), "Labels that the executor must have."),
     Key(
         "priority",

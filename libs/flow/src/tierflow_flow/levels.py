@@ -11,7 +11,7 @@ from typing import Any
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
-from tierflow_flow.definition import Block, Join, Rescue, Rule, StepSpec
+from tierflow_flow.definition import Block, Cache, Join, Rescue, Rule, StepSpec
 from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
 from tierflow_flow.joining import check_join
@@ -127,6 +127,8 @@ class Level:
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
         self._rules(step, with_item.with_names("output"), compiled)
+        if "cache" in keys:
+            self._cache_key(step, with_item, compiled)
         if "set" in keys:
             if self.outer is not None:
                 self.problems.add(
@@ -146,6 +148,12 @@ class Level:
             compiled[f"rule{index}"] = self.checker.template(
                 rule["rule"], place, view=view, as_=ConditionTemplate, whole=True
             )
+
+    def _cache_key(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
+        place = (*step.place, "cache")
+        if step.keys.get("side_effecting"):
+            self.problems.add(place, "a step that has side effects must run; no stored result stands for it")
+        compiled["cache"] = self.checker.template(step.keys["cache"].get("key"), (*place, "key"), view=view)
 
     def _undo(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
         seen = view.with_names("output", "secrets")
@@ -324,6 +332,7 @@ class Level:
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
+            cache=_cache(keys["cache"], templates["cache"]) if "cache" in keys else None,
             sets=templates.get("set"),
             secrets=_secrets(templates["with"]) if calls else (),
             rules=tuple(
@@ -412,3 +421,7 @@ def _secrets(template: CompiledTemplate) -> tuple[str, ...]:
         for reference in plain
         if reference is not None and reference.name == "secrets" and reference.path
     )
+
+
+def _cache(keys: Mapping[str, Any], key: CompiledTemplate) -> Cache:
+    return Cache(key, keys["ttl"], keys["scope"], keys["version"])

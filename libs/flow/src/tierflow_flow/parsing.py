@@ -151,6 +151,7 @@ class _Compilation:
             canonical=canonical,
             compensate_on=frozenset(keys.get("compensate_on", COMPENSATE_ON)) if undone else frozenset(),
             joins={step.id: step.join for step in by_id.values() if step.join is not None},
+            cached=frozenset(step.id for step in by_id.values() if step.cache is not None),
             prioritised=any(step.priority for step in by_id.values()),
             setters=frozenset(step.id for step in top.steps if step.sets is not None),
             merge={name: rule for name, rule in keys.get("merge", {}).items() if rule != "error"},

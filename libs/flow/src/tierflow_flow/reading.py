@@ -27,8 +27,19 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "with": {},
 }
 """Left out of the normal form: absent means these for ever."""
-_DURATIONS = ("initial_delay", "max_delay", "timeout", "heartbeat_timeout", "start_timeout", "total_timeout", "delay")
-_WITHIN = ("retry", "loop", "compensate")
+DEFAULT_TTL = 24 * 3_600 * 1_000_000
+"""Microseconds for which a stored result may be used where a step does not say."""
+_DURATIONS = (
+    "initial_delay",
+    "max_delay",
+    "timeout",
+    "heartbeat_timeout",
+    "start_timeout",
+    "total_timeout",
+    "delay",
+    "ttl",
+)
+_WITHIN = ("retry", "loop", "compensate", "cache")
 """Keys of steps with durations in them."""
 
 
@@ -154,6 +165,8 @@ def _normal(step: dict[str, Any], flow: Mapping[str, Any]) -> dict[str, Any]:
     """What does not depend on other steps, filled in or left out."""
     if step.get("join", "all") != "all":
         step["join"] = counted_join(step["join"], step.get("needs", []))
+    if "cache" in step:
+        step["cache"] = {"ttl": DEFAULT_TTL, "scope": "flow", "version": "1", **step["cache"]}
     for keys in (step, step.get("compensate", {})):
         if "retry" in keys:
             keys["retry"] = {**flow["defaults"]["retry"], **keys["retry"]}

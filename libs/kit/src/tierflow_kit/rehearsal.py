@@ -16,11 +16,13 @@ from typing import Any
 
 import msgspec
 from tierflow_flow import Flow
+from tierflow_flow.definition import ExpressionError
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.values import dumps, loads
 from tierflow_orchestrator.core import Reply, Run, commands, decide, events, missing_blobs, react
+from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.payloads import payload_of
-from tierflow_runtime.values import Allocation, Context, Micros, Options, Usage
+from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload, Usage
 
 from tierflow_kit import fakes
 from tierflow_kit.fakes import Answer, Attempt, FakeError, Fakes
@@ -75,6 +77,7 @@ class Rehearsal:
         self._agenda: list[tuple[Micros, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._in_flight: dict[str, Call] = {}
+        self._results: dict[str, tuple[Payload | None, Micros]] = {}
         self._decisions = 0
         self.run = Run.fresh(RUN_ID)
         self.run.flow = self.flow
@@ -150,12 +153,29 @@ class Rehearsal:
         reply = self._decide(command)
         started = True
         while started:
-            started = False
+            started = self._recall()
             for handler in tuple(self.run.ready_handlers()):
                 while (step_id := self.run.next_ready(handler)) is not None:
                     self._decide(commands.AssignSlot(step_id=step_id, executor_id="fakes"))
                     started = True
         return reply
+
+    def _recall(self) -> bool:
+        """Answers the look-ups of results that earlier attempts of this rehearsal have left; whether there were any."""
+        asked = False
+        for step_id in tuple(self.run.lookups) if self.run.state == "RUNNING" else ():
+            if step_id not in self.run.lookups or self.run.steps[step_id].held:
+                continue
+            try:
+                key = key_hash(self.run, self.run.steps[step_id])
+            except ExpressionError:
+                key = ""
+            stored = self._results.get(key)
+            fresh = stored is not None and stored[1] > self.now
+            found: dict[str, Any] = {"found": True, "output": stored[0]} if stored is not None and fresh else {}
+            self._decide(commands.Recall(step_id=step_id, key_hash=key, run_id=self.run.id if found else "", **found))
+            asked = True
+        return asked
 
     def _decide(self, command: commands.RunCommand) -> Reply:
         self._decisions += 1
@@ -174,6 +194,8 @@ class Rehearsal:
     def _carry_out(self, effect: commands.Effect) -> None:
         if isinstance(effect, commands.DispatchAttempt):
             self._perform(effect)
+        elif isinstance(effect, commands.StoreResult):
+            self._results[effect.key_hash] = (effect.output, self.now + effect.ttl)
         elif isinstance(effect, commands.StopAttempt):
             self._plan(self.now, lambda: self._stop(effect.attempt_id))
 

@@ -99,6 +99,7 @@ class FlowBuilder(Blocks):
         output_schema: Mapping[str, Any] | type | None = None,
         validate: Iterable[Expression | str | Mapping[str, Any]] = (),
         set_: Mapping[str, Any] | None = None,
+        cache: Mapping[str, Any] | None = None,
         priority: int | None = None,
         cost_estimate: int | None = None,
         labels: Mapping[str, str] | None = None,
@@ -126,6 +127,7 @@ class FlowBuilder(Blocks):
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
             validate: Rules for the output: conditions on `f.output_of`, or mappings with rule, message and on_fail.
             set_: Variables that the step sets, from `f.output_of` and all else.
+            cache: When a stored result may stand for an attempt: key, ttl, scope, version.
             priority: Of steps that wait for a slot for the same handler, the highest gets one first.
             cost_estimate: What an attempt is expected to cost, in micro-credits.
             labels: Labels that the executor must have.
@@ -156,6 +158,9 @@ class FlowBuilder(Blocks):
                 "output_schema": schema_of(output_schema),
                 "validate": plain(list(validate)) or None,
                 "priority": priority,
+                "cache": None
+                if cache is None
+                else plain({k: duration_of(k, v) if k == "ttl" else v for k, v in cache.items()}),
                 "cost_estimate": cost_estimate,
                 "set": plain(set_) if set_ else None,
                 "labels": dict(labels) if labels else None,

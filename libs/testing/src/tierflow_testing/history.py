@@ -323,6 +323,10 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
             self._items_ended(event.step_id, step)
         step.ended = True
 
+    def on_CacheMissed(self, event: Any, time: int) -> None:  # noqa: N802
+        self._touch(event.step_id)
+        self._needs_ended(event.step_id)
+
     def on_VariablesSet(self, event: Any, time: int) -> None:  # noqa: N802
         self._touch(event.step_id)
         self._needs_ended(event.step_id)

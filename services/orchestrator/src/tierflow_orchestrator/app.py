@@ -132,6 +132,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         asyncio.create_task(dispatcher.run()),
         asyncio.create_task(sessions.run_sweep()),
         asyncio.create_task(children.run_sweep()),
+        asyncio.create_task(engine.cache.run_sweep()),
     ]
     if policy is not None:
         loops.append(asyncio.create_task(policy.run()))

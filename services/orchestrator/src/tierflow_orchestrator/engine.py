@@ -13,6 +13,7 @@ from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.routing import Router
 from tierflow_flow import Flow
+from tierflow_flow.definition import ExpressionError
 from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
@@ -21,8 +22,10 @@ from tierflow_runtime.values import Failure, FailureError
 
 from tierflow_orchestrator import wire as own_wire
 from tierflow_orchestrator.attempt_requests import AttemptRequests
+from tierflow_orchestrator.cache import StepCache
 from tierflow_orchestrator.children import Children
 from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.children import RUNS
 from tierflow_orchestrator.core.decide import missing_blobs
 from tierflow_orchestrator.core.react import open_effects, react
@@ -54,6 +57,9 @@ class Engine(Reports):
         self.children: Children = None  # type: ignore[assignment]
         self.policy: PolicyFile | None = None
         """The norms of this service; None: it has none."""
+        self.cache: StepCache = None  # type: ignore[assignment]
+        self._looking: set[tuple[str, str]] = set()
+        """Steps, each with its run, for which the cache is being asked."""
         self._reading: set[str] = set()
         """Runs for which large values are being read."""
         self.steps_ended = 0
@@ -64,6 +70,7 @@ class Engine(Reports):
     ) -> None:
         """Joins the parts that need each other."""
         self.host, self.router, self.dispatcher, self._flows = host, router, dispatcher, flows
+        self.cache = StepCache(flows.database, host.clock)
         self.requests = AttemptRequests(dispatcher, self._spans, host.clock)
 
     # --- Hooks ---
@@ -96,6 +103,8 @@ class Engine(Reports):
         """Reserves slots for steps that may start, in the same commit as the events that made them ready."""
         run = entity.state
         dispatcher = self.dispatcher
+        if run.lookups and run.state == "RUNNING":
+            self._look_up(entity)
         again = True
         while again and not run.ended:
             again = False
@@ -115,6 +124,30 @@ class Engine(Reports):
                     again = True
                     if dispatcher.slots.pumping:
                         return
+
+    def _look_up(self, entity: Entity[Run]) -> None:
+        """Asks the cache for the results of steps that may start."""
+        run = entity.state
+        wanted = {}
+        for step_id in run.lookups:
+            step = run.steps[step_id]
+            if step.held or (run.id, step_id) in self._looking:
+                continue
+            try:
+                wanted[step_id] = key_hash(run, step)
+            except ExpressionError:
+                wanted[step_id] = ""  # there is no result for it; the core says what is wrong
+        if wanted:
+            self._looking.update((run.id, step_id) for step_id in wanted)
+            self.host.spawn(self._recall(run.id, run.context.tenant, wanted))
+
+    async def _recall(self, run_id: str, tenant: str, wanted: dict[str, str]) -> None:
+        try:
+            answers = await self.cache.recall(tenant, wanted)
+        finally:
+            self._looking.difference_update((run_id, step_id) for step_id in wanted)
+        for answer in answers:
+            self._tell(run_id, answer)
 
     def _assign(self, entity: Entity[Run], step_id: str, link: Link | None) -> bool:
         """Decides one dispatch; False where a large value must be read first: then it is done once that is there."""
@@ -176,6 +209,8 @@ class Engine(Reports):
             self.dispatcher.stop(effect.attempt_id, run.id, effect.executor_id, effect.reason)
         elif isinstance(effect, commands.ReportEnd):
             self.on_ended(run)
+        elif isinstance(effect, commands.StoreResult):
+            self.host.spawn(self.cache.store(run.context.tenant, run.id, effect))
 
     def _dispatch(self, run: Run, event: Any) -> None:
         if event.child_run_id:

@@ -25,7 +25,7 @@ class Flows:
     """The flows of all tenants."""
 
     def __init__(self, database: Database, clock: DatabaseClock) -> None:
-        self._database = database
+        self.database = self._database = database
         self._clock = clock
         self._compiled: OrderedDict[str, Flow] = OrderedDict()
 

@@ -143,6 +143,6 @@ def is_waiting(run: Run) -> bool:
     """Whether nothing is in flight and nothing may start: it waits for a time, a command or an operator (rule R15)."""
     if run.live and not children.awaited(run):
         return False
-    if next(iter(run.ready_handlers()), None) is not None:
+    if next(iter(run.ready_handlers()), None) is not None or (run.lookups and run.state == "RUNNING"):
         return False
     return bool(run.live) or run.state in ("SUSPENDED", "PAUSED", "QUEUED") or run.next_wake() is not None

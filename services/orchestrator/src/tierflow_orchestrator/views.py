@@ -19,6 +19,7 @@ from tierflow_orchestrator.core.scope import MissingContent, output_text
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.views_steering import show_steering, show_step
 from tierflow_orchestrator.wire_approvals import approval_shown
+from tierflow_orchestrator.wire_filling import fill_hit
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 PENDING = ("PENDING", "READY", "AWAITING_APPROVAL")
@@ -147,6 +148,8 @@ def step_shown(run: Run, step: Step, now: Micros, *, payloads: bool) -> run_pb2.
         approval=approval_shown(run, step),
     )
     message.warnings.extend(step.warnings)
+    if step.cached is not None:
+        fill_hit(message.cached, step.cached)
     show_step(message, step)
     if run.flow is not None:
         _show_definition(message, run, step)

@@ -141,6 +141,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.StepFailed: _step_failed,
     events.StepSkipped: steering.step_skipped,
     events.StepCancelled: _step_cancelled,
+    events.CacheMissed: lambda e: {"step_id": e.step_id, "cache_missed": ev.CacheMissed(key_hash=e.key_hash)},
     events.VariablesSet: _variables_set,
     events.ChildTold: _child_told,
     events.LateResult: _late_result,

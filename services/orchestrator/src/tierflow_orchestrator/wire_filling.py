@@ -10,6 +10,7 @@ from tierflow_runtime import wire
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
 
 from tierflow_orchestrator.core import events
+from tierflow_orchestrator.core.step import CacheHit
 
 RUN, OUTCOME = wire.RUN_STATES, wire.OUTCOMES
 
@@ -79,6 +80,12 @@ def _step_started(message: ev.Event, e: events.StepStarted) -> None:
     fill_time(body.started_at, e.started_at)
 
 
+def fill_hit(message: ev.CacheHit, hit: CacheHit) -> None:
+    """Where a result comes from that was found in the cache."""
+    message.key_hash, message.run_id, message.step_id = hit.key_hash, hit.run_id, hit.step_id
+    fill_time(message.stored_at, hit.stored_at)
+
+
 def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
     message.step_id = e.step_id
     message.attempt = e.attempt
@@ -92,6 +99,8 @@ def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
         body.directive = e.directive
     if e.warnings:
         body.warnings.extend(e.warnings)
+    if e.cached is not None:
+        fill_hit(body.cached, e.cached)
 
 
 FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {

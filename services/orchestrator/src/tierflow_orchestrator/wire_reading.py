@@ -13,7 +13,7 @@ from tierflow_runtime.values import LogLine, Micros, Payload
 from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
 from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import events
-from tierflow_orchestrator.core.step import Variable
+from tierflow_orchestrator.core.step import CacheHit, Variable
 
 RUN, STEP, OUTCOME = wire.RUN_STATES, wire.STEP_STATES, wire.OUTCOMES
 
@@ -80,8 +80,15 @@ def _from_completed(m: ev.Event) -> events.RunEvent:
     p = m.step_completed
     return events.StepCompleted(
         step_id=m.step_id, attempt=m.attempt, attempt_id=p.attempt_id, output=payload_in(p, "output"), outcome=OUTCOME.name(p.outcome),
-        usage=wire.usage_from_proto(p.usage), directive=p.directive, warnings=tuple(p.warnings),
+        usage=wire.usage_from_proto(p.usage), directive=p.directive, warnings=tuple(p.warnings), cached=_hit(p),
     )  # fmt: skip
+
+
+def _hit(p: ev.StepCompleted) -> CacheHit | None:
+    if not p.HasField("cached"):
+        return None
+    hit = p.cached
+    return CacheHit(hit.key_hash, hit.run_id, hit.step_id, wire.micros(hit.stored_at))
 
 
 def _from_retrying(m: ev.Event) -> events.RunEvent:
@@ -167,6 +174,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "step_retrying": _from_retrying,
     "step_failed": _from_failed,
     "step_cancelled": _from_cancelled,
+    "cache_missed": lambda m: events.CacheMissed(step_id=m.step_id, key_hash=m.cache_missed.key_hash),
     "variables_set": _from_variables,
     "child_told": lambda m: events.ChildTold(
         step_id=m.step_id, attempt_id=m.child_told.attempt_id, paused=m.child_told.paused

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from tierflow_flow.definition import Flow, Join, Norm, StepSpec
+from tierflow_flow.definition import Cache, Flow, Join, Norm, StepSpec
 from tierflow_runtime.values import RetryPolicy
 
 from .fakes import (
@@ -95,6 +95,8 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
         more["with_"] = Ref(f"steps.{needs[0]}.output")
     elif draw(st.sampled_from([False] * 24 + [True])):
         more["with_"] = Computed(raising)
+    if draw(st.sampled_from((False, False, False, True))):
+        more["cache"] = Cache(Value(draw(st.sampled_from((1, 2)))), SECOND, "flow", "1")
     more["priority"] = draw(st.sampled_from((0, 0, 0, 5, -1)))
     more["start_timeout"] = draw(st.sampled_from((None, None, None, 30 * SECOND)))
     more["total_timeout"] = draw(st.sampled_from((None, None, None, 40 * SECOND)))

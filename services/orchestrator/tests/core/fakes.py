@@ -210,6 +210,7 @@ def flow(*specs: StepSpec, **more: Any) -> Flow:
     chosen = {spec.id: spec.chosen_by for spec in specs if spec.chosen_by}
     values["lane_of"], values["lanes"] = branches_of_switches({spec.id: spec.needs for spec in specs}, chosen)
     values["joins"] = {spec.id: spec.join for spec in specs if spec.join is not None}
+    values["cached"] = frozenset(spec.id for spec in specs if spec.cache is not None)
     values["prioritised"] = any(spec.priority for spec in specs)
     values.update(more)
     return Flow(**values)

@@ -24,6 +24,7 @@ def check_invariants(run: Run) -> None:
     _effects(run)
     _not_stuck(run)
     _waits(run)
+    _lookups(run)
     _limits_in_time(run)
     _navigation(run)
     _verdict(run)
@@ -118,9 +119,9 @@ def _effects(run: Run) -> None:
 def _not_stuck(run: Run) -> None:
     if run.state == "RUNNING":
         startable = list(run.ready_handlers())
-        assert run.live or startable or run.next_wake() is not None, "V18"
+        assert run.live or startable or run.lookups or run.next_wake() is not None, "V18"
     elif run.state == "COMPENSATING":
-        assert run.live or list(run.ready_handlers()) or run.next_wake() is not None, "V18"
+        assert run.live or list(run.ready_handlers()) or run.lookups or run.next_wake() is not None, "V18"
         assert sum(step.state == "COMPENSATING" for step in run.steps.values()) == 1, "V18: one after another"
     elif run.state in ("CANCELLING", "PAUSING"):
         assert run.live, "V18"
@@ -136,13 +137,20 @@ def _not_stuck(run: Run) -> None:
         assert all(step.ended for step in run.steps.values()), "V11"
     for step in run.steps.values():
         if step.state == "READY" and step.handler:
-            if run.definition().prioritised:
+            if step.id in run.lookups:
+                assert run.spec(step).cache is not None, "V18"
+            elif run.definition().prioritised:
                 ranked = {entry[2] for entry in run.ranked.get(step.handler, ())}
                 assert step.held or step.id in run.ready.get(step.handler, ()) or step.id in ranked, "V18"
             else:
                 assert (step.id in run.ready.get(step.handler, ())) == (not step.held), "V18"
         assert step.held == (run.steer is not None and step.id in run.steer.held), "V13"
         assert not step.held or step.state == "READY", "V18"
+
+
+def _lookups(run: Run) -> None:
+    """Q15: what is looked up may start as soon as that is known."""
+    assert all(run.steps[name].state == "READY" and run.steps[name].handler for name in run.lookups), "V18"
 
 
 def _waits(run: Run) -> None:

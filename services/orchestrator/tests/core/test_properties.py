@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tierflow_flow.definition import Flow
 from tierflow_orchestrator.core import Decision, Run, decide, dump, load, open_effects, react
+from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.commands import (
     AssignSlot,
     Cancel,
     DecideApproval,
     DispatchAttempt,
     Pause,
+    Recall,
     ReportEnd,
     ReportLost,
     ReportResult,
@@ -126,12 +128,33 @@ class Lives(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """As the real shell does after each decision: slots for whatever may start."""
+        for step_id in list(self.run.lookups) if self.eager else ():
+            self.recall(step_id)
         while self.eager and (handler := next(iter(self.run.ready_handlers()), None)) is not None:
             step_id = self.run.next_ready(handler)
             assert step_id is not None, "V18"
             before = dump(self.run)
             self.tell(self.slot(step_id))
             assert dump(self.run) != before, "V18"
+
+    def recall(self, step_id: str) -> None:
+        """As the real shell does: what the cache says of a step."""
+        step = self.run.steps[step_id]
+        if step_id in self.run.lookups and self.run.state == "RUNNING" and not step.held:
+            found = {"found": True, "output": "7", "run_id": "r", "made_by": "s"} if self.now % 3 == 0 else {}
+            decision = self.tell(Recall(step_id=step_id, key_hash=key_hash(self.run, step), **found))
+            assert decision.reply.applied
+            assert step_id not in self.run.lookups
+            assert (step.state == "COMPLETED") == bool(found)
+
+    @rule(data=st.data())
+    def recall_anything(self, data: st.DataObject) -> None:
+        """Q15: an answer to nothing does nothing."""
+        step_id = data.draw(st.sampled_from([*self.run.steps, "nothing"]))
+        if step_id in self.run.lookups:
+            self.recall(step_id)
+        else:
+            assert not self.tell(Recall(step_id=step_id, key_hash="k", found=True, output="1")).events
 
     def current(self, attempt_id: str) -> bool:
         return attempt_id in {self.run.steps[step_id].attempt_id for step_id in self.run.live}
@@ -357,6 +380,8 @@ class Lives(RuleBasedStateMachine):
         assert not breaches, "; ".join(map(str, breaches))
 
     def advance(self, number: int) -> None:
+        for step_id in list(self.run.lookups):
+            self.recall(step_id)
         if self.run.state in ("PAUSED", "SUSPENDED"):
             self.tell(Resume(command_id=f"last{number}"))
         for step_id in list(self.run.live):

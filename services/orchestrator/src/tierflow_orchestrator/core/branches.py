@@ -35,6 +35,8 @@ def expand(run: Run, step: Step, count: int) -> None:
     run.counts_by_state[STEP.initial] += count - at_once
     if not count:
         run.undecided.append(step.id)
+    elif spec.cache is not None:
+        run.lookups.update(dict.fromkeys(children[:at_once]))
     elif handler:
         run.ready.setdefault(handler, deque()).extend(children[:at_once])
     else:
@@ -59,7 +61,10 @@ def release(run: Run, step: Step) -> None:
     for index in range(branches.released, last):
         child = run.steps[item_id(step.id, index)]
         child.state = "READY"
-        queue.append(child.id)
+        if spec.cache is None:
+            queue.append(child.id)
+        else:
+            run.lookups[child.id] = None
         if spec.limited:
             limits.begin(run, child, spec)
     run.counts_by_state["PENDING"] -= last - branches.released
@@ -82,7 +87,10 @@ def _release_others(run: Run, step: Step, branches: Branches) -> None:
             branches.kept -= 1
             continue
         child.state = "READY"
-        queue.append(child.id)
+        if spec.cache is None:
+            queue.append(child.id)
+        else:
+            run.lookups[child.id] = None
         if spec.limited:
             limits.begin(run, child, spec)
         run.counts_by_state["PENDING"] -= 1

@@ -60,6 +60,18 @@ class AssignSlot(Command):
     """Of a step that runs another flow: the run that it is going to be."""
 
 
+class Recall(Command):
+    """What was found in the cache for a step: nothing, or a result."""
+
+    step_id: str
+    key_hash: str
+    found: bool = False
+    output: Payload | None = None
+    run_id: str = ""
+    made_by: str = ""
+    stored_at: Micros = 0
+
+
 class ReportStarted(Command):
     """The executor has started an attempt. Stale where the attempt is not the step's present one or has moved on."""
 
@@ -240,6 +252,7 @@ RunCommand: TypeAlias = (
     CreateRun
     | Bury
     | AssignSlot
+    | Recall
     | ReportStarted
     | ReportResult
     | ReportLost
@@ -293,6 +306,15 @@ class TellChild(Effect):
     attempt_id: str
     child_run_id: str
     paused: bool
+
+
+class StoreResult(Effect):
+    """Store a result under its key. It may be lost: then it is made again."""
+
+    step_id: str
+    key_hash: str
+    output: Payload | None
+    ttl: Micros
 
 
 class ReportEnd(Effect):

@@ -11,6 +11,7 @@ from tierflow_runtime.values import Allocation, BlobRef, Failure, Micros, Option
 from tierflow_orchestrator.core import (
     approvals,
     attempts,
+    caching,
     children,
     commands,
     ending,
@@ -27,6 +28,7 @@ from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import parse, text_of
+from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Decision, Reply, Turn
 
 
@@ -215,6 +217,7 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.CreateRun: _create,
     commands.Bury: _bury,
     commands.AssignSlot: slots.assign,
+    commands.Recall: caching.recall,
     commands.ReportStarted: attempts.started,
     commands.ReportResult: attempts.result,
     commands.ReportLost: attempts.lost,
@@ -246,6 +249,8 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     if isinstance(command, commands.CreateRun):
         wanted.update({one.output.sha256: None for one in command.reused if isinstance(one.output, BlobRef)})
     if run.flow is not None:
+        if isinstance(command, commands.Recall) and isinstance(command.output, BlobRef):
+            wanted.update(_looked_at(run, run.steps.get(command.step_id), command.output))
         if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
             wanted.update(_reported(run, command.attempt_id, command.output))
         if run.large:
@@ -267,9 +272,13 @@ def _looked_into(run: Run) -> dict[str, None]:
 
 def _reported(run: Run, attempt_id: str, output: BlobRef) -> dict[str, None]:
     """An output that is reported, where it is going to be looked into."""
-    step = attempts.current(run, attempt_id)
+    return _looked_at(run, attempts.current(run, attempt_id), output)
+
+
+def _looked_at(run: Run, step: Step | None, output: BlobRef) -> dict[str, None]:
     if step is None:
         return {}
-    if run.looks_into(step.of) or run.spec(step).output_schema is not None or run.spec(step).rules:
+    spec = run.spec(step)
+    if run.looks_into(step.of) or spec.output_schema is not None or spec.rules:
         return {output.sha256: None}
     return {}

@@ -51,7 +51,7 @@ from tierflow_orchestrator.core.events_steering import (
 from tierflow_orchestrator.core.events_steering import (
     StepReused as StepReused,
 )
-from tierflow_orchestrator.core.step import Variable
+from tierflow_orchestrator.core.step import CacheHit, Variable
 
 
 class RunCreated(Event):
@@ -156,6 +156,8 @@ class StepCompleted(Event):
     """Of a task of a document: where it said to go on; empty: as its definition says."""
     warnings: tuple[str, ...] = ()
     """What rules said that only warn."""
+    cached: CacheHit | None = None
+    """Where the result comes from, where it was found in the cache."""
 
 
 class StepRetrying(Event):
@@ -206,6 +208,13 @@ class StepCancelled(Event):
     confirmed: bool = True
     ended_as: str = ""
     """How the attempt ended nevertheless, where it did not stop: its content is refused."""
+
+
+class CacheMissed(Event):
+    """No stored result has the step's key: it may start."""
+
+    step_id: str
+    key_hash: str
 
 
 class VariablesSet(Event):
@@ -378,6 +387,7 @@ RunEvent: TypeAlias = (
     | StepFailed
     | StepSkipped
     | StepCancelled
+    | CacheMissed
     | VariablesSet
     | StepStopping
     | LateResult

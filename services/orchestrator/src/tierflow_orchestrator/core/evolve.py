@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heappush
 from typing import Any
@@ -225,6 +226,8 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
         step.frame.directive = event.directive
     if event.warnings:
         step.warnings = event.warnings
+    if event.cached is not None:
+        step.cached = event.cached
     if run.stopping:
         steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
     if run.signals and not step.handler:
@@ -304,6 +307,13 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     end_step(run, step, "CANCELLED", time)
 
 
+def _cache_missed(run: Run, event: events.CacheMissed, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    step.cache_key = event.key_hash
+    run.lookups.pop(step.id, None)
+    run.ready.setdefault(step.handler, deque()).append(step.id)
+
+
 def _variables_set(run: Run, event: events.VariablesSet, time: Micros) -> None:
     step = run.steps[event.step_id]
     run.sets += 1
@@ -350,6 +360,7 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.StepFailed: _failed,
     events.StepSkipped: _skipped,
     events.StepCancelled: _cancelled,
+    events.CacheMissed: _cache_missed,
     events.VariablesSet: _variables_set,
     events.StepStopping: _stopping,
     events.LateResult: _late,

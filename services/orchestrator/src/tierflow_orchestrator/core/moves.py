@@ -29,7 +29,9 @@ def make_ready(run: Run, step: Step) -> None:
     spec = run.spec(step)
     if spec.limited and spec.kind == "call":
         limits.begin(run, step, spec)
-    if step.handler:
+    if spec.cache is not None and spec.kind == "call":
+        run.lookups[step.id] = None
+    elif step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
     looked_at = step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by
     if looked_at or is_looked_at(run, step, spec):
@@ -65,6 +67,8 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
         step.asked = False
         del run.asked[step.id]
     run.due.discard(step.id)
+    if run.lookups:
+        run.lookups.pop(step.id, None)
     if step.held:
         step.held = False
         run.steered().held.remove(step.id)

@@ -36,6 +36,8 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
         return list(_stop_one(run, run.steps[event.step_id]))
     if isinstance(event, events.RunEnded) and not run.buried:
         return (commands.ReportEnd(),)
+    if isinstance(event, events.StepCompleted) and run.definition().cached:
+        return _store(run, event)
     return ()
 
 
@@ -58,6 +60,15 @@ def open_effects(run: Run) -> Iterator[commands.Effect]:
     yield from children.untold(run, run.live)
     if run.ended and not run.buried:
         yield commands.ReportEnd()
+
+
+def _store(run: Run, event: events.StepCompleted) -> Iterable[commands.Effect]:
+    """A result that others may take over: one that is whole."""
+    step = run.steps[event.step_id]
+    cache = run.spec(step).cache
+    if cache is None or not step.cache_key or not event.attempt_id or event.outcome != "SUCCESS":
+        return ()
+    return (commands.StoreResult(step_id=step.id, key_hash=step.cache_key, output=event.output, ttl=cache.ttl),)
 
 
 def _stop_one(run: Run, step: Step) -> Iterator[commands.StopAttempt]:

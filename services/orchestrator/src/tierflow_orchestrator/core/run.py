@@ -64,6 +64,7 @@ class Run:
         "live",
         "log",
         "looked_into",
+        "lookups",
         "moment",
         "open_steps",
         "options",
@@ -183,6 +184,8 @@ class Run:
         """A heap of (moment, step): when steps fail unless they have begun or ended by then; see `limits`."""
         self.moment: Micros = 0
         """Of the event that was applied last."""
+        self.lookups: dict[str, None] = {}
+        """READY steps for which it is not known yet whether a stored result stands for an attempt."""
         self.undecided: deque[str] = deque()
         """Steps to look at within the decision under way: READY ones with a condition or items, maps whose items have all ended."""
         self.contents: dict[str, str] = {}
@@ -271,7 +274,7 @@ class Run:
 
     def may_start(self, step: Step) -> bool:
         """Whether a slot may be assigned to the step, the run's own state and limits aside."""
-        if not step.handler or step.held:
+        if not step.handler or step.held or (self.lookups and step.id in self.lookups):
             return False
         return step.state == "READY" or (step.state == "BACKOFF" and step.id in self.due)
 

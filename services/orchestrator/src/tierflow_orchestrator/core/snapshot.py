@@ -57,11 +57,12 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     undone: list[str] = []
     exported: str | BlobRef | None = None
     steer: Steer | None = None
+    lookups: list[str] = []
     ready: dict[str, list[str]] = {}
     """By handler: READY steps, oldest first. Steps in BACKOFF are known by their times."""
 
 
-_LISTS = ("live", "asked", "unconfirmed")
+_LISTS = ("live", "asked", "unconfirmed", "lookups")
 _APART = ("id", "steps", "ready", *_LISTS)
 _PLAIN = tuple(name for name in Snapshot.__struct_fields__ if name not in _APART)
 _encoder = msgspec.msgpack.Encoder()

@@ -26,6 +26,15 @@ class Branches(msgspec.Struct, gc=False, omit_defaults=True):
     """Items from `released` on that ended in an earlier generation."""
 
 
+class CacheHit(msgspec.Struct, frozen=True, gc=False):
+    """Where a result that was not made anew comes from."""
+
+    key_hash: str
+    run_id: str
+    step_id: str
+    stored_at: Micros
+
+
 class Variable(msgspec.Struct, frozen=True, gc=False):
     """A variable and its value as of a step, a JSON text. `merged_from`: the steps whose values met there, in the order in which they were set."""
 
@@ -188,6 +197,10 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     started_at: Micros | None = None
     ended_at: Micros | None = None
     next_attempt_at: Micros | None = None
+    cache_key: str = ""
+    """SHA-256 of the key under which no result was found: its own is going to be stored."""
+    cached: CacheHit | None = None
+    """Where its result comes from, where it was not made by an attempt."""
     variables: tuple[Variable, ...] = ()
     """Those that have other values as of this step."""
     set_number: int = 0

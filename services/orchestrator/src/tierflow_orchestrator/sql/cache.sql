@@ -1,0 +1,17 @@
+-- name: find_results
+SELECT key_hash, output, sha256, size, run_id, step_id, stored_at FROM step_cache c
+WHERE tenant = :tenant AND key_hash = ANY(:keys::text[]) AND expires_at > :now
+  AND (c.sha256 IS NULL OR EXISTS (SELECT 1 FROM blob b WHERE b.sha256 = decode(c.sha256, 'hex') AND b.chunk = 0))
+
+-- name: put_result
+INSERT INTO step_cache (tenant, key_hash, output, sha256, size, run_id, step_id, stored_at, expires_at)
+VALUES (:tenant, :key_hash, :output, :sha256, :size, :run_id, :step_id, :now, :expires_at)
+ON CONFLICT (tenant, key_hash) DO UPDATE SET
+    output = excluded.output, sha256 = excluded.sha256, size = excluded.size, run_id = excluded.run_id,
+    step_id = excluded.step_id, stored_at = excluded.stored_at, expires_at = excluded.expires_at
+RETURNING key_hash
+
+-- name: drop_expired_results
+DELETE FROM step_cache WHERE (tenant, key_hash) IN (
+    SELECT tenant, key_hash FROM step_cache WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
+) RETURNING key_hash
