@@ -13,6 +13,7 @@ PEERS ?=
 OPS ?=
 ROUNDS ?=
 SMOKE ?=
+NATIVE ?=
 FULL ?=
 CURVE ?=
 ARGS ?=
@@ -150,6 +151,16 @@ fuzz: setup ## Send nonsense to every RPC and to the flow language; SECONDS=60 S
 .PHONY: conformance
 conformance: setup ## Run the conformance kit of the CNCF Serverless Workflow specification; KIT=folder with ctk/features and examples
 	@$(BIN)/python tools/serverless_conformance.py $(if $(KIT),"$(KIT)")
+
+.PHONY: native
+native: setup ## Compile the hot path to machine code, into .native; NATIVE=1 uses it for bench, thresholds and test
+	@$(BIN)/python tools/native.py
+
+# A compiled tree goes before the sources, for everything that is started.
+ifneq ($(NATIVE),)
+export PYTHONPATH := $(CURDIR)/.native
+bench thresholds test: native
+endif
 
 .PHONY: bench
 bench: setup ## Measure; make bench SCENARIO=name for one

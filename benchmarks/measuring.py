@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.util
 import json
 import os
 import pathlib
@@ -83,6 +84,13 @@ def commit() -> str:
     return name + ("+" if changed else "")
 
 
+def machine() -> str:
+    """Processor, cores, Python, and whether the hot path is compiled (`make native`)."""
+    spec = importlib.util.find_spec("tierflow_durable.host")
+    native = spec is not None and not str(spec.origin).endswith(".py")
+    return f"{platform.machine()}, {psutil.cpu_count()} cpus, Python {platform.python_version()}{', native' if native else ''}"
+
+
 def circumstances(patience: float = 0.0) -> dict[str, Any]:
     """When, what and where: taken before the measurement, since afterwards the load is its own.
 
@@ -94,7 +102,7 @@ def circumstances(patience: float = 0.0) -> dict[str, Any]:
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": f"{platform.machine()}, {psutil.cpu_count()} cpus, Python {platform.python_version()}",
+        "machine": machine(),
         "load_before": round(os.getloadavg()[0], 2),
     }
 

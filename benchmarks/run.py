@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import pathlib
-import platform
 import shutil
 import statistics
 import sys
@@ -22,7 +21,7 @@ import psutil
 from tierflow import Client
 from tierflow_testing.stack import Stack, StackOptions
 
-from benchmarks.measuring import commit, cpu_of, own_cpu, percentile
+from benchmarks.measuring import commit, cpu_of, machine, own_cpu, percentile
 from benchmarks.workloads import SCENARIOS, drive, ready
 
 
@@ -60,7 +59,8 @@ async def measure(stack: Stack, name: str) -> dict[str, Any]:
         "cpu_us_per_step": cpu,
         "cpu_us_per_step_total": round(sum(cpu.values()), 1),
         "commit": commit(),
-        "machine": f"{platform.machine()}, {psutil.cpu_count()} cpus, load {psutil.getloadavg()[0]:.1f}, Python {platform.python_version()}",
+        "machine": machine(),
+        "load": round(psutil.getloadavg()[0], 1),
     }
 
 

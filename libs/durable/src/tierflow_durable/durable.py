@@ -133,11 +133,12 @@ class Durable:
         await self.instance.register(self._first_position)
         for replaced in self.instance.replaced:
             self.host.hooks.replaces(replaced)
-        for loop in (
-            self.host.writer.run, self.instance.run, self.host.owning.run_adoption, self.host.owning.run_due, self.host.timers.run, self.relay.run,
-            self._tend,
-        ):  # fmt: skip
-            task = asyncio.get_running_loop().create_task(self._guard(loop), name=f"durable.{loop.__qualname__}")
+        loops = {
+            "writer": self.host.writer.run, "lease": self.instance.run, "adoption": self.host.owning.run_adoption, "due": self.host.owning.run_due,
+            "timers": self.host.timers.run, "relay": self.relay.run, "tending": self._tend,
+        }  # fmt: skip
+        for name, loop in loops.items():
+            task = asyncio.get_running_loop().create_task(self._guard(loop), name=f"durable {name}")
             self._loops.append(task)
         self.host.owning.poke()
 
