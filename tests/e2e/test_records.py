@@ -29,7 +29,12 @@ FAILING = {
     "version": "1",
     "steps": {
         "first": {"call": "echo", "with": {"n": 1}},
-        "second": {"call": "sleep", "needs": ["first"], "with": {"seconds": "soon"}, "retry": {"max_attempts": 1}},
+        "second": {
+            "call": "shell.run",
+            "needs": ["first"],
+            "with": {"command": "exit 3"},
+            "retry": {"max_attempts": 1},
+        },
         "third": {"call": "echo", "needs": ["second"]},
     },
 }
