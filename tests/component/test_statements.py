@@ -121,6 +121,7 @@ VALUES: dict[str, Any] = {
     "id": ID, "ids": [ID], "me": ME, "from": ME, "instance": ME, "limit": 100, "now": 50, "before": 5, "after": ROWS - 50, "seqs": [2], "moments": [1],
     "state": "RUNNING", "low": "00003000-0000-0000-0000-000000000000", "high": "00003100-0000-0000-0000-000000000000", "horizon": 10,
     "below": "00000001-0000-0000-0000-000000000000", "tenant": "t", "request_id": ID, "sha256": b"\x00" * 32, "after_id": ID, "after_seq": 1,
+    "floor": "00000001-0000-0000-0000-000000000000",
 }  # fmt: skip
 ELSEWHERE = {"b_sha256", "name", "key", "pid"}
 """Parameters of statements that read no large table."""
@@ -133,7 +134,11 @@ async def test_every_query_uses_an_index(connect: Any) -> None:
     for each in _statements("tierflow_durable", "queries.sql"):
         if ELSEWHERE & set(each.parameters) or not re.search(r"\b(entity|journal|snapshot|request|blob)\b", each.text):
             continue
-        values = VALUES | {"journal_of": {"after": 1}, "unacknowledged": {"after": ID}}.get(each.name, {})
+        values = VALUES | {
+            "journal_of": {"after": 1},
+            "unacknowledged": {"after": ID},
+            "forget_blobs": {"after": b""},
+        }.get(each.name, {})
         nodes = await _explained(connection, each.text, [values[name] for name in each.parameters])
         assert _whole(nodes) == [], f"{each.name}: {nodes}"
         looked_at.append(each.name)

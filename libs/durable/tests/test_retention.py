@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tierflow_durable import retention
+from tierflow_durable.batch import blob_name
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import floor_of, uuid7
 from tierflow_durable.reading import ListFilter
@@ -248,3 +249,38 @@ async def test_strays_and_request_ids_go_too(
     assert await _at(node, 31).tend()
     assert await connection.fetchval("SELECT count(*) FROM toy.journal WHERE entity_id < $1", floor_of(now - DAY)) == 0
     assert await connection.fetchval("SELECT count(*) FROM toy.entity") == 0
+
+
+async def test_large_values_that_nobody_uses_are_deleted(start_node: Start, connection: Any) -> None:
+    """R33, R34: a large value goes once nobody has taken it up for longer than entities are kept, and none from before refers to it; else it stays, whole."""
+    node = await start_node()
+    contents = {name: name.encode() * 400_000 for name in ("unused", "used", "again", "young")}
+    names = {name: blob_name(content) for name, content in contents.items()}
+    for name, content in contents.items():
+        assert await node.host.writer.put_blob(names[name], content)
+    sleeper = uuid7(node.durable.clock.now() - 40 * DAY)
+    await node.host.create(sleeper, Add(n=1, text=names["used"]))
+    await connection.execute(
+        "UPDATE toy.blob SET stored_at = stored_at - $1 WHERE sha256 <> $2", 40 * DAY, bytes.fromhex(names["young"])
+    )
+    assert not await node.host.writer.put_blob(
+        names["again"], contents["again"]
+    )  # it was there: and is from today again
+
+    async def left() -> set[str]:
+        rows = await connection.fetch(
+            "SELECT encode(sha256, 'hex') AS name, count(*) AS n, max(chunks) AS of FROM toy.blob GROUP BY 1"
+        )
+        assert all(row["n"] == row["of"] for row in rows)
+        return {name for name in names if names[name] in {row["name"] for row in rows}}
+
+    assert await _at(node, 0).tend()
+    assert await left() == {"used", "again", "young"}
+    await node.durable.router.command(sleeper, End())
+    node.host.writer.acknowledge(sleeper, 1)
+    await node.host.writer.flushed()
+    await node.durable.relay.save()
+    assert await _at(node, 31).tend()
+    assert await left() == {"again", "young"}
+    assert await _at(node, 33).tend()
+    assert await left() == set()

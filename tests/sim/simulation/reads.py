@@ -114,8 +114,8 @@ def blob_chunks(t: Transaction, tables: Tables, p: P) -> list[P]:
     return [{"data": data} for _, data in sorted(tables.blob.get(p["sha256"], {}).items())]
 
 
-@model("blob_exists")
-def blob_exists(t: Transaction, tables: Tables, p: P) -> list[P]:
+@model("touch_blob")
+def touch_blob(t: Transaction, tables: Tables, p: P) -> list[P]:
     return [{"exists": p["sha256"] in tables.blob}]
 
 

@@ -174,7 +174,11 @@ class Host(Generic[S, C, E]):
     async def provide_missing(self, state: S, command: C | None) -> None:
         """Loads the large values that the machine must look into. Raises FailureError."""
         for name in self.hooks.missing(state, command):
-            rows = await self.database.fetch_patiently("blob_chunks", sha256=bytes.fromhex(name))
+            sha256 = bytes.fromhex(name)
+            await self.database.fetch_patiently(
+                "touch_blob", sha256=sha256
+            )  # it is taken up: retention must not delete it
+            rows = await self.database.fetch_patiently("blob_chunks", sha256=sha256)
             if not rows:
                 raise FailureError(
                     failure("NOT_FOUND", f"the stored value {name} does not exist", component="blobs", operation="get")

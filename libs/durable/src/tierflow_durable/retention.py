@@ -22,6 +22,7 @@ AHEAD = 3
 """Days for which partitions are made ahead."""
 
 AT_ONCE = 2000
+BLOBS_AT_ONCE = 100
 """Rows that one statement deletes."""
 
 MAKING_LOCK = 0x7F10_0002
@@ -90,6 +91,7 @@ class Retention:
         if not await connection.fetchval(*_call("try_lock", key=DROPPING_LOCK)):
             return  # A peer is at it.
         await self._drop_partitions(connection)
+        await self._forget_blobs()
         await self._delete("forget_requests", before=self._clock.now() - max(self.keep, 7 * DAY))
         await self._database.fetch("forget_instances", before=self._clock.now() - DAY)
 
@@ -168,6 +170,21 @@ class Retention:
             log.info("a journal partition is dropped", partition=partition.name)
         except asyncpg.LockNotAvailableError as error:
             log.info("a journal partition is in use; it is dropped later", partition=partition.name, reason=str(error))
+
+    async def _forget_blobs(self) -> None:
+        """Deletes large values that nobody has taken up since before the horizon, and to which no entity from before it refers that is still there.
+
+        Younger entities need not be looked at: what they refer to, they have taken up. Two days more make up for clocks, and for taking up being noted once a day.
+        """
+        horizon = self._clock.now() - self.keep
+        after: bytes | None = b""
+        while after is not None:
+            found = await self._database.fetchrow(
+                "forget_blobs", before=horizon - 2 * DAY, floor=floor_of(horizon), after=after, limit=BLOBS_AT_ONCE
+            )
+            after = found["last"] if found is not None else None
+            if found is not None and found["n"]:
+                log.info("large values that nobody uses are deleted", count=found["n"])
 
     async def _delete(self, query: str, /, **values: Any) -> None:
         """Deletes in small statements until nothing is left to delete."""

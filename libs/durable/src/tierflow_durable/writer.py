@@ -269,7 +269,7 @@ class Writer:
     async def put_blob(self, sha256: str, content: bytes) -> bool:
         """Stores a value apart from any entity; returns False where it was there. Raises FailureError while the database is away."""
         rows = blob_rows(sha256, content)
-        row = await self._database.fetchrow("blob_exists", sha256=bytes.fromhex(sha256))
+        row = await self._database.fetchrow("touch_blob", sha256=bytes.fromhex(sha256))
         if row is not None and row["exists"]:
             return False
         await self._database.fetch_patiently(

@@ -79,7 +79,7 @@ stored AS (
     INSERT INTO blob (sha256, chunk, chunks, data)
     SELECT b.sha256, b.chunk, b.chunks, b.data
     FROM unnest(:b_sha256::bytea[], :b_chunk::int[], :b_chunks::int[], :b_data::bytea[]) AS b(sha256, chunk, chunks, data), held
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (sha256, chunk) DO UPDATE SET stored_at = excluded.stored_at WHERE blob.stored_at < excluded.stored_at - 86400000000
     RETURNING 1
 )
 

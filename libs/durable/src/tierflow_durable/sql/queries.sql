@@ -188,8 +188,13 @@ SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND labels ? '
 -- name: blob_chunks
 SELECT data FROM blob WHERE sha256 = :sha256 ORDER BY chunk
 
--- name: blob_exists
-SELECT EXISTS (SELECT 1 FROM blob WHERE sha256 = :sha256)
+-- name: touch_blob
+WITH today AS (
+    SELECT (extract(epoch FROM now()) * 1000000)::bigint AS now, (extract(epoch FROM now() - interval '1 day') * 1000000)::bigint AS before
+), touched AS (
+    UPDATE blob SET stored_at = today.now FROM today WHERE sha256 = :sha256 AND chunk = 0 AND stored_at < today.before RETURNING 1
+)
+SELECT EXISTS (SELECT 1 FROM touched) OR EXISTS (SELECT 1 FROM blob, today WHERE sha256 = :sha256 AND chunk = 0 AND stored_at >= today.before) AS exists
 
 -- name: row
 SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
@@ -214,6 +219,20 @@ SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_a
         SELECT 1 FROM watermark w JOIN journal j ON j.instance = w.id AND j.position > w.position
         WHERE j.entity_id >= :low::uuid AND j.entity_id < :high::uuid
     )
+
+-- name: forget_blobs
+WITH old AS MATERIALIZED (
+    SELECT sha256 FROM blob WHERE chunk = 0 AND stored_at < :before AND sha256 > :after ORDER BY sha256 LIMIT :limit
+), unused AS (
+    SELECT sha256 FROM old WHERE NOT EXISTS (
+        SELECT 1 FROM journal WHERE entity_id < :floor AND position(convert_to(encode(old.sha256, 'hex'), 'UTF8') IN data) > 0
+    )
+), gone AS (
+    DELETE FROM blob USING unused WHERE blob.sha256 = unused.sha256 AND blob.chunk = 0 AND blob.stored_at < :before RETURNING blob.sha256
+), rest AS (
+    DELETE FROM blob USING gone WHERE blob.sha256 = gone.sha256 AND blob.chunk > 0
+)
+SELECT (SELECT sha256 FROM old ORDER BY sha256 DESC LIMIT 1) AS last, (SELECT count(*) FROM gone) AS n
 
 -- name: range_unpublished
 SELECT EXISTS (
