@@ -8,6 +8,7 @@ from dataclasses import field as field_of
 from types import SimpleNamespace
 from typing import Any
 
+from tierflow_contracts.common.v1 import failure_pb2
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import NO_USAGE, Usage
@@ -55,9 +56,21 @@ def end_of(message: Any) -> End:
         state=wire.RUN_STATES.name(state),
         outcome=wire.OUTCOMES.name(message.outcome),
         output=message.output.SerializeToString(deterministic=True),
-        failure=message.failure.SerializeToString(deterministic=True),
+        failure=_told(message.failure).SerializeToString(deterministic=True),
         usage=wire.usage_from_proto(message.usage) if message.HasField("usage") else NO_USAGE,
     )
+
+
+def _told(failure: failure_pb2.Failure) -> failure_pb2.Failure:
+    """A failure as other tiers are told of it: details stay in the journal of the tier that has them."""
+    told = failure_pb2.Failure()
+    told.CopyFrom(failure)
+    within = told
+    while True:
+        within.ClearField("detail")
+        if not within.HasField("cause"):
+            return told
+        within = within.cause
 
 
 def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int, report: Report) -> RunSummary:

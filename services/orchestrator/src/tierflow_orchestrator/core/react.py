@@ -26,7 +26,9 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
         )
     if isinstance(event, events.RunStateChanged):
         if event.to == "CANCELLING":
-            return [_stop(run, run.steps[step_id]) for step_id in run.live]
+            # The run may be ahead: what undoes is in flight in the same commit, and is not to be stopped.
+            steps = (run.steps[step_id] for step_id in run.live)
+            return [_stop(run, step) for step in steps if being_stopped(run, step)]
         return list(children.untold(run, run.live))
     if isinstance(event, events.StepStarted | events.ChildTold):
         return children.untold(run, (event.step_id,)) if run.steps[event.step_id].child else ()
