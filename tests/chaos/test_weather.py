@@ -162,7 +162,7 @@ async def test_event_stream_is_lost(scene: Scene, evidence: Evidence, also: str)
     orchestrators=2, orchestrator_environment={"TIERFLOW_LEASE_SECONDS": "4", "TIERFLOW_HEARTBEAT_SECONDS": "1"}
 )
 async def test_frozen_past_its_lease(scene: Scene, evidence: Evidence) -> None:
-    """J5, R1, R7, R10 to R12, R25: an orchestrator that sleeps past its lease is fenced; awake again it writes nothing, tells executors nothing, and ends with 75."""
+    """J5, K8, R1, R7, R10 to R12, R25: an orchestrator that sleeps past its lease is fenced; awake again it writes nothing, tells executors nothing, and ends with 75."""
     frozen, other = scene.stack.orchestrators
 
     async def fault() -> str:
@@ -177,6 +177,7 @@ async def test_frozen_past_its_lease(scene: Scene, evidence: Evidence) -> None:
             lambda: any("adopting" in line["event"] for line in other.lines()), 30, message="adopted by the peer"
         )
         adopted = time.monotonic() - began
+        assert adopted < 7  # the lease, one interval, and what the machine's load makes of them
         await asyncio.to_thread(frozen.resume)
         code = await asyncio.to_thread(frozen.wait_exit, 30)
         assert code == 75

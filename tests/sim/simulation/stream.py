@@ -142,8 +142,6 @@ class SimMessaging:
         self._on_stream = on_stream
         self._known = 0
         self.client = None
-        self.tier = asyncio.get_running_loop().name[0]  # type: ignore[attr-defined]
-        self.saw_loss_of = 0
         self.publisher = SimPublisher(broker, asyncio.get_running_loop())
         broker.connections.append(self)
 
@@ -164,8 +162,6 @@ class SimMessaging:
                 made_here = not broker.stream
                 broker.stream = broker.stream or 1
                 lost, self._known = bool(self._known), broker.stream
-                if lost:
-                    self.saw_loss_of = broker.stream
                 if self._on_stream is not None:
                     await self._on_stream(StreamMade(EVENTS, str(broker.stream), made_here, lost=lost))
             await asyncio.sleep(1.0)
