@@ -21,6 +21,7 @@ MODELLED = (statements, reads)
 _PACKAGES = (
     ("tierflow_durable", "queries.sql"),
     ("tierflow_orchestrator", "flows.sql"),
+    ("tierflow_orchestrator", "cache.sql"),
     ("tierflow_coordinator", "queries.sql"),
 )
 _CREATED = (

@@ -51,6 +51,9 @@ class StepCache:
     async def _find(self, tenant: str, keys: Sequence[str]) -> dict[str, commands.Recall]:
         try:
             rows = await self._database.fetch(_query("find_results"), tenant=tenant, keys=keys, now=self._clock.now())
+            for sha256 in {row["sha256"] for row in rows} - {None}:
+                # A run takes it up: retention must not delete it (rule R34).
+                await self._database.fetch("touch_blob", sha256=bytes.fromhex(sha256))
         except FailureError as error:
             log.info("stored results cannot be read; steps are performed", reason=str(error))
             return {}
