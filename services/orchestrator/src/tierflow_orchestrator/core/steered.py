@@ -41,7 +41,7 @@ def skipped(run: Run, step: Step, event: events.StepSkipped) -> None:
         step.unbooked = (*step.unbooked, step.epoch)
         run.unconfirmed[event.attempt_id] = None
     if step.is_item:
-        branches = run.steps[step.of].branches
+        branches = run.steps[step.above].branches
         if branches is not None and step.index >= branches.released:
             branches.kept += 1
 
@@ -119,7 +119,7 @@ def _migrated(run: Run, event: events.RunMigrated, time: Micros) -> None:
         run.steer.held = []
     for spec in flow.steps:
         if spec.id not in run.steps:
-            handler = spec.handler if spec.kind == "call" else ""
+            handler = spec.handler if spec.dispatched else ""
             run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler)
     generations.recount(run)
     generations.ready_all(run)
