@@ -132,6 +132,7 @@ def test_the_reference_has_the_bounds() -> None:
         limits.MAX_BLOCKS,
         limits.MAX_PATH,
         limits.MAX_ITERATIONS,
+        limits.MAX_GROWN,
         limits.MAX_CALLS,
         limits.MAX_CREDITS,
         limits.MAX_RULES,

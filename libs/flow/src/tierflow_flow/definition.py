@@ -185,6 +185,8 @@ class StepSpec:
     """None: everything that it needs must end well."""
     block: Block | None = None
     """The steps within it."""
+    grows: tuple[str, ...] | None = None
+    """What it returns may be further steps; the handlers that they may call, none for those of the flow. None: it may not."""
     rescue: Rescue | None = None
     """Who handles its failure."""
     undo: StepSpec | None = None

@@ -1,4 +1,4 @@
-"""Checks of a step's `join` against what the step needs."""
+"""Checks of what a step's keys say against what stands around it: `join`, `grows`."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def check_join(step: StepParts, chosen_by: str, problems: Problems) -> None:
         )
     if join["at_least"] > len(join["of"]):
         problems.add((*step.place, "join"), f"asks for {join['at_least']} of {len(join['of'])} steps")
+
+
+def check_grows(step: StepParts, problems: Problems, *, within: bool) -> None:
+    """Steps grow below the flow's own only, once for each run."""
+    if "grows" not in step.keys:
+        return
+    if within:
+        problems.add((*step.place, "grows"), "steps grow below steps of the flow itself only, not within a block")
+    if "cache" in step.keys:
+        problems.add((*step.place, "cache"), "a step that may return further steps is not answered from stored results")
+    on_error = step.keys.get("on_error")
+    if isinstance(on_error, dict) and on_error.get("then") == "retry":
+        problems.add((*step.place, "on_error", "then"), "a step that may have grown does not begin again")

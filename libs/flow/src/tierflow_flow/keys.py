@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierflow_flow.flow_keys import GRANT, FlowReference
-from tierflow_flow.kind_shapes import Cases, CountOrItems, JoinRule, OnError, Rules, ValueMap, WaitFor
+from tierflow_flow.kind_shapes import Cases, CountOrItems, Grows, JoinRule, OnError, Rules, ValueMap, WaitFor
 from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
@@ -165,6 +165,12 @@ CALL_KEYS = (
         default=0,
     ),
     Key("cost_estimate", Number(0, MAX_CREDITS, whole=True), "What an attempt is expected to cost, in micro-credits."),
+)
+GROWS = Key(
+    "grows",
+    Grows(HANDLER_NAME),
+    "Whether it may return {steps: ...}, which then run below it: true, or the handlers that they may call.",
+    default=False,
 )
 MAP_KEYS = (
     Key(

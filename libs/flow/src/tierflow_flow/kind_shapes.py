@@ -183,6 +183,22 @@ class Then:
         return normal_text(value.strip()) if is_hole(value) else self.words.read(value, place, problems)
 
 
+class Grows:
+    """Whether a step may return further steps: true, or the handlers that they may call. The normal form of the second is a list."""
+
+    def __init__(self, handler: Text) -> None:
+        self._handlers = Texts(handler)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """For editors."""
+        return {"anyOf": [{"type": "boolean"}, *self._handlers.schema["anyOf"]]}
+
+    def read(self, value: Any, place: Place, problems: Problems) -> Any:
+        """The flag or the list."""
+        return value if isinstance(value, bool) else self._handlers.read(value, place, problems)
+
+
 class OnError:
     """`stop`, `continue`, `retry`, or a mapping with `goto`. The normal form of the mapping has all its keys."""
 

@@ -13,6 +13,7 @@ from tierflow_flow.keys import (
     FAIL_KEYS,
     FLOW_KEYS,
     GROUP_KEYS,
+    GROWS,
     LOOP_KEYS,
     MAP_BLOCK_KEYS,
     MAP_KEYS,
@@ -84,7 +85,7 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         _kind("map", MAP_KEYS, _values("map", as_=ItemsTemplate, whole=True)),
-        _kind("call", (*CALL_KEYS, SET), _values()),
+        _kind("call", (*CALL_KEYS, SET, GROWS), _values()),
         _kind("approval", (*APPROVAL_KEYS, SET), _values("approval")),
         _kind("flow", FLOW_KEYS, _values()),
         _kind("emit", EMIT_KEYS, _values()),

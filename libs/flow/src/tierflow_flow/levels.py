@@ -14,7 +14,7 @@ from tierflow_flow.checking import Checker, View
 from tierflow_flow.definition import Block, Cache, Join, Rescue, Rule, StepSpec
 from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
-from tierflow_flow.joining import check_join
+from tierflow_flow.joining import check_grows, check_join
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import BlockParts, StepParts
 from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
@@ -206,6 +206,7 @@ class Level:
                 direct[caller] |= direct.get(handler, frozenset()) - {caller}
         for step in self.parts.steps:
             check_join(step, self.chosen.get(step.id, ""), self.problems)
+            check_grows(step, self.problems, within=self.outer is not None)
         for chosen, switch in self.chosen.items():
             if chosen in direct:
                 direct[chosen] |= {switch}
@@ -343,6 +344,7 @@ class Level:
             settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys() - _NOT_SET)},
             templates={} if calls else {key: templates[key] for key in templates if key not in _APART},
             block=None if inner is None else inner.block(made),
+            grows=None if "grows" not in keys else tuple(keys["grows"]) if isinstance(keys["grows"], list) else (),
             rescue=None if isinstance(on_error, str) else self._rescue(on_error, templates["then"]),
             undo=self._undo_spec(step, templates["undo"]) if "undo" in templates else None,
         )

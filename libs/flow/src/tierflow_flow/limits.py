@@ -48,6 +48,8 @@ MAX_CREDITS = 10**15
 """Micro-credits that an attempt may be expected to cost."""
 MAX_RULES = 100
 """Rules for the output of a step."""
+MAX_GROWN = 1_000
+"""Steps that grow below one step."""
 MAX_CALLS = 100
 """Times that a step may call its handler."""
 

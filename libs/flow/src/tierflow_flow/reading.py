@@ -22,6 +22,7 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "on_error": "stop",
     "tolerate": 0,
     "side_effecting": False,
+    "grows": False,
     "labels": {},
     "priority": 0,
     "with": {},

@@ -230,7 +230,7 @@ def _check_level(flow: Flow, level: Mapping[str, Any], place: Place, problems: P
         problems.add((*place, "handlers", name), f"no step calls {name}{problems.hint(name, flow.called)}")
     expected = level.get("expect", {})
     for where, names in ((("steps",), level.get("steps", {})), (("expect", "steps"), expected.get("steps", {}))):
-        for name in _missing([definition_path(step) for step in names], flow.by_id):
+        for name in _missing(_told_before(flow, names), flow.by_id):
             problems.add((*place, *where, name), f"unknown step {name!r}{problems.hint(name, flow.by_id)}")
     for name in _missing(expected.get("calls", {}), flow.called):
         problems.add((*place, "expect", "calls", name), f"no step calls {name}{problems.hint(name, flow.called)}")
@@ -239,3 +239,10 @@ def _check_level(flow: Flow, level: Mapping[str, Any], place: Place, problems: P
 def _missing(names: Iterable[str], known: Iterable[str]) -> list[str]:
     there = set(known)
     return [name for name in dict.fromkeys(names) if name not in there]
+
+
+def _told_before(flow: Flow, names: Iterable[str]) -> list[str]:
+    """The paths of these steps, without those that may grow while the run is under way."""
+    paths = [definition_path(name) for name in names]
+    growing = {spec.id for spec in flow.steps if spec.grows is not None}
+    return [path for path in paths if path.partition("/")[0] not in growing or path in growing]

@@ -212,7 +212,7 @@ class Rehearsal:
             return
         self.tell(commands.ReportStarted(attempt_id=attempt_id, started_at=self.now))
         flow = self.run.definition()
-        spec = flow.by_id[self.run.steps[call.step].of]
+        spec = self.run.spec(self.run.steps[call.step])
         seen = Attempt(call.handler, call.step, call.attempt, call.input, call.at, spec.labels)
         answer = self.answers.answer(seen, spec.id)
         timeout = spec.timeout or flow.timeout or DEFAULT_TIMEOUT

@@ -70,6 +70,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "block_began": EventClass.EVENT_CLASS_STEPS,
     "iteration_began": EventClass.EVENT_CLASS_STEPS,
     "handler_called": EventClass.EVENT_CLASS_STEPS,
+    "step_grown": EventClass.EVENT_CLASS_STEPS,
     "step_reset": EventClass.EVENT_CLASS_STEPS,
     "compensation_began": EventClass.EVENT_CLASS_STEPS,
     "step_compensated": EventClass.EVENT_CLASS_STEPS,

@@ -94,6 +94,7 @@ class FlowBuilder(Blocks):
         total_timeout: Duration | None = None,
         on_error: str | Mapping[str, Any] | None = None,
         compensate: Mapping[str, Any] | None = None,
+        grows: bool | Iterable[str] | None = None,
         on_lost: str | None = None,
         side_effecting: bool | None = None,
         output_schema: Mapping[str, Any] | type | None = None,
@@ -122,6 +123,7 @@ class FlowBuilder(Blocks):
             total_timeout: Longest time for all attempts, with the delays between them.
             on_error: `stop`, `continue`, `retry`, or `goto(...)`: the step that handles it.
             compensate: What undoes it where the run fails or is cancelled: `undo(...)`.
+            grows: Whether it may return further steps: True, or the handlers that they may call.
             on_lost: `retry`, `fail` or `ask`.
             side_effecting: Whether repeating it does harm.
             output_schema: What the output must look like: a JSON Schema or a pydantic model.
@@ -153,6 +155,7 @@ class FlowBuilder(Blocks):
                 "start_timeout": duration_of("start_timeout", start_timeout),
                 "total_timeout": duration_of("total_timeout", total_timeout),
                 "compensate": None if compensate is None else dict(compensate),
+                "grows": grows if grows is None or isinstance(grows, bool) else list(grows),
                 "on_lost": on_lost,
                 "side_effecting": side_effecting,
                 "output_schema": schema_of(output_schema),

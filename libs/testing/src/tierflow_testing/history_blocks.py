@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -27,7 +28,29 @@ def beside(step_id: str, path: str) -> str:
     return step_id[: len(step_id) - len(local)] + path.rpartition("/")[2]
 
 
+def compiled_below(step_id: str, definition: str) -> dict[str, Any]:
+    """The shape of what has grown below a step."""
+    found: dict[str, Any] = {"needs": {}, "blocks": {}}
+    _shape(path_of(step_id), json.loads(definition), found)
+    return found
+
+
+def _shape(path: str, step: Any, found: dict[str, Any]) -> None:
+    inner = step.get("steps", {}) if isinstance(step, dict) else {}
+    listed = list(inner.items()) if isinstance(inner, dict) else [(each["id"], each) for each in inner]
+    handlers = {each["on_error"]["goto"] for _, each in listed if isinstance(each.get("on_error"), dict)}
+    if inner:
+        found["blocks"][path] = [f"{path}/{name}" for name, _ in listed if name not in handlers]
+    for name, each in listed:
+        # What its expressions read is checked by the core's own tests.
+        found["needs"][f"{path}/{name}"] = ()
+        if "compensate" in each:
+            found["needs"][f"{path}/{name}!compensate"] = ()
+        _shape(f"{path}/{name}", each, found)
+
+
 class _Checker(Protocol):
+    needs: Mapping[str, Sequence[str]] | None
     steps: dict[str, Any]
     blocks: Mapping[str, Sequence[str]] | None
     state: str
@@ -71,6 +94,17 @@ class BlockRules:
         self.expect(step.due is None or time >= step.due, "V7", f"{event.step_id} began before {step.due}")
         step.attempt, step.due, step.stopping = event.attempt, None, False
         number = "" if event.attempt == 1 else f"#{event.attempt}"
+        self._begun(event.step_id, f"{event.step_id}{number}/")
+
+    def on_StepGrown(self: _Checker, event: Any, time: int) -> None:  # noqa: N802
+        """A step returned further steps, which begin."""
+        step = self._close(event)
+        self.expect(step.started, "V2", f"{event.step_id} grew without starting")
+        made = compiled_below(event.step_id, event.definition)
+        for known, more in ((self.needs, made["needs"]), (self.blocks, made["blocks"])):
+            if isinstance(known, dict):
+                known.update(more)
+        number = "" if event.attempt <= 1 else f"#{event.attempt}"
         self._begun(event.step_id, f"{event.step_id}{number}/")
 
     def on_IterationBegan(self: _Checker, event: Any, time: int) -> None:  # noqa: N802

@@ -24,7 +24,7 @@ from tierflow_orchestrator import wire as own_wire
 from tierflow_orchestrator.attempt_requests import AttemptRequests
 from tierflow_orchestrator.cache import StepCache
 from tierflow_orchestrator.children import Children
-from tierflow_orchestrator.core import commands, events
+from tierflow_orchestrator.core import commands, events, growth
 from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.children import RUNS
 from tierflow_orchestrator.core.decide import missing_blobs
@@ -385,5 +385,5 @@ def _flow_hash(state: Run, first: events.RunEvent | None, command: commands.RunC
 
 
 def _give(run: Run, flow: Flow) -> None:
-    run.flow = flow
+    run.flow = growth.whole(run, flow) if run.grown else flow
     run.environment = {name: os.environ[name] for name in flow.env if name in os.environ}

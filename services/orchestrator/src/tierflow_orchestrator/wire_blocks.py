@@ -24,6 +24,16 @@ def _block_began(e: events.BlockBegan) -> dict[str, Any]:
     return {"step_id": e.step_id, "attempt": e.attempt, "block_began": ev.BlockBegan(until=_moment(e.until))}
 
 
+def _step_grown(e: events.StepGrown) -> dict[str, Any]:
+    return {
+        "step_id": e.step_id,
+        "attempt": e.attempt,
+        "step_grown": ev.StepGrown(
+            definition=e.definition, attempt_id=e.attempt_id, usage=wire.usage_to_proto(e.usage)
+        ),
+    }
+
+
 def _iteration_began(e: events.IterationBegan) -> dict[str, Any]:
     return {"step_id": e.step_id, "iteration_began": ev.IterationBegan(index=e.index, until=_moment(e.until))}
 
@@ -60,6 +70,7 @@ def _compensation_failed(e: events.CompensationFailed) -> dict[str, Any]:
 
 ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.BlockBegan: _block_began,
+    events.StepGrown: _step_grown,
     events.IterationBegan: _iteration_began,
     events.HandlerCalled: _handler_called,
     events.StepReset: _step_reset,
@@ -71,6 +82,17 @@ ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
 
 def _from_block(m: ev.Event) -> events.RunEvent:
     return events.BlockBegan(step_id=m.step_id, attempt=m.attempt, until=_until(m.block_began))
+
+
+def _from_grown(m: ev.Event) -> events.RunEvent:
+    p = m.step_grown
+    return events.StepGrown(
+        step_id=m.step_id,
+        attempt=m.attempt,
+        attempt_id=p.attempt_id,
+        definition=p.definition,
+        usage=wire.usage_from_proto(p.usage),
+    )
 
 
 def _from_iteration(m: ev.Event) -> events.RunEvent:
@@ -97,6 +119,7 @@ def _from_failed(m: ev.Event) -> events.RunEvent:
 
 DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     "block_began": _from_block,
+    "step_grown": _from_grown,
     "iteration_began": _from_iteration,
     "handler_called": _from_handler,
     "step_reset": lambda m: events.StepReset(step_id=m.step_id),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from tierflow_runtime.values import Failure, Usage
 
-from tierflow_orchestrator.core import children, commands, events, failures, limits, outputs
+from tierflow_orchestrator.core import children, commands, events, failures, growth, limits, outputs
 from tierflow_orchestrator.core.branches import being_stopped, interrupted, is_cut_off, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -92,6 +92,8 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             _failed(turn, step, found.failure, command.usage)
             return
         warnings = found.warnings
+    if spec.grows is not None and _grows(turn, step, command):
+        return
     failure = None if step.is_item else set_variables(turn, step, command.output)
     if failure is not None:
         _failed(turn, step, failure, command.usage)
@@ -107,6 +109,21 @@ def _completed(turn: Turn, step: Step, command: commands.ReportResult) -> None:
             warnings=warnings,
         )
     )
+
+
+def _grows(turn: Turn, step: Step, command: commands.ReportResult) -> bool:
+    """Whether what came are further steps: they begin, or the attempt has failed."""
+    found = growth.definition_in(turn.run, step, command.output)
+    if isinstance(found, Failure):
+        _failed(turn, step, found, command.usage)
+    elif found:
+        usage = _measured(step, command.usage, 1)
+        turn.emit(
+            events.StepGrown(
+                step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, definition=found, usage=usage
+            )
+        )
+    return bool(found)
 
 
 def _cancelled(turn: Turn, step: Step, command: commands.ReportResult) -> None:

@@ -279,6 +279,6 @@ def _looked_at(run: Run, step: Step | None, output: BlobRef) -> dict[str, None]:
     if step is None:
         return {}
     spec = run.spec(step)
-    if run.looks_into(step.of) or spec.output_schema is not None or spec.rules:
+    if run.looks_into(step.of) or spec.output_schema is not None or spec.rules or spec.grows is not None:
         return {output.sha256: None}
     return {}

@@ -269,6 +269,16 @@ class BlockBegan(Event):
     until: Micros | None = None
 
 
+class StepGrown(Event):
+    """An attempt returned further steps (`definition`, a JSON text): they begin as a block below the step, which stays RUNNING until they have ended."""
+
+    step_id: str
+    definition: str
+    attempt: int = 0
+    attempt_id: str = ""
+    usage: Usage = NO_USAGE
+
+
 class IterationBegan(Event):
     """A loop's next iteration, the step `<step_id>[<index>]`, has begun; with the first one the loop itself, which must have ended at `until`."""
 
@@ -394,6 +404,7 @@ RunEvent: TypeAlias = (
     | AttemptLogged
     | StepWaiting
     | BlockBegan
+    | StepGrown
     | IterationBegan
     | StepStopping
     | HandlerCalled

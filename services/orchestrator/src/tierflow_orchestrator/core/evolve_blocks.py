@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tierflow_runtime.values import Micros
 
-from tierflow_orchestrator.core import blocks, events
+from tierflow_orchestrator.core import blocks, events, growth
 from tierflow_orchestrator.core.failures import is_loss
 from tierflow_orchestrator.core.moves import begin, book, make_ready, move
 from tierflow_orchestrator.core.run import Run
@@ -20,6 +20,17 @@ def _block_began(run: Run, event: events.BlockBegan, time: Micros) -> None:
     step.attempt, step.next_attempt_at, step.stopping, step.stop_to = event.attempt, None, "", ""
     step.deadline = event.until
     run.set_timer(step, event.until)
+    for child in blocks.begin(run, step):
+        make_ready(run, child)
+
+
+def _grown(run: Run, event: events.StepGrown, time: Micros) -> None:
+    step = run.steps[event.step_id]
+    book(run, step, event.usage)
+    run.live.pop(step.id, None)
+    step.start_by = step.end_by = None
+    run.grown[step.id] = event.definition
+    growth.take(run, step.id)
     for child in blocks.begin(run, step):
         make_ready(run, child)
 
@@ -88,6 +99,7 @@ def _compensation_failed(run: Run, event: events.CompensationFailed, time: Micro
 
 BY_TYPE: Final[Mapping[type, Callable[[Run, Any, Micros], None]]] = {
     events.BlockBegan: _block_began,
+    events.StepGrown: _grown,
     events.IterationBegan: _iteration_began,
     events.HandlerCalled: _handler_called,
     events.StepReset: _reset,

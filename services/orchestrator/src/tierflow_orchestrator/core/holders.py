@@ -71,7 +71,7 @@ def failed(turn: Turn, step: Step, failure: Failure) -> Proceed:
     run = turn.run
     spec = run.spec(step)
     policy = spec.retry or (run.definition().retry if spec.on_error == "retry" else None)
-    if policy is None or spec.kind == "loop":
+    if policy is None or spec.kind == "loop" or spec.grows is not None:
         return Fail(failure)
     codes = {each.code for each in _chain(failure)}
     if codes & set(policy.never_retry_on) or (policy.retry_on and not codes & set(policy.retry_on)):

@@ -55,6 +55,7 @@ class Run:
         "flow_name",
         "flow_version",
         "generation",
+        "grown",
         "id",
         "input",
         "items",
@@ -149,6 +150,8 @@ class Run:
         """Where steps say how they are compensated: those that completed and the blocks around them, in the order in which they ended."""
         self.undo: list[str] = []
         """Of a run that is COMPENSATING: steps still to be compensated, the next one last."""
+        self.grown: dict[str, str] = {}
+        """By step: what has grown below it, a JSON text."""
         self.undone: list[str] = []
         """Steps whose compensation failed."""
         self.exported: Payload | None = None

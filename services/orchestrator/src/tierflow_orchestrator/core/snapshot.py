@@ -55,6 +55,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     log: list[str] = []
     undo: list[str] = []
     undone: list[str] = []
+    grown: dict[str, str] = {}
     exported: str | BlobRef | None = None
     steer: Steer | None = None
     lookups: list[str] = []
