@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tierflow_cli.connection import FORBIDDEN, INVALID, NOT_FOUND, Connection, as_json, connected
+
+if TYPE_CHECKING:
+    from tierflow_contracts.common.v1.flow_pb2 import FlowCheck
 
 
 @click.group()
@@ -68,6 +73,17 @@ async def check(connection: Connection, *, flow: str, as_json: bool) -> int | No
     if as_json:
         text.print_json(found)
         return code
+    _show_check(flow, found)
+    if code is None:
+        click.echo(
+            f"{text.bold(f'{found.flow.name}@{found.flow.version}')} is valid and could run now: {text.count(found.flow.steps, 'step')}"
+        )
+    return code
+
+
+def _show_check(flow: str, found: FlowCheck) -> None:
+    from tierflow_cli import text
+
     for problem in found.problems:
         click.echo(
             f"{flow}:{problem.line or ''}{':' if problem.line else ''} {text.bold(problem.field)}: {problem.description}"
@@ -80,11 +96,6 @@ async def check(connection: Connection, *, flow: str, as_json: bool) -> int | No
         if each.code != "HANDLER_NOT_FOUND" or not each.field.endswith(".call"):
             doubt = "" if each.refuses else "perhaps: "
             click.echo(f"{doubt}{text.bold(each.field)}: {each.description}; {each.hint}")
-    if code is None:
-        click.echo(
-            f"{text.bold(f'{found.flow.name}@{found.flow.version}')} is valid and could run now: {text.count(found.flow.steps, 'step')}"
-        )
-    return code
 
 
 @flows.command()

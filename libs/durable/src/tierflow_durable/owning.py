@@ -41,18 +41,7 @@ class Loader:
         """The entity as it is stored, in memory but not registered; None where there is none. Raises FailureError while the database is away."""
         host = self._host
         entity: Entity[Any] = Entity(entity_id, host.machine.fresh(entity_id))
-        snapshots = await host.database.fetch_patiently("snapshots_of", ids=[entity_id])
-        fresh = True
-        if snapshots and not is_sound(snapshots[0]):
-            log.error("a snapshot is not as it was written; the journal is read instead", entity_id=entity_id)
-            snapshots = []
-        if snapshots:
-            entity.chain = bytes(snapshots[0]["chain"] or entity.chain)
-            entity.state = host.machine.load(snapshots[0]["data"])
-            entity.seq = snapshots[0]["seq"]
-            entity.snapshot_bytes = len(snapshots[0]["data"])
-            await self._prepare(entity, None)
-            fresh = False
+        fresh = not await self._load_snapshot(entity)
         while True:
             rows = await host.database.fetch_patiently("journal_of", id=entity_id, after=entity.seq, limit=PAGE)
             for row in rows:
@@ -71,6 +60,21 @@ class Loader:
         entity.committed_seq = entity.seq
         await host.provide_missing(entity.state, None)
         return entity
+
+    async def _load_snapshot(self, entity: Entity[Any]) -> bool:
+        """Begins with the stored snapshot; False where there is none that can be used (K6)."""
+        found = await self._host.database.fetch_patiently("snapshots_of", ids=[entity.id])
+        if not found:
+            return False
+        if not is_sound(found[0]):
+            log.error("a snapshot is not as it was written; the journal is read instead", entity_id=entity.id)
+            return False
+        entity.chain = bytes(found[0]["chain"] or entity.chain)
+        entity.state = self._host.machine.load(found[0]["data"])
+        entity.seq = found[0]["seq"]
+        entity.snapshot_bytes = len(found[0]["data"])
+        await self._prepare(entity, None)
+        return True
 
     async def _prepare(self, entity: Entity[Any], first: Any) -> None:
         if not self._host.hooks.prepare_now(entity.state, first, None):

@@ -52,6 +52,10 @@ def _check_norm(read: dict[str, Any], place: Place, problems: Problems) -> None:
         problems.add(place, f"has one of {', '.join(EFFECTS)}, with the handlers that it is about")
     elif not read[given[0]]:
         problems.add((*place, given[0]), "names no handler")
+    _check_obligation(read, place, problems)
+
+
+def _check_obligation(read: dict[str, Any], place: Place, problems: Problems) -> None:
     wanted = [key for key in ("approval", "after") if key in read]
     if "oblige" in read and len(wanted) != 1:
         problems.add(place, "oblige says what must come first: approval or after, one of them")

@@ -88,11 +88,16 @@ def fill_context(message: ex.ExecutionContext, context: Context, *, labels: bool
         fill_time(message.deadline, context.deadline)
     if context.tracestate:
         message.tracestate = context.tracestate
-    if labels and context.labels:
+    if labels:
+        _fill_marks(message, context)
+
+
+def _fill_marks(message: ex.ExecutionContext, context: Context) -> None:
+    if context.labels:
         message.labels.update(context.labels)
-    if labels and context.roles:
+    if context.roles:
         message.roles.extend(context.roles)
-    if labels and context.ancestors:
+    if context.ancestors:
         message.ancestors.extend(context.ancestors)
 
 

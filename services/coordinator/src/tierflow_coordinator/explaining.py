@@ -81,16 +81,17 @@ class Explaining:
             by = (swarm.order.actor,) if swarm.order is not None and swarm.order.actor else ()
             text = f"it is {swarm.state}: {swarm.reason or 'no reason was given'}"
             explanation.blockers.add(kind=pb.BLOCKER_KIND_PAUSE, description=text, held_by=by)
+        self._add_run(explanation, swarm, stored=stored)
+        return explanation
+
+    def _add_run(self, explanation: pb.Explanation, swarm: Swarm, *, stored: bool) -> None:
         run = swarm.run
-        if run is None:
-            return explanation
-        if not (stored or run.taken):
-            position = self._engine.runs.position(run.run_id)
-            text = (
-                "no orchestrator has room for its run" if position else "its run is not stored by an orchestrator yet"
-            )
-            explanation.blockers.add(kind=pb.BLOCKER_KIND_LINE, description=text, position=position)
-        elif not run.finished:
+        if run is None or run.finished:
+            return
+        if stored or run.taken:
             text = f"its run {run.run_id} has not ended"
             explanation.blockers.add(kind=pb.BLOCKER_KIND_CHILD, description=text, held_by=[run.run_id])
-        return explanation
+            return
+        position = self._engine.runs.position(run.run_id)
+        text = "no orchestrator has room for its run" if position else "its run is not stored by an orchestrator yet"
+        explanation.blockers.add(kind=pb.BLOCKER_KIND_LINE, description=text, position=position)

@@ -109,21 +109,18 @@ class Engine(Reports):
         while again and not run.ended:
             again = False
             for handler in run.ready_handlers():
-                while (step_id := run.next_ready(handler)) is not None:
-                    if handler.startswith(HANDLER_PREFIX):
-                        if not self._assign(entity, step_id, None):
-                            break
-                        again = True
-                        continue
-                    spec = run.spec(run.steps[step_id])
-                    link = dispatcher.slots.reserve(entity.id, handler, spec.labels, spec.priority)
-                    if link is None:
-                        break
-                    if not self._assign(entity, step_id, link):
-                        break
+                while (step_id := run.next_ready(handler)) is not None and self._give_slot(entity, handler, step_id):
                     again = True
                     if dispatcher.slots.pumping:
                         return
+
+    def _give_slot(self, entity: Entity[Run], handler: str, step_id: str) -> bool:
+        """Whether the step has got a slot, or needed none, or has failed; False where it waits."""
+        if handler.startswith(HANDLER_PREFIX):
+            return self._assign(entity, step_id, None)
+        spec = entity.state.spec(entity.state.steps[step_id])
+        link = self.dispatcher.slots.reserve(entity.id, handler, spec.labels, spec.priority)
+        return link is not None and self._assign(entity, step_id, link)
 
     def _look_up(self, entity: Entity[Run]) -> None:
         """Asks the cache for the results of steps that may start."""

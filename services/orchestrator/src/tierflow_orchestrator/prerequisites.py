@@ -154,13 +154,15 @@ def certain_calls(flow: Flow) -> frozenset[str]:
     while pending:
         spec = flow.by_id[pending[-1]]
         unknown = [need for need in spec.needs if need not in certain and need in flow.by_id]
-        if unknown:
-            pending += unknown
-            continue
-        pending.pop()
-        plain = spec.condition is None and not spec.chosen_by and spec.id not in flow.joins
-        certain[spec.id] = plain and all(certain.get(need, False) for need in spec.needs)
+        pending += unknown
+        if not unknown:
+            pending.pop()
+            certain[spec.id] = _is_plain(flow, spec) and all(certain.get(need, False) for need in spec.needs)
     return frozenset(spec.id for spec in flow.steps if spec.kind == "call" and certain[spec.id])
+
+
+def _is_plain(flow: Flow, spec: StepSpec) -> bool:
+    return spec.condition is None and not spec.chosen_by and spec.id not in flow.joins
 
 
 def _lacking(spec: StepSpec, schema: str) -> list[str]:

@@ -88,18 +88,24 @@ def grant_for(run: Run, step: Step, spec: StepSpec) -> Allocation | Failure:
     found: dict[str, int | None] = {}
     for name in _SPENT:
         most = getattr(rest, name)
-        if most is not None and name == "steps":
-            most -= 1
+        least = int(name == "steps")
+        if most is not None:
+            most -= least
         share = wanted.get(name, most)
-        if most is not None and (share > most or (name == "steps" and most < 1)):
+        if most is not None and (share > most or most < least):
             message = f"{step.id} wants {share} {name.replace('_', ' ')} for its run; {max(0, most)} are left."
             return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure)
         found[name] = share
+    return _nested(run, step, Allocation(**found))
+
+
+def _nested(run: Run, step: Step, grant: Allocation) -> Allocation | Failure:
+    """The grant with what is handed down as it is, one level deeper."""
     own, depth = run.allocation, run.allocation.depth
     if depth is not None and depth < 1:
         return failures.of_step(step, "BUDGET_EXHAUSTED", f"{step.id} would be nested too deeply.", "schedule")
-    return Allocation(
-        **found,
+    return msgspec.structs.replace(
+        grant,
         memory_bytes=own.memory_bytes,
         concurrent_steps=own.concurrent_steps,
         depth=None if depth is None else depth - 1,

@@ -130,8 +130,12 @@ def _startable(run: Run, step: Step) -> Iterator[Blocker]:
         text = f"attempt {step.attempt} failed; the next is due"
         yield Blocker(kind="BACKOFF", step_id=step.id, description=text, until=step.next_attempt_at)
         return
-    if run.state not in STARTING or not step.handler:
-        return
+    if run.state in STARTING and step.handler:
+        yield from _wanting(run, step)
+
+
+def _wanting(run: Run, step: Step) -> Iterator[Blocker]:
+    """What a step lacks that could start now: leave, room, a slot."""
     limit = run.allocation.steps
     if limit is not None and run.attempts + (children.held(run).steps or 0) >= limit:
         yield Blocker(
@@ -167,15 +171,21 @@ def _waiting(run: Run, step: Step) -> Blocker:
 def earliest(blockers: tuple[Blocker, ...]) -> Micros | None:
     """When it goes on at the earliest: of what holds all up, and of steps each of which could go on alone; None where nobody can say."""
     whole = [blocker.until for blocker in blockers if not blocker.step_id]
-    if any(until is None for until in whole):
-        return None
     by_step: dict[str, list[Micros | None]] = {}
     for blocker in blockers:
-        # Who waits for people or a message until a moment may go on before it.
-        certain = blocker.kind in ("BACKOFF", "TIMER")
         if blocker.step_id:
+            # Who waits for people or a message until a moment may go on before it.
+            certain = blocker.kind in ("BACKOFF", "TIMER")
             by_step.setdefault(blocker.step_id, []).append(blocker.until if certain else None)
-    known = [max(u for u in untils if u is not None) for untils in by_step.values() if None not in untils]
-    if by_step and len(known) < len(by_step):
-        return None
-    return max([*(u for u in whole if u is not None), min(known, default=0)], default=0) or None
+    steps = [_last(untils) for untils in by_step.values()]
+    moments = [
+        *whole,
+        *((None,) if None in steps else (min(step for step in steps if step is not None),) if steps else ()),
+    ]
+    return _last(moments) if moments else None
+
+
+def _last(moments: list[Micros | None]) -> Micros | None:
+    """The last of these; None where one of them is not known."""
+    known = [moment for moment in moments if moment is not None]
+    return max(known) if len(known) == len(moments) else None

@@ -131,19 +131,25 @@ def _foresee_set(
     for norm in norms:
         if not matches(step.handler, norm.handlers):
             continue
-        name = f"{key}:{norm.name}"
         try:
             applies: bool | None = _applies(norm, scope)
         except NotYetKnown:
             applies = None
         except ExpressionError as error:
-            return Denied(name, f"its condition cannot be evaluated: {error}")
-        if norm.effect == "prohibit" and applies:
-            return Denied(name, "it is prohibited")
-        if norm.effect == "oblige" and applies and norm.after and not _could_be_done(run, norm):
-            return Denied(name, f"no step of the flow calls {' or '.join(norm.after)}, which must come before")
+            return Denied(f"{key}:{norm.name}", f"its condition cannot be evaluated: {error}")
+        if applies and (reason := _certainly(run, norm)):
+            return Denied(f"{key}:{norm.name}", reason)
         permitted = permitted or (norm.effect == "permit" and applies is not False)
     return None if permitted else Denied(key, "it has side effects, and no norm permits it")
+
+
+def _certainly(run: Run, norm: Norm) -> str:
+    """Why a norm that applies denies whatever comes; empty where it does not."""
+    if norm.effect == "prohibit":
+        return "it is prohibited"
+    if norm.effect == "oblige" and norm.after and not _could_be_done(run, norm):
+        return f"no step of the flow calls {' or '.join(norm.after)}, which must come before"
+    return ""
 
 
 def _could_be_done(run: Run, norm: Norm) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from tierflow_orchestrator.core import children, commands, events
 from tierflow_orchestrator.core.branches import being_stopped, live_below, stopped, stopped_by
@@ -24,23 +25,47 @@ def react(run: Run, event: events.RunEvent) -> Iterable[commands.Effect]:
                 input=event.input,
             ),
         )
-    if isinstance(event, events.RunStateChanged):
-        if event.to == "CANCELLING":
-            # The run may be ahead: what undoes is in flight in the same commit, and is not to be stopped.
-            steps = (run.steps[step_id] for step_id in run.live)
-            return [_stop(run, step) for step in steps if being_stopped(run, step)]
+    demanded = _DEMANDS.get(type(event))
+    return () if demanded is None else demanded(run, event)
+
+
+def _changed(run: Run, event: events.RunStateChanged) -> Iterable[commands.Effect]:
+    if event.to != "CANCELLING":
         return list(children.untold(run, run.live))
-    if isinstance(event, events.StepStarted | events.ChildTold):
-        return children.untold(run, (event.step_id,)) if run.steps[event.step_id].child else ()
-    if isinstance(event, events.StepFailed) and not event.tolerated:
-        return list(_stop_siblings(run, run.steps[event.step_id]))
-    if isinstance(event, events.StepStopping):
-        return list(_stop_one(run, run.steps[event.step_id]))
-    if isinstance(event, events.RunEnded) and not run.buried:
-        return (commands.ReportEnd(),)
-    if isinstance(event, events.StepCompleted) and run.definition().cached:
-        return _store(run, event)
-    return ()
+    # The run may be ahead: what undoes is in flight in the same commit, and is not to be stopped.
+    steps = (run.steps[step_id] for step_id in run.live)
+    return [_stop(run, step) for step in steps if being_stopped(run, step)]
+
+
+def _of_child(run: Run, event: events.StepStarted | events.ChildTold) -> Iterable[commands.Effect]:
+    return children.untold(run, (event.step_id,)) if run.steps[event.step_id].child else ()
+
+
+def _failed(run: Run, event: events.StepFailed) -> Iterable[commands.Effect]:
+    return () if event.tolerated else list(_stop_siblings(run, run.steps[event.step_id]))
+
+
+def _stopping(run: Run, event: events.StepStopping) -> Iterable[commands.Effect]:
+    return list(_stop_one(run, run.steps[event.step_id]))
+
+
+def _ended(run: Run, event: events.RunEnded) -> Iterable[commands.Effect]:
+    return () if run.buried else (commands.ReportEnd(),)
+
+
+def _completed(run: Run, event: events.StepCompleted) -> Iterable[commands.Effect]:
+    return _store(run, event) if run.definition().cached else ()
+
+
+_DEMANDS: dict[type, Callable[[Run, Any], Iterable[commands.Effect]]] = {
+    events.RunStateChanged: _changed,
+    events.StepStarted: _of_child,
+    events.ChildTold: _of_child,
+    events.StepFailed: _failed,
+    events.StepStopping: _stopping,
+    events.RunEnded: _ended,
+    events.StepCompleted: _completed,
+}
 
 
 def open_effects(run: Run) -> Iterator[commands.Effect]:

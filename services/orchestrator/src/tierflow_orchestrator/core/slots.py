@@ -36,17 +36,27 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
     if payload is not None and command.input_schema and not run.spec(step).secrets:
         failure = _mismatch(step, payload, command.input_schema)
     if failure is not None or payload is None:
-        fail(turn, step, failure or failures.reported(step, None))
-        settle(turn)
-        return turn.refused(failure)
+        return _refuse(turn, step, failure or failures.reported(step, None))
     if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
         settle(turn)
         return turn.refused()
     grant = children.grant_for(run, step, run.spec(step)) if command.child_run_id else None
     if isinstance(grant, Failure):
-        fail(turn, step, grant)
-        settle(turn)
-        return turn.refused(grant)
+        return _refuse(turn, step, grant)
+    _schedule(turn, step, payload, command, grant)
+    return turn.applied()
+
+
+def _refuse(turn: Turn, step: Step, failure: Failure) -> Reply:
+    """There is no attempt: the step has failed."""
+    fail(turn, step, failure)
+    settle(turn)
+    return turn.refused(failure)
+
+
+def _schedule(turn: Turn, step: Step, payload: Payload, command: commands.AssignSlot, grant: Allocation | None) -> None:
+    """The attempt gets its identity."""
+    run = turn.run
     # Steps that a new generation made anew begin above all epochs of the earlier ones: an executor performs an attempt id once.
     epoch = (step.epoch or (0 if run.steer is None else run.steer.floor)) + 1
     turn.emit(
@@ -62,7 +72,6 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
             grant=grant,
         )
     )
-    return turn.applied()
 
 
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
