@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tierflow_flow import parse
+from tierflow_flow.compiling import compile_flow
 from tierflow_flow.definition import Template
-from tierflow_flow.parsing import _compile, _plain
+from tierflow_flow.parsing import _plain
 from tierflow_flow.scope import PlainScope
 from tierflow_flow.templates import compile_template
 
@@ -73,4 +74,4 @@ def test_cost_of_compiling_grows_with_the_flow_and_no_faster() -> None:
     ]
     assert costs[1] < 40 * costs[0]
     canonical = parse(large).canonical
-    measured("from_canonical, 8000 steps, not cached", lambda: _compile(_plain(canonical), canonical), 1)
+    measured("from_canonical, 8000 steps, not cached", lambda: compile_flow(_plain(canonical), canonical), 1)
