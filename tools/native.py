@@ -1,7 +1,7 @@
 """Compiles the modules of the hot path to machine code with mypyc, into a directory of their own: `make native`.
 
 Nothing is written beside the sources, so that a changed source is never hidden by an old binary: the compiled tree is used only by who puts it first on PYTHONPATH
-(`make bench NATIVE=1`, the container images). Needs a C compiler and Python's headers. docs/adr/0021 says what it gives and why it is not the default.
+(`make bench NATIVE=1`). Needs a C compiler and Python's headers. docs/adr/0021 says what it gives and why it is not the default.
 """
 
 from __future__ import annotations
