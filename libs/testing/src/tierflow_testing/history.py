@@ -404,9 +404,10 @@ def check_history(
         complete: Whether the run must have ended.
     """
     listed = list(events)
+    kind = _checker_of(listed)
     # What grows is added: not to what the caller knows.
     known = (None if needs is None else dict(needs), joins or {}, None if blocks is None else dict(blocks))
-    checker = _checker_of(listed)(*known)
+    checker = kind(*known) if kind is _Checker else kind(None, {}, None)
     for event, time in listed:
         checker.event(event, time)
     if complete and checker.state not in _FINAL:
