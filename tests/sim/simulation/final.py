@@ -205,4 +205,4 @@ def _flow_of(name: str) -> Any:
     return parse(_TEXTS[name], "json")
 
 
-_TEXTS = {text.split('"')[3]: text for text in FLOWS}
+_TEXTS = {parse(text, "json").name: text for text in FLOWS}

@@ -25,6 +25,19 @@ def _chain(length: int) -> dict[str, Any]:
     return {f"s{n}": _step("sim.work", *((f"s{n - 1}",) if n else ())) for n in range(length)}
 
 
+_DOCUMENT: dict[str, Any] = {
+    "document": {"dsl": "1.0.3", "namespace": "sim", "name": "document", "version": "1.0.0"},
+    "do": [
+        {"first": _step()},
+        {"tried": {"try": [{"work": _step()}], "catch": {"retry": {"delay": "PT0.3S", "limit": {"attempt": {"count": 2}}}, "do": [{"caught": {"set": {"v": 1}}}]}}},
+        {"race": {"fork": {"compete": True, "branches": [{"work": _step()}, {"echo": _step("sim.echo")}]}}},
+        {"both": {"fork": {"branches": [{"work": _step()}, {"nap": {"wait": "PT0.5S"}}]}}},
+        {"loop": {"for": {"in": "[1, 2, 3]"}, "do": [{"echo": {"call": "sim.echo", "with": {"i": "${ $item }"}}}], "timeout": {"after": "PT20S"}}},
+        {"end": {"set": {"done": True}}},
+    ],
+}  # fmt: skip
+"""A document of the Serverless Workflow DSL: tries, branches that race, a loop and a wait."""
+
 FLOWS: tuple[str, ...] = (
     _flow("one", {"a": _step()}),
     _flow("echo", {"a": _step("sim.echo")}),
@@ -65,6 +78,7 @@ FLOWS: tuple[str, ...] = (
     ),
     _flow("in-time", {"a": _step(start_timeout="4s", total_timeout="5s", on_error="continue"), "b": _step("sim.echo", "a", priority=5)}, on_failure="continue"),
     _flow("cached", {"a": _step(cache={"key": 1, "ttl": "30s"}), "b": _step("sim.echo", "a", cache={"key": "${{ run.id }}", "scope": "run"}), "c": _step("sim.work", "b")}),
+    json.dumps(_DOCUMENT),
 )  # fmt: skip
 
 NEEDS: tuple[dict[str, list[str]], ...] = ()
