@@ -20,6 +20,7 @@ class StepEntered(Event):
     round: int = 0
     """The iteration or the try of that list."""
     input: Payload | None = None
+    """None: what the task around it has for its next one."""
     items: Payload | None = None
     """What a loop goes through."""
     variables: dict[str, str] = msgspec.field(default_factory=dict)

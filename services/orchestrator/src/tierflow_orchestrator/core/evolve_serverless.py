@@ -18,7 +18,11 @@ INBOX: Final = "events"
 
 def _entered(run: Run, event: events.StepEntered, time: Micros) -> None:
     spec = run.definition().by_id[event.definition]
-    frame = Frame(parent=event.parent, input=event.input, data=event.input, items=event.items)
+    parent = run.steps.get(event.parent)
+    given = event.input
+    if given is None and parent is not None and parent.frame is not None:
+        given = parent.frame.data
+    frame = Frame(parent=event.parent, input=given, data=given, items=event.items)
     step = Step(id=event.step_id, of=event.definition, handler=spec.handler, state="READY", frame=frame)
     run.steps[step.id] = step
     run.counts_by_state["READY"] += 1
@@ -27,7 +31,6 @@ def _entered(run: Run, event: events.StepEntered, time: Micros) -> None:
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
     run.undecided.append(step.id)
-    parent = run.steps.get(event.parent)
     if parent is None or parent.frame is None:
         run.open_steps += 1
         return

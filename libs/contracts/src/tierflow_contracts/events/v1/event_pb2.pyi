@@ -2237,7 +2237,7 @@ class StepEntered(_message.Message):
     """The iteration, or the try, of that list, from 0."""
     @_builtins.property
     def input(self) -> _payload_pb2.Payload:
-        """What it was given, as it wanted it."""
+        """What it was given, as it wanted it; unset: what the step around it has for its next one."""
 
     @_builtins.property
     def items(self) -> _payload_pb2.Payload:

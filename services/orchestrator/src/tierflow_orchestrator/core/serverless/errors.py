@@ -12,6 +12,8 @@ from tierflow_runtime.values import Failure
 from tierflow_orchestrator.core import failures
 from tierflow_orchestrator.core.step import Step
 
+MOST_DETAIL: Final = 4_000
+"""Characters of an error's detail: it is journaled at every level that it passes."""
 _OPERATION: Final = "serverless"
 _TYPES: Final = {
     "TIMEOUT": ("timeout", 408, "Timeout"),
@@ -61,6 +63,8 @@ def failure_of(step: Step, error: Raised | ExpressionError, code: str = "") -> F
         error = standard("expression", 400, "Expression Error", str(error))
     found = {**error.error}
     found.setdefault("instance", step.of)
+    if isinstance(found.get("detail"), str):
+        found["detail"] = found["detail"][:MOST_DETAIL]
     short = str(found["type"]).removeprefix(SPEC_TYPES)
     message = str(found.get("title") or short)
     if found.get("detail"):

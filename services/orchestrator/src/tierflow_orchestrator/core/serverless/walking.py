@@ -68,7 +68,7 @@ def enter(
         parent="" if parent is None else parent.id,
         list_=walking,
         round=number,
-        input=given,
+        input=None if parent is not None and given == frame_of(parent).data else given,
         variables=variables,
     )
     try:
@@ -91,10 +91,10 @@ def _transformed(
     """The event with the input as the task wants it, and with what it goes through where it is a loop."""
     parent, task, raw = what
     check(task.input_schema, raw, "input")
-    value, given = raw, entered.input
+    value, changed = raw, entered.input
     if task.input_from is not None:
         value = task.input_from.resolve(around(turn, parent, task, raw, {"input": raw, **bound}))
-        given = store(turn, value)
+        changed = store(turn, value)
     items = None
     if task.kind == "for":
         found = task.settings["in"].resolve(around(turn, parent, task, value, {"input": value, **bound}))
@@ -107,7 +107,7 @@ def _transformed(
         parent=entered.parent,
         list_=entered.list_,
         round=entered.round,
-        input=given,
+        input=changed,
         variables=entered.variables,
         items=items,
     )
