@@ -157,7 +157,7 @@ cases:
         (7, "cases[0].do[0]", "expected one of signal, approve, reject, delegate, skip, retry, migrate, cancel, pause, resume, found none"),
         (8, "cases[0].expect.stat", "unknown key; did you mean state?"),
         (8, "cases[0].expect.duration", "expected a mapping, found an integer; its keys: least, most"),
-        (9, "cases[1].expect.state", "'DONE' is not one of QUEUED, RUNNING, SUSPENDED, PAUSING, PAUSED, CANCELLING, COMPLETED, FAILED, CANCELLED"),
+        (9, "cases[1].expect.state", "'DONE' is not one of QUEUED, RUNNING, SUSPENDED, PAUSING, PAUSED, CANCELLING, COMPENSATING, COMPLETED, FAILED, CANCELLED"),
         (9, "cases[1]", "name is missing: What the case shows, in words."),
     ]  # fmt: skip
 

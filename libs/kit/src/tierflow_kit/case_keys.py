@@ -17,7 +17,18 @@ from tierflow_kit.shapes import Each, Moment, Several, Short
 ID = "https://tierflow.dev/schema/flow-test.schema.json"
 NAME = Text(200, 1)
 SPAN = Duration(0, MAX_RUN_TIMEOUT)
-STATES = ("QUEUED", "RUNNING", "SUSPENDED", "PAUSING", "PAUSED", "CANCELLING", "COMPLETED", "FAILED", "CANCELLED")
+STATES = (
+    "QUEUED",
+    "RUNNING",
+    "SUSPENDED",
+    "PAUSING",
+    "PAUSED",
+    "CANCELLING",
+    "COMPENSATING",
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+)
 
 FAILURE = Short(
     section(
