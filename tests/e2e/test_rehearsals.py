@@ -44,6 +44,10 @@ def seen(state: str, outcome: str, output: Any, steps: dict[str, str]) -> dict[s
     return {"state": state, "outcome": outcome, "output": output, "steps": steps}
 
 
+failures: dict[str, list[str]] = {}
+"""What the steps of a case said that failed, for the message."""
+
+
 async def real(client: Client, file: CaseFile, name: str, case: Case) -> dict[str, Any]:
     """What became of a case on the real engine."""
     handle = await client.submit(file.flow_path, case.input, labels={"case": name})
@@ -52,10 +56,9 @@ async def real(client: Client, file: CaseFile, name: str, case: Case) -> dict[st
     except ExecutionFailed:
         output = None
     run = await client.get_run(handle.run_id)
-    steps = {
-        step.step_id: StepState.Name(step.state).removeprefix("STEP_STATE_")
-        async for step in client.steps(handle.run_id)
-    }
+    found = [step async for step in client.steps(handle.run_id)]
+    failures[name] = [f"{step.step_id}: {step.failure.message}" for step in found if step.HasField("failure")]
+    steps = {step.step_id: StepState.Name(step.state).removeprefix("STEP_STATE_") for step in found}
     return seen(
         RunState.Name(run.state).removeprefix("RUN_STATE_"),
         Outcome.Name(run.outcome).removeprefix("OUTCOME_"),
@@ -84,6 +87,6 @@ async def test_the_engine_does_what_the_rehearsal_says(make_stack: Callable[...,
         assert report is not None
         states = {step.id: step.state for step in report.steps.values()}
         expected = seen(report.state, report.outcome, json.loads(json.dumps(report.output)), states)
-        assert engine == expected, name
+        assert engine == expected, (name, failures[name])
     said = await audit(stack.database_url, stack.nats.url, settled=True)
     assert said.ok, "\n".join(said.problems)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tierflow_flow import parse
-from tierflow_orchestrator.core.commands import Abort, Cancel, Pause, ReportLost, WakeUp
+from tierflow_orchestrator.core import react
+from tierflow_orchestrator.core.commands import Abort, Cancel, Pause, ReportLost, StopAttempt, WakeUp
 from tierflow_orchestrator.core.events import CompensationBegan, RunStateChanged
 from tierflow_runtime.values import Allocation, Failure
 
@@ -58,6 +59,21 @@ def test_what_completed_is_undone_the_last_first() -> None:
     assert (it.run.failure.code, it.run.failure.step_id) == ("STEP_FAILED", "pay")
     assert order(it) == ["flight", "hotel"]
     sound(it)
+
+
+def test_effects_that_come_late_do_not_stop_what_undoes() -> None:
+    """K4, R16: a failure, the end of what is in flight and the first compensation may be one commit; that things were to be stopped stops no compensation."""
+    it = shell(SAGA, defaults=ONCE)
+    it.complete("hotel", '{"id": "H"}')
+    it.complete("plain")
+    it.fail("flight", "FULL")
+    assert it.attempt_id("hotel!compensate") in [effect.attempt_id for effect in it.dispatched]
+    late = [effect for event in it.events() for effect in react(it.run, event)]
+    assert [effect for effect in late if isinstance(effect, StopAttempt)] == []
+    it = booked()
+    it.decide(Cancel(command_id="c"))
+    stops = [effect for event in it.events() for effect in react(it.run, event) if isinstance(effect, StopAttempt)]
+    assert {effect.attempt_id for effect in stops} == {it.attempt_id("pay")}
 
 
 def test_a_cancelled_run_is_undone_and_ends_cancelled() -> None:
