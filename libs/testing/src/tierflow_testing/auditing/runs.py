@@ -73,6 +73,12 @@ def _told(failure: failure_pb2.Failure) -> failure_pb2.Failure:
         within = within.cause
 
 
+def _children_of(events: Sequence[event_pb2.Event]) -> dict[str, str]:
+    """By id of a run that a step asked for: the attempt that it is."""
+    scheduled = (event.step_scheduled for event in events if event.HasField("step_scheduled"))
+    return {each.child_run_id: each.attempt_id for each in scheduled if each.child_run_id}
+
+
 def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int, report: Report) -> RunSummary:
     """Checks one run: its events, and its row against them. `flows` has for each flow's hash its `shape_of`; `now` in microseconds."""
     row, events = history.row, history.events
@@ -93,11 +99,7 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
     )
     last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
     check_row(history, last, wire.micros(ends[-1].time) if ends and ended else None, report)
-    children = {
-        event.step_scheduled.child_run_id: event.step_scheduled.attempt_id
-        for event in events
-        if event.HasField("step_scheduled") and event.step_scheduled.child_run_id
-    }
+    children = _children_of(events)
     # Who has asked for runs of other flows sleeps while they run.
     asleep = ("SUSPENDED", "PAUSED", "RUNNING") if children else ("SUSPENDED", "PAUSED")
     check_owner(history, now, asleep=frozenset(asleep), report=report)

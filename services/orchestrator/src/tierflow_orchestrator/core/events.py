@@ -18,6 +18,19 @@ from tierflow_runtime.values import (
 )
 
 from tierflow_orchestrator.core.event import Event
+from tierflow_orchestrator.core.events_approvals import (
+    ApprovalDecided as ApprovalDecided,
+)
+from tierflow_orchestrator.core.events_approvals import (
+    ApprovalEscalated as ApprovalEscalated,
+)
+from tierflow_orchestrator.core.events_approvals import (
+    ApprovalRequested as ApprovalRequested,
+)
+from tierflow_orchestrator.core.events_approvals import (
+    ApprovalResolved as ApprovalResolved,
+)
+from tierflow_orchestrator.core.events_children import ChildTold as ChildTold
 from tierflow_orchestrator.core.events_serverless import (
     ContextExported as ContextExported,
 )
@@ -124,14 +137,6 @@ class StepScheduled(Event):
     """Of a step that runs another flow: the run that the attempt is."""
     grant: Allocation | None = None
     """Of such a step: what that run may spend; held until the attempt is over."""
-
-
-class ChildTold(Event):
-    """The run of a step has heard that it is to pause with its parent, or to go on."""
-
-    step_id: str
-    attempt_id: str
-    paused: bool
 
 
 class StepStarted(Event):
@@ -338,47 +343,6 @@ class SignalReceived(Event):
     name: str
     payload: str
     actor: str = ""
-
-
-class ApprovalRequested(Event):
-    """A step asks people: READY to AWAITING_APPROVAL. `until` and `escalate_timeout` None: for ever."""
-
-    step_id: str
-    message: str
-    users: tuple[str, ...]
-    roles: tuple[str, ...]
-    needed: int
-    until: Micros | None = None
-    escalate_users: tuple[str, ...] = ()
-    escalate_roles: tuple[str, ...] = ()
-    escalate_timeout: Micros | None = None
-    norm: str = ""
-    input: Payload | None = None
-
-
-class ApprovalDecided(Event):
-    """What one person said: APPROVED, REJECTED or DELEGATED."""
-
-    step_id: str
-    decision_id: str
-    actor: str
-    verdict: str
-    reason: str = ""
-    delegate_to: str = ""
-
-
-class ApprovalEscalated(Event):
-    """The further people of the request may decide as well from now on."""
-
-    step_id: str
-    until: Micros | None = None
-
-
-class ApprovalResolved(Event):
-    """What came of it: APPROVED, REJECTED or EXPIRED. A step with a handler is READY again where it is approved; else its end follows."""
-
-    step_id: str
-    verdict: str
 
 
 RunEvent: TypeAlias = (
