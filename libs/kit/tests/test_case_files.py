@@ -84,6 +84,21 @@ def test_cases_say_what_is_given_what_happens_and_what_is_expected(tmp_path: pat
     assert [case.line for case in read.cases] == [8, 21, 25, 28, 32]
 
 
+def test_other_flows_are_read_from_their_files(tmp_path: pathlib.Path) -> None:
+    """Q24, E12: a test file names the files of the flows that its flow runs."""
+    (tmp_path / "child.yaml").write_text("name: child\nsteps: {c: {call: h}}\n")
+    text = """
+flows: {child@1: child.yaml}
+handlers: {h: {output: 1, after: 3s}}
+cases: [{name: a, expect: {state: COMPLETED, duration: 3s, calls: {h: 1}}}]
+"""
+    flow = "name: pay\nsteps: {a: {flow: child@1}}\n"
+    read = read_cases(written(tmp_path, text, flow))
+    assert run_case(read.flow, read.cases[0]).differences == ()
+    with pytest.raises(FlowError, match=r"flows.child@1: there is no file .*kid.yaml"):
+        read_cases(written(tmp_path, text.replace("child.yaml", "kid.yaml"), flow))
+
+
 def test_people_steer(tmp_path: pathlib.Path) -> None:
     """Q24, C9, Q21: skipping a step, retrying what failed, interrupting, moving to another version: each at its time."""
     (tmp_path / "pay-2.yaml").write_text(

@@ -219,6 +219,29 @@ def test_what_is_granted_bounds_a_run() -> None:
         test.run(limits={"credit": 3})
 
 
+def test_other_flows_run_below() -> None:
+    """Q24, E12: a flow that another runs is faked, or runs itself, on the same clock and with the same fakes."""
+    parent = (
+        "name: p\nsteps:\n  a: {flow: child@1, with: {n: 3}}\n  b: {call: g, with: {x: '${{ steps.a.output.y }}'}}\n"
+    )
+    child = "name: child\ninput: {n: integer}\nsteps:\n  rest: {wait: 1h}\n  c: {call: h, needs: rest, with: {n: '${{ input.n }}'}}\noutput: {y: '${{ steps.c.output }}'}\n"
+    FlowTest(parent).fake("flow:child@1", {"y": 7}, takes="2d").fake("g", lambda given: given["x"]).run().expect(
+        output={"b": 7}, duration="2d"
+    )
+    test = (
+        FlowTest(parent, flows={"child@1": child})
+        .fake("h", lambda given: given["n"] * 2, takes="5s")
+        .fake("g", lambda given: given["x"])
+    )
+    run = test.run().expect(state="COMPLETED", output={"b": 6}, duration="1h5s", calls={"h": 1})
+    assert [(call.step, call.at) for call in run.calls("h")] == [("a>c", 3_600_000_000)]
+    broken = FlowTest(parent, flows={"child@1": child}).fails("h", "NO", retryable=False).fake("g")
+    broken.run().expect(state="FAILED", failure={"code": "NO", "step": "c"}, calls={"g": 0})
+    waits = FlowTest(parent, flows={"child@1": "name: w\nsteps:\n  s: {signal: go}\n"}).fake("g")
+    with pytest.raises(FakeError, match="the run of w for a is SUSPENDED .* fake it as flow:child@1"):
+        waits.run()
+
+
 def test_environment_and_labels() -> None:
     """Q24, E15: what the flow may read of its surroundings is given by the test."""
     text = "name: f\nenv: [TOKEN]\nsteps:\n  a: {call: echo, with: {t: '${{ env.TOKEN }}', l: '${{ run.labels }}'}}\n"

@@ -189,6 +189,11 @@ TESTS: Section = section(
     Key("handlers", FAKES, "Fakes by handler, for all cases."),
     Key("steps", FAKES, "Fakes of single steps, for all cases."),
     Key("env", TextMap(ENV_NAME, Text(MAX_TEXT)), "Environment variables, for all cases."),
+    Key(
+        "flows",
+        TextMap(NAME, NAME),
+        "Files of other flows that this one runs, by the name that it has for them; those that are not here are faked as flow:NAME.",
+    ),
     Key("cases", Several(CASE), "The cases.", required=True),
 )
 

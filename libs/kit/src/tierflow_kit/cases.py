@@ -102,7 +102,7 @@ def read_cases(path: Path) -> CaseFile:
         problems.add(("cases",), "there is no case")
     problems.raise_if_any()
     flow = _flow_at(flow_path)
-    _check_names(flow, read, problems)
+    _check_names(flow, reader.flows, read, problems)
     problems.raise_if_any()
     return CaseFile(path, flow_path, flow, cases)
 
@@ -138,14 +138,22 @@ class _Reader:
         self.problems = problems
         self.directory = directory
         self.read = read
+        self.flows = {
+            name: flow for name, path in read.get("flows", {}).items() if (flow := self.load(path, ("flows", name)))
+        }
         self.handlers = self.rules(read.get("handlers", {}), ("handlers",))
         self.steps = self.rules(read.get("steps", {}), ("steps",))
 
     def case(self, keys: Mapping[str, Any], place: Place) -> Case:
         """A case."""
         env = {**self.read.get("env", {}), **keys.get("env", {})}
-        granted = Allocation(**keys.get("limits", {}))
-        setting = Setting(start=keys.get("start", START), env=env, labels=keys.get("labels", {}), allocation=granted)
+        setting = Setting(
+            start=keys.get("start", START),
+            env=env,
+            labels=keys.get("labels", {}),
+            allocation=Allocation(**keys.get("limits", {})),
+            flows=self.flows,
+        )
         return Case(
             name=keys["name"],
             line=self.problems.line((*place, "name")),
@@ -164,15 +172,20 @@ class _Reader:
         """What somebody does; a version to go on with is read from its file."""
         if "migrate" not in keys:
             return keys
-        path = self.directory / str(keys["migrate"])
+        other = self.load(keys["migrate"], (*place, "migrate"))
+        return keys if other is None else {**keys, "migrate": other}
+
+    def load(self, name: str, place: Place) -> Flow | None:
+        """The flow in a file that the test file names; None where there is none, which is told."""
+        path = self.directory / name
         try:
-            return {**keys, "migrate": load(path)}
+            return load(path)
         except FileNotFoundError:
-            self.problems.add((*place, "migrate"), f"there is no file {path}")
+            self.problems.add(place, f"there is no file {path}")
         except FlowError as error:
             first = error.problems[0]
-            self.problems.add((*place, "migrate"), f"{path} is not valid, line {first.line}: {first.description}")
-        return keys
+            self.problems.add(place, f"{path} is not valid, line {first.line}: {first.description}")
+        return None
 
     def rules(self, given: Mapping[str, Any], place: Place) -> Rules:
         """The rules of some handlers or steps."""
@@ -217,23 +230,24 @@ class _Reader:
         return compile_template(source, report, visit, as_=as_)
 
 
-def _check_names(flow: Flow, read: Mapping[str, Any], problems: Problems) -> None:
+def _check_names(flow: Flow, below: Mapping[str, Flow], read: Mapping[str, Any], problems: Problems) -> None:
     """What is faked must be there."""
+    called = {*flow.called, *(name for other in below.values() for name in other.called)}
     levels: list[tuple[Place, Mapping[str, Any]]] = [((), read)]
     levels += [(("cases", index), case) for index, case in enumerate(read["cases"])]
     for place, level in levels:
-        _check_level(flow, level, place, problems)
+        _check_level(flow, called, level, place, problems)
 
 
-def _check_level(flow: Flow, level: Mapping[str, Any], place: Place, problems: Problems) -> None:
-    for name in _missing(level.get("handlers", {}), flow.called):
-        problems.add((*place, "handlers", name), f"no step calls {name}{problems.hint(name, flow.called)}")
+def _check_level(flow: Flow, called: Iterable[str], level: Mapping[str, Any], place: Place, problems: Problems) -> None:
+    for name in _missing(level.get("handlers", {}), called):
+        problems.add((*place, "handlers", name), f"no step calls {name}{problems.hint(name, called)}")
     expected = level.get("expect", {})
     for where, names in ((("steps",), level.get("steps", {})), (("expect", "steps"), expected.get("steps", {}))):
         for name in _missing(_told_before(flow, names), flow.by_id):
             problems.add((*place, *where, name), f"unknown step {name!r}{problems.hint(name, flow.by_id)}")
-    for name in _missing(expected.get("calls", {}), flow.called):
-        problems.add((*place, "expect", "calls", name), f"no step calls {name}{problems.hint(name, flow.called)}")
+    for name in _missing(expected.get("calls", {}), called):
+        problems.add((*place, "expect", "calls", name), f"no step calls {name}{problems.hint(name, called)}")
 
 
 def _missing(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tierflow_flow import ExpressionError, PlainScope
-from tierflow_flow.problems import nearest
 from tierflow_flow.templates import CompiledTemplate
 from tierflow_runtime.catalogue import CATALOGUE
 from tierflow_runtime.values import Failure, Micros
@@ -131,12 +130,17 @@ class Fakes:
         """A further rule for one step (of a map: for all its items); rules of steps come before rules of handlers."""
         self._of_steps.setdefault(step_id, []).append(fake)
 
-    def unknown(self, handlers: Iterable[str], steps: Iterable[str]) -> list[str]:
-        """What is faked and never called by the flow, each with a hint."""
-        known, ids = list(handlers), list(steps)
-        found = [f"no step calls {name}{nearest(name, known)}" for name in self._of_handlers if name not in known]
-        plain = {step.partition("[")[0] for step in self._of_steps}
-        return found + [f"there is no step {step}{nearest(step, ids)}" for step in sorted(plain) if step not in ids]
+    def has(self, attempt: Attempt, definition: str) -> bool:
+        """Whether there is a rule that may answer it."""
+        return bool(
+            self._of_steps.get(attempt.step) or self._of_steps.get(definition) or self._of_handlers.get(attempt.handler)
+        )
+
+    def below(self) -> Fakes:
+        """The fakes for a run of another flow: those of handlers, counted together with this one's."""
+        made = Fakes()
+        made._of_handlers = self._of_handlers
+        return made
 
     def answer(self, attempt: Attempt, definition: str) -> Answer:
         """What comes of an attempt at a step of that definition. Raises `FakeError` where nobody says."""

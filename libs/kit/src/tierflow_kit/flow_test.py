@@ -53,14 +53,24 @@ class FlowTest:
         flow: A path, the text of a flow in YAML, a mapping, or what `tierflow.flow` builds.
         start: The moment at which runs start on the virtual clock; with a time zone.
         env: Environment variables that the flow may read.
+        flows: Other flows that it runs, by the name that it has for them; those that are not here are faked as `flow:NAME`.
 
     Raises:
         tierflow_flow.FlowError: The flow is not valid; the text lists everything that is wrong.
     """
 
-    def __init__(self, flow: Source, *, start: datetime | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        flow: Source,
+        *,
+        start: datetime | None = None,
+        env: Mapping[str, str] | None = None,
+        flows: Mapping[str, Source] | None = None,
+    ) -> None:
         self.flow = _flow(flow)
-        self._setting = Setting(start=START if start is None else _moment(start), env=dict(env or {}))
+        self._flows = {name: _flow(other) for name, other in (flows or {}).items()}
+        moment = START if start is None else _moment(start)
+        self._setting = Setting(start=moment, env=dict(env or {}), flows=self._flows)
         self._rules: list[tuple[str, bool, Callable[[], Fake]]] = []
 
     def fake(
@@ -123,8 +133,9 @@ class FlowTest:
 
     def _add(self, name: str, respond: fakes.Respond, times: int | None) -> FlowTest:
         of_step = definition_path(name) in self.flow.by_id
-        if not of_step and name not in self.flow.called:
-            known = [*self.flow.called, *self.flow.by_id]
+        called = [*self.flow.called, *(each for other in self._flows.values() for each in other.called)]
+        if not of_step and name not in called:
+            known = [*called, *self.flow.by_id]
             raise FakeError(f"{self.flow.name} calls no handler {name} and has no such step{nearest(name, known)}")
         limit = ALWAYS if times is None else times
         self._rules.append((name, of_step, lambda: Fake(respond, None, limit)))
@@ -143,7 +154,7 @@ class FlowTest:
             (made.of_step if of_step else made.of_handler)(name, fresh())
         granted = Allocation(**_read(LIMITS, limits or {}))
         base = self._setting
-        setting = Setting(start=base.start, env=base.env, labels=dict(labels or {}), allocation=granted)
+        setting = Setting(base.start, base.env, dict(labels or {}), allocation=granted, flows=base.flows)
         return FlowRun(Rehearsal(self.flow, {} if input is None else input, made, setting))
 
     def run(

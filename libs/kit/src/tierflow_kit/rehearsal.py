@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tierflow_flow import Flow
+from tierflow_flow import Flow, StepSpec
 from tierflow_flow.definition import ExpressionError
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.values import dumps, loads
@@ -29,6 +29,7 @@ from tierflow_kit.fakes import Answer, Attempt, FakeError, Fakes
 
 START = parse_moment("2030-01-01T00:00:00Z")
 DEFAULT_TIMEOUT: Micros = 30_000_000
+FOREVER: Micros = 1 << 62
 MOST_DECISIONS = 1_000_000
 RUN_ID = "00000000-0000-7000-8000-000000000001"
 
@@ -61,6 +62,8 @@ class Setting:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     allocation: Allocation = field(default_factory=Allocation)
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    """Other flows that this one runs, by the reference that it names them by."""
 
 
 class Rehearsal:
@@ -214,12 +217,45 @@ class Rehearsal:
         flow = self.run.definition()
         spec = self.run.spec(self.run.steps[call.step])
         seen = Attempt(call.handler, call.step, call.attempt, call.input, call.at, spec.labels)
-        answer = self.answers.answer(seen, spec.id)
+        answer = self._answer(seen, spec)
         timeout = spec.timeout or flow.timeout or DEFAULT_TIMEOUT
+        if spec.kind == "flow":
+            timeout = spec.settings.get("timeout", FOREVER)
         if answer.silent or answer.after > timeout:
             text = f"the attempt was stopped after {timeout / 1e6:.1f} s: its timeout"
             answer = Answer(failure=fakes.failure("TIMEOUT", text), after=timeout, credits=answer.credits)
         self._plan(self.now + answer.after, lambda: self._end(attempt_id, answer))
+
+    def _answer(self, attempt: Attempt, spec: StepSpec) -> Answer:
+        """What comes of an attempt; of the run of another flow that is at hand and not faked, that run's end."""
+        other = self.setting.flows.get(spec.settings.get("flow", "")) if spec.kind == "flow" else None
+        if other is None or self.answers.has(attempt, spec.id):
+            return self.answers.answer(attempt, spec.id)
+        below = Rehearsal(other, attempt.input, self.answers.below(), dataclasses.replace(self.setting, start=self.now))
+        below.finish()
+        for call in below.calls:
+            call.step, call.at = f"{attempt.step}>{call.step}", call.at + self.elapsed
+            call.ended_at = None if call.ended_at is None else call.ended_at + self.elapsed
+        self.calls += below.calls
+        return below.ending(attempt)
+
+    def ending(self, attempt: Attempt) -> Answer:
+        """What the run of a step is to its parent. Raises `FakeError` where it has not ended."""
+        run = self.run
+        if not run.ended:
+            raise FakeError(
+                f"the run of {self.flow.name} for {attempt.step} is {run.state} ({run.reason or 'it waits for somebody'}): "
+                f"nobody acts within it here; fake it as {attempt.handler}"
+            )
+        after, credits = self.elapsed, run.usage.credits
+        if run.state == "COMPLETED":
+            return Answer(
+                loads(self.text(run.output)), after=after, degraded=run.outcome == "DEGRADED", credits=credits
+            )
+        failure = run.failure or fakes.failure(
+            "CANCELLED", f"the run of {self.flow.name} was cancelled", retryable=False
+        )
+        return Answer(failure=failure, after=after, credits=credits)
 
     def _end(self, attempt_id: str, answer: Answer) -> None:
         call = self._in_flight.pop(attempt_id, None)

@@ -103,7 +103,7 @@ def _default_timeout(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspic
         return
     paths = text_paths(document)
     for spec in every_step(flow):
-        if spec.handler and spec.timeout is None:
+        if spec.handler and spec.kind != "flow" and spec.timeout is None:
             yield Suspicion(
                 "default-timeout",
                 "note",
