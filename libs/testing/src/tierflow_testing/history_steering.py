@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +53,15 @@ class StepSeen:
         self.__init__(epoch=epoch, before=epoch, due=0 if epoch else None)  # type: ignore[misc]
 
 
+def _way(name: str) -> tuple[str, str]:
+    """Of a step: the step of the flow itself that it belongs to, and the item of that, where that is a map; else that step twice."""
+    found = _WAY.match(name)
+    return (found[1], found[0]) if found is not None else (name, name)
+
+
+_WAY = re.compile(r"([^\[/#!]+)(\[\d+\])?")
+
+
 class SteeringRules:
     """Handlers of the events of steering. The checker has the state."""
 
@@ -66,6 +76,7 @@ class SteeringRules:
     cancel: bool
     tolerated: bool
     untolerated: bool
+    undone: list[str]
 
     def expect(self, holds: bool, invariant: str, text: str) -> None:
         """Notes a breach where it does not hold."""
@@ -103,21 +114,34 @@ class SteeringRules:
         reset = set(event.reset_steps)
         for name in reset:
             self.asked.pop(name, None)
-        for name in [name for name in self.steps if name.partition("[")[0] in reset and "[" in name]:
+        self.undone.clear()
+        for name in [name for name in self.steps if self._forgotten(name, reset)]:
             del self.steps[name]
         for name, step in self.steps.items():
-            of = name.partition("[")[0]
-            if name in reset or (of != name and self._opens(of, reset) and not step.done):
+            of, item = _way(name)
+            if name in reset or (name == item != of and self._opens(of, reset) and not step.done):
                 step.again()
         for name, step in self.steps.items():
-            if "[" not in name and self._opens(name, reset):
-                step.ended = False
+            if name == _way(name)[0] and self._opens(name, reset):
+                step.ended, step.inner, step.aide = False, [], ""
         self.tolerated = any(step.tolerated for step in self.steps.values() if step.ended)
         self.untolerated = False
         for name in reset:
             for other, needs in (self.needs or {}).items():
                 kept = name in needs and other not in reset and self._step(other).ended
                 self.expect(not kept, "V4", f"{other} needs {name}, which runs again, and does not itself")
+
+    def _forgotten(self, name: str, reset: set[str]) -> bool:
+        """Whether it is below a step, or an item, that runs again."""
+        of, item = _way(name)
+        if name == of:
+            return False
+        if of in reset:
+            return True
+        if not self._opens(of, reset):
+            return False
+        # What handled the map's error; what an item that runs again had begun.
+        return name.startswith(f"{of}!") or (name != item and not self._step(item).done)
 
     def _opens(self, name: str, reset: set[str]) -> bool:
         """Whether it is a map that goes on with the items that it had."""

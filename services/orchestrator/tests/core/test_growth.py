@@ -9,7 +9,7 @@ import pytest
 from tierflow_flow import parse
 from tierflow_flow.definition import FlowError
 from tierflow_orchestrator.core import dump, load
-from tierflow_orchestrator.core.commands import Cancel
+from tierflow_orchestrator.core.commands import Cancel, Retry
 from tierflow_orchestrator.core.events import StepGrown
 from tierflow_orchestrator.core.growth import whole
 from tierflow_orchestrator.wire import encode_event
@@ -156,3 +156,20 @@ def test_where_steps_may_not_grow() -> None:
         with pytest.raises(FlowError, match=words):
             parse(f"name: f\nsteps: {steps}")
     assert create(parse("name: f\nsteps: {p: {call: x, grows: false}}")).flow_name == "f"
+
+
+def test_a_retry_asks_for_another_plan() -> None:
+    """R31, K2: in another generation; nothing of the first one is left below the step but its bill."""
+    it = planning({"steps": {"a": {"call": "h"}}})
+    it.fail("plan/a")
+    assert it.run.state == "FAILED"
+    it.tell(Retry(command_id="r", generation=2))
+    assert "plan/a" not in it.run.steps
+    it.complete("plan", '{"steps": {"a": {"call": "h", "if": true}, "b": {"call": "h", "needs": "a"}}}')
+    it.complete("plan/a")
+    it.complete("plan/b")
+    it.complete("tell")
+    assert it.run.state == "COMPLETED"
+    sound(it)
+    assert not check_history(it.journal, **shape_of(parse_again(PLANNED)), complete=True)
+    assert len({effect.attempt_id for effect in it.dispatched}) == len(it.dispatched), "R23"

@@ -57,7 +57,8 @@ class SteeredLives(Lives):
         live = set(self.run.live)
         decision = self.tell(Pause(command_id=f"i{number}", interrupt=True))
         if decision.reply.applied and not known:
-            assert all(self.run.steps[s].stop_to or self.run.steps[s].is_item for s in live), "G6"
+            stopping = [self.run.steps[s] for s in live if not self.run.steps[s].child]
+            assert all(step.stop_to or step.is_item for step in stopping), "G6"
         self.settle()
 
     @rule(step_id=STEPS, number=st.integers(0, 99), output=st.sampled_from((None, "1")))

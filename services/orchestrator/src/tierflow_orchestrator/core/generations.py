@@ -86,6 +86,10 @@ def reopen(run: Run, event: events.RunStateChanged, time: Micros) -> None:
         ):
             reset.update(_open_map(run, step))
     run.steps = _kept(run, reset)
+    for moments in (run.backoff, run.timers, run.limits):
+        # Everything had ended; what is left in them is about steps that may be gone.
+        moments.clear()
+    run.due.clear()
     recount(run)
 
 
@@ -97,6 +101,7 @@ def _open_map(run: Run, step: Step) -> list[str]:
     kept = [item for item in items if item.state in KEPT]
     step.state, step.outcome, step.failure, step.ended_at, step.reason = "RUNNING", "", None, None, ""
     step.stopping = step.stop_to = ""
+    step.block, step.calls = None, 0
     step.branches = Branches(
         count=len(items),
         ended=len(kept),
@@ -108,15 +113,18 @@ def _open_map(run: Run, step: Step) -> list[str]:
 
 
 def _kept(run: Run, reset: set[str]) -> dict[str, Step]:
-    """The steps of the new generation: what is reset is made anew, and what that began is gone but for its bill."""
+    """The steps of the new generation: what is reset is made anew, and what that began is gone but for its bill; so is what handled a map that goes on."""
     steps: dict[str, Step] = {}
     for step in run.steps.values():
         way = [other.id for other in above(run, step)]
-        anew = next((step_id for step_id in way if step_id in reset), "")
-        if anew == step.id:
+        holder = next((step_id for step_id in way if step_id in reset), "")
+        if holder == step.id:
             steps[step.id] = _anew(step)
-        elif anew:
-            steps[anew].usage = steps[anew].usage.plus(step.usage)
+            continue
+        if not holder and len(way) > 1 and run.steps[way[-2]].role and run.steps[way[-1]].state == "RUNNING":
+            holder = way[-1]
+        if holder:
+            steps[holder].usage = steps[holder].usage.plus(step.usage)
         else:
             steps[step.id] = step
     return steps
