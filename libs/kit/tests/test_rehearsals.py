@@ -238,7 +238,7 @@ def test_other_flows_run_below() -> None:
     broken = FlowTest(parent, flows={"child@1": child}).fails("h", "NO", retryable=False).fake("g")
     broken.run().expect(state="FAILED", failure={"code": "NO", "step": "c"}, calls={"g": 0})
     waits = FlowTest(parent, flows={"child@1": "name: w\nsteps:\n  s: {signal: go}\n"}).fake("g")
-    with pytest.raises(FakeError, match="the run of w for a is SUSPENDED .* fake it as flow:child@1"):
+    with pytest.raises(FakeError, match=r"the run of w for a is SUSPENDED .* fake it as flow:child@1"):
         waits.run()
 
 

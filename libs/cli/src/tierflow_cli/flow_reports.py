@@ -10,33 +10,38 @@ import click
 from tierflow_cli import text
 
 if TYPE_CHECKING:
+    from tierflow_kit.cases import CaseFile
     from tierflow_kit.comparing import Change, Comparison
     from tierflow_kit.findings import Finding
     from tierflow_kit.linting import Linted
     from tierflow_kit.report import Report
-    from tierflow_kit.running import FileResults
+    from tierflow_kit.running import CaseResult, FileResults
 
 
 def cases(found: FileResults, *, verbose: bool) -> None:
     """The cases of a file, one line each, with what differs."""
-    from tierflow_kit import spoken
-
     read, results = found.read, found.results
     if not results:
         return
     click.echo(f"{text.bold(str(read.path))}  {text.dim(f'{read.flow.name}@{read.flow.version}')}")
     for result in results:
-        mark = click.style("✓", fg="green") if result.passed else click.style("✗", fg="red", bold=True)
-        took = text.dim(spoken.duration(result.report.duration)) if result.report else ""
-        click.echo(f"  {mark} {result.case.name}  {took}".rstrip())
-        if not result.passed:
-            click.echo(text.dim(f"    {read.path}:{result.case.line}"))
-        for difference in result.differences:
-            click.echo(f"    {difference}")
-        if result.report and (verbose or not result.passed):
-            _steps(result.report)
+        _case(read, result, verbose=verbose)
     if found.complete and (missed := found.unreached()):
         click.echo(text.dim(f"    no case reaches {', '.join(missed)}"))
+
+
+def _case(read: CaseFile, result: CaseResult, *, verbose: bool) -> None:
+    from tierflow_kit import spoken
+
+    mark = click.style("✓", fg="green") if result.passed else click.style("✗", fg="red", bold=True)
+    took = text.dim(spoken.duration(result.report.duration)) if result.report else ""
+    click.echo(f"  {mark} {result.case.name}  {took}".rstrip())
+    if not result.passed:
+        click.echo(text.dim(f"    {read.path}:{result.case.line}"))
+    for difference in result.differences:
+        click.echo(f"    {difference}")
+    if result.report and (verbose or not result.passed):
+        _steps(result.report)
 
 
 def _steps(report: Report) -> None:
