@@ -39,9 +39,7 @@ async def look_into(flow: Flow, flows: Flows, tenant: str) -> list[Unmet]:
     seen: set[str] = set()
     while pending and len(seen) < MOST_LOOKED_AT:
         outer, path, field = pending.pop()
-        for spec in outer.by_id.values():
-            if spec.kind != "flow":
-                continue
+        for spec in (spec for spec in outer.by_id.values() if spec.kind == "flow"):
             where = field or f"steps.{spec.id}.flow"
             inner, wrong = await _inner(flows, tenant, spec.settings["flow"], path)
             if wrong:
@@ -50,7 +48,7 @@ async def look_into(flow: Flow, flows: Flows, tenant: str) -> list[Unmet]:
             elif inner is not None and inner.hash not in seen:
                 seen.add(inner.hash)
                 pending.append((inner, (*path, inner.name), where))
-    return found
+    return list(dict.fromkeys(found))
 
 
 _HINT: Final = {True: "break the circle", False: "register it, or correct the reference"}
