@@ -3,8 +3,8 @@
 Usage: serverless_conformance.py KIT [-v]   (`make conformance KIT=path`)
 
 KIT is a folder with `ctk/features/*.feature` and `examples/*.yaml`, such as a checkout of the specification. Every document is decided by the real core of Tier 2 on a
-virtual clock. What is outside is faked: the pet shop and httpbin answer as the features expect them to, every other URL answers 200 with what it was
-sent; commands are not run, but answer with their arguments. Nothing of the kit is copied or kept.
+virtual clock. What is outside is faked: the pet shop and httpbin answer as the features expect them to, OpenAPI descriptions are the shop's, every other URL
+answers 200 with what it was sent; commands are not run, but answer with their arguments. Nothing of the kit is copied or kept.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
+from tierflow import Rejected
+from tierflow_executor.handlers.openapi import request_for
 from tierflow_flow import FlowError, parse
 from tierflow_flow.serverless.reader import UNSUPPORTED
 from tierflow_flow.values import dumps, loads
-from tierflow_kit.fakes import Answer, Attempt, Fakes
+from tierflow_kit.fakes import Answer, Attempt, Fakes, failure
 from tierflow_kit.rehearsal import Rehearsal, Setting
 from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.core.serverless.errors import error_of
@@ -97,11 +99,36 @@ def answer(attempt: Attempt) -> Answer:
     asked = attempt.input
     if attempt.handler == "shell.run":
         return Answer(output={"exit_code": 0, "stdout": dumps(asked["command"][-2:]), "stderr": ""})
-    if attempt.handler != "http.request":
+    request = {}
+    if attempt.handler == "openapi.call":
+        try:
+            asked = request_for(_SHOP, asked["document"], asked["operation"], asked["parameters"])
+        except Rejected as error:
+            return Answer(failure=failure("HANDLER_REJECTED", str(error)))
+        request = {"request": {"method": asked["method"], "url": asked["url"]}}
+    elif attempt.handler != "http.request":
         return Answer(output=asked)
     status, body = _http(asked)
     headers = {"content-type": "application/json"}
-    return Answer(output={"status": status, "headers": headers, "body": body})
+    return Answer(output={"status": status, "headers": headers, "body": body, **request})
+
+
+_SHOP: Final = {
+    "swagger": "2.0",
+    "basePath": "/v2",
+    "paths": {
+        "/pet/findByStatus": {
+            "get": {
+                "operationId": "findPetsByStatus",
+                "parameters": [{"name": "status", "in": "query", "required": True}],
+            }
+        },
+        "/pet/{petId}": {
+            "get": {"operationId": "getPetById", "parameters": [{"name": "petId", "in": "path", "required": True}]}
+        },
+    },
+}
+"""The description of every API that is asked for."""
 
 
 def _http(asked: dict[str, Any]) -> tuple[int, Any]:
@@ -151,7 +178,7 @@ def run(scenario: Scenario) -> Verdict:
         flow, scenario.input if scenario.input is not None else {}, Everything(), Setting(env=secrets)
     )
     for number, event in enumerate(scenario.sent):
-        rehearsal.finish()
+        rehearsal.advance(rehearsal.elapsed + 1_000_000)
         rehearsal.tell(commands.Signal(command_id=f"event-{number}", name=event["type"], payload=dumps(event)))
     rehearsal.finish()
     for step, expected in scenario.checks:
@@ -238,6 +265,18 @@ _PEOPLE: Final = {
     "input": {"id": 1, "petId": 1, "token": "t", "searchQuery": "l", "carId": 1, "roomId": 1, "orderType": "physical"}
 }
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "accumulate-room-readings": {
+        "sent": [
+            {
+                "specversion": "1.0",
+                "source": "https://my.home.com/sensor",
+                "roomid": 1,
+                "type": f"my.home.sensors.{kind}",
+                "data": {"reading": 1},
+            }
+            for kind in ("temperature", "humidity")
+        ]
+    },
     "conditional-task": {"input": {"customer": {"age": 17}, "bet": 1}, "expect": "FAILED"},
     "for": {"input": {"pets": [{"id": 1}, {"id": 2}], "vet": "v"}, "sent": [_CHECKED, _CHECKED]},
     "fork": {"input": {"patient": {"fullName": "N"}, "room": {"number": 1}}},

@@ -75,6 +75,34 @@ def test_calls_go_to_handlers_and_their_answers_on() -> None:
     assert it.run.usage.credits == 10
 
 
+def test_apis_that_describe_themselves() -> None:
+    """E1: an OpenAPI operation is the handler's to find; status and output are the document's."""
+    text = """
+        do:
+          - find:
+              call: openapi
+              with:
+                document: {endpoint: "https://a.b/openapi.json"}
+                operationId: find
+                parameters: {n: "${ .n }", none: "${ .none }"}
+                output: response
+    """
+    it = Doc(text, {"n": 1})
+    asked = json.loads(str(it.run.steps["/do/0/find"].input))
+    assert (asked["document"], asked["operation"], asked["parameters"]) == (
+        "https://a.b/openapi.json",
+        "find",
+        {"n": 1},
+    )
+    request = {"method": "GET", "url": "https://a.b/find?n=1"}
+    it.complete("/do/0/find", json.dumps({"status": 200, "headers": {}, "body": [1], "request": request}))
+    assert it.output["content"] == [1]
+    assert it.output["request"]["method"] == "GET"
+    it = Doc(text, {"n": 1})
+    it.answer("/do/0/find", None, 404)
+    assert (it.error["status"], it.error["title"]) == (404, "Not Found")
+
+
 def test_a_lost_executor_is_no_error_of_the_document() -> None:
     """R26: what was lost with its executor is tried again by the core."""
     it = Doc("do: [{work: {call: work}}]")

@@ -14,9 +14,10 @@ from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import Value, is_expression
 
 HTTP: Final = "http.request"
+OPENAPI: Final = "openapi.call"
 SHELL: Final = "shell.run"
 _HANDLER: Final = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*", re.ASCII)
-_PROTOCOLS: Final = ("asyncapi", "grpc", "openapi", "a2a", "mcp")
+_PROTOCOLS: Final = ("asyncapi", "grpc", "a2a", "mcp")
 _SCHEMES: Final = {"basic": ("username", "password"), "bearer": ("token",)}
 _METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
@@ -27,6 +28,8 @@ def call(compiler: Compiler, part: Part, task: Task) -> Task:
     name = part.text("call")
     if name == "http":
         return _http(compiler, part, task)
+    if name == "openapi":
+        return _openapi(compiler, part, task)
     if name in _PROTOCOLS:
         part.unsupported("call", f"calls of {name}; call a handler that does it, by its name")
         return task
@@ -82,6 +85,28 @@ def _http(compiler: Compiler, part: Part, task: Task) -> Task:
         "redirect": arguments.flag("redirect", default=False),
     }
     return replace(task, handler=HTTP, settings=settings)
+
+
+def _openapi(compiler: Compiler, part: Part, task: Task) -> Task:
+    arguments = part.part("with")
+    known = ("document", "operationId", "parameters", "authentication", "output", "redirect")
+    arguments.only(known, required=known[:2])
+    document = arguments.part("document")
+    document.only(("name", "endpoint"), required=("endpoint",))
+    endpoint, key = document, "endpoint"
+    if isinstance(document.source.get("endpoint"), dict):
+        endpoint, key = document.part("endpoint"), "uri"
+        endpoint.only(("uri",), required=("uri",))
+    settings = {
+        "call": "openapi",
+        "uri": endpoint.uri(key) if key in endpoint else None,
+        "operation": arguments.text("operationId"),
+        "parameters": arguments.value("parameters"),
+        "authentication": _authentication(compiler, arguments),
+        "output": arguments.one_of("output", ("raw", "content", "response"), "content"),
+        "redirect": arguments.flag("redirect", default=False),
+    }
+    return replace(task, handler=OPENAPI, settings=settings)
 
 
 def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | None:

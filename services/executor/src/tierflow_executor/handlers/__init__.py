@@ -3,6 +3,7 @@
 MODULES = (
     "tierflow_executor.handlers.basic",
     "tierflow_executor.handlers.http",
+    "tierflow_executor.handlers.openapi",
     "tierflow_executor.handlers.shell",
     "tierflow_executor.handlers.values",
 )

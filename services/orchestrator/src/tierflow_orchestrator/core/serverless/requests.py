@@ -27,6 +27,8 @@ def request_of(turn: Turn, step: Step) -> Payload:
     seen = inside(turn, step, data)
     if task.settings.get("call") == "http":
         return store(turn, _http(turn, task, seen))
+    if task.settings.get("call") == "openapi":
+        return store(turn, _openapi(turn, task, seen))
     if "program" in task.settings:
         return store(turn, _command(task, seen))
     arguments = task.settings["with"]
@@ -60,6 +62,22 @@ def _http(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
         asked["text"] = body
     elif body is not None:
         asked["body"] = body
+    return asked
+
+
+def _openapi(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
+    parameters = _resolved(task, "parameters", seen) or {}
+    if not isinstance(parameters, dict):
+        raise ExpressionError("parameters is an object")
+    asked: dict[str, Any] = {
+        "document": _resolved(task, "uri", seen),
+        "operation": task.settings["operation"],
+        "parameters": {name: value for name, value in parameters.items() if value is not None},
+        _ALL_STATUSES: True,
+        "follow_redirects": False,
+    }
+    if (authorization := _authorization(turn, task, seen)) is not None:
+        asked["headers"] = {"Authorization": authorization}
     return asked
 
 
@@ -126,7 +144,7 @@ def output_of(turn: Turn, step: Step, answer: Payload | None) -> Any:
     """What a call gives, before it is transformed. Raises `Raised`, `ExpressionError`."""
     task = task_of(turn.run, step)
     value = value_of(turn.run, answer)
-    if task.settings.get("call") == "http":
+    if task.settings.get("call") in ("http", "openapi"):
         return _http_output(turn, step, task, value)
     if "program" in task.settings:
         return _RETURNS[task.settings["return"]](_checked(task, value))
@@ -136,7 +154,7 @@ def output_of(turn: Turn, step: Step, answer: Payload | None) -> Any:
 def _http_output(turn: Turn, step: Step, task: Task, value: dict[str, Any]) -> Any:
     status = value["status"]
     if not 200 <= status < (400 if task.settings["redirect"] else 300) and not value.get("pretended"):
-        raise standard("communication", status, _phrase(status), f"{task.settings['method']} answered {status}")
+        raise standard("communication", status, _phrase(status), f"{step.of} was answered {status}")
     content = value.get("body")
     if content is None:
         content = value.get("text") or value.get("base64")
@@ -144,12 +162,17 @@ def _http_output(turn: Turn, step: Step, task: Task, value: dict[str, Any]) -> A
         return content
     if task.settings["output"] == "raw":
         return base64.b64encode((content if isinstance(content, str) else _json(content)).encode()).decode()
-    return {"request": _sent(turn, step), "statusCode": status, "headers": value.get("headers", {}), "content": content}
+    return {
+        "request": _sent(turn, step, value),
+        "statusCode": status,
+        "headers": value.get("headers", {}),
+        "content": content,
+    }
 
 
-def _sent(turn: Turn, step: Step) -> dict[str, Any]:
+def _sent(turn: Turn, step: Step, answer: dict[str, Any]) -> dict[str, Any]:
     """What was asked, without what says who asked."""
-    asked = value_of(turn.run, step.input)
+    asked = value_of(turn.run, step.input) | answer.get("request", {})
     headers = {name: text for name, text in asked.get("headers", {}).items() if name != "Authorization"}
     return {"method": asked["method"], "uri": asked["url"], "headers": headers}
 
