@@ -240,6 +240,7 @@ name: f
 input: {a: string, b: string}
 vars: {c: 1, d: 2}
 env: [E, F]
+secrets: [G]
 defaults: {timeout: 1s}
 steps:
   x: {call: h, with: {a: "${{ input.a }}", c: "${{ vars.c }}", e: "${{ env.E }}"}}
@@ -250,6 +251,7 @@ output: "${{ steps.x.output }}"
         ("unused-input", "input.b"),
         ("unused-vars", "vars.d"),
         ("unused-env", "env[1]"),
+        ("unused-secrets", "secrets[0]"),
         ("unused-output", "steps.y"),
     ]
     assert "unused-input" not in {each.code for each in found(tmp_path, text.replace("input.a }}", "input }}"))}
@@ -314,6 +316,7 @@ def test_the_page_lists_what_there_is() -> None:
         "unused-input",
         "unused-vars",
         "unused-env",
+        "unused-secrets",
         UNKNOWN_HANDLER,
     }
     assert {name for name, _ in listed} == known

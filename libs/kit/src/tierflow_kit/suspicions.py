@@ -184,14 +184,20 @@ def _unused_names(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion
         ("input", properties, "input.properties" if nested else "input"),
         ("vars", flow.vars, "vars"),
         ("env", flow.env, "env"),
+        ("secrets", _listed(document.get("secrets")), "secrets"),
     ):
         read = names_read(flow, name)
         if read is None:
             continue
         for index, each in enumerate(declared):
             if each not in read:
-                path = f"env[{index}]" if name == "env" else f"{where}.{each}"
+                path = f"{name}[{index}]" if name in ("env", "secrets") else f"{where}.{each}"
                 yield Suspicion(f"unused-{name}", "warning", path, f"no expression reads {name}.{each}")
+
+
+def _listed(names: Any) -> list[str]:
+    """A list of names, of which one may stand alone."""
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def _unbounded_map(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspicion]:
@@ -274,7 +280,7 @@ def _literal_secret(flow: Flow, document: Mapping[str, Any]) -> Iterator[Suspici
                 "warning",
                 path,
                 f"{key or 'this'} looks like a secret, written into a flow that everybody can read",
-                "read it from env, which names it and does not hold it",
+                "name it under secrets, and write ${{ secrets.NAME }}",
             )
 
 
