@@ -11,12 +11,13 @@ from typing import Any
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
-from tierflow_flow.definition import Block, Cache, Join, Rescue, Rule, StepSpec
+from tierflow_flow.definition import Block, Join, Rescue, StepSpec
 from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
 from tierflow_flow.joining import check_grows, check_join
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import BlockParts, StepParts
+from tierflow_flow.step_extras import compile_extras, extras_of, secrets_in
 from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
 
 _AGAIN = ("call", "map", "group", "map_block")
@@ -126,34 +127,12 @@ class Level:
         compiled["with"] = check(keys.get("with", {}), (*place, "with"), view=given, whole=True)
         if "call" in keys.get("compensate", {}):
             self._undo(step, with_item, compiled)
-        self._rules(step, with_item.with_names("output"), compiled)
-        if "cache" in keys:
-            self._cache_key(step, with_item, compiled)
-        if "set" in keys:
-            if self.outer is not None:
-                self.problems.add(
-                    (*place, "set"),
-                    "belongs to steps of the flow itself; the steps of a block return what is to be set",
-                )
-            compiled["set"] = check(keys["set"], (*place, "set"), view=view.with_names("output"))
+        compiled |= compile_extras(step, self.checker, with_item, inner=self.outer is not None)
         if isinstance(keys.get("on_error"), dict) and "goto" in keys["on_error"]:
             compiled["then"] = check(
                 keys["on_error"]["then"], (*place, "on_error", "then"), view=self._then_view(step, view), whole=True
             )
         return compiled
-
-    def _rules(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
-        for index, rule in enumerate(step.keys.get("validate", ())):
-            place = (*step.place, "validate", index, "rule")
-            compiled[f"rule{index}"] = self.checker.template(
-                rule["rule"], place, view=view, as_=ConditionTemplate, whole=True
-            )
-
-    def _cache_key(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
-        place = (*step.place, "cache")
-        if step.keys.get("side_effecting"):
-            self.problems.add(place, "a step that has side effects must run; no stored result stands for it")
-        compiled["cache"] = self.checker.template(step.keys["cache"].get("key"), (*place, "key"), view=view)
 
     def _undo(self, step: StepParts, view: View, compiled: dict[str, CompiledTemplate]) -> None:
         seen = view.with_names("output", "secrets")
@@ -321,25 +300,15 @@ class Level:
             retry=retry_policy(keys["retry"]) if "retry" in keys else None,
             timeout=keys.get("timeout"),
             heartbeat_timeout=keys.get("heartbeat_timeout", self.checker.heartbeat_timeout),
-            start_timeout=keys.get("start_timeout"),
-            total_timeout=keys.get("total_timeout"),
             on_error=on_error if isinstance(on_error, str) else "goto",
             on_lost=keys.get("on_lost", "").upper(),
             side_effecting=keys.get("side_effecting", False),
             output_schema=keys.get("output_schema"),
             labels=keys.get("labels", {}),
-            priority=keys.get("priority", 0),
-            cost_estimate=keys.get("cost_estimate"),
             name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
-            cache=_cache(keys["cache"], templates["cache"]) if "cache" in keys else None,
-            sets=templates.get("set"),
-            secrets=_secrets(templates["with"]) if calls else (),
-            rules=tuple(
-                Rule(templates[f"rule{index}"], rule["message"], rule["on_fail"])
-                for index, rule in enumerate(keys.get("validate", ()))
-            ),
+            **extras_of(keys, templates),
             chosen_by=self.prefix + self.chosen[step.id] if step.id in self.chosen else "",
             settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys() - _NOT_SET)},
             templates={} if calls else {key: templates[key] for key in templates if key not in _APART},
@@ -374,7 +343,7 @@ class Level:
             handler=keys["call"],
             needs=(),
             with_=with_,
-            secrets=_secrets(with_),
+            secrets=secrets_in(with_),
             retry=retry_policy(keys["retry"]) if "retry" in keys else None,
             timeout=keys.get("timeout"),
             labels=keys.get("labels", {}),
@@ -413,17 +382,3 @@ def _shown(cycle: tuple[str, ...]) -> str:
 def retry_policy(keys: Mapping[str, Any]) -> RetryPolicy:
     """The policy of a step's `retry` in normal form."""
     return RetryPolicy(**{**keys, "retry_on": tuple(keys["retry_on"]), "never_retry_on": tuple(keys["never_retry_on"])})
-
-
-def _secrets(template: CompiledTemplate) -> tuple[str, ...]:
-    """The secrets of which handles are in a template, each as often as it is there."""
-    plain = (expression.plain for expression in template.expressions)
-    return tuple(
-        str(reference.path[0])
-        for reference in plain
-        if reference is not None and reference.name == "secrets" and reference.path
-    )
-
-
-def _cache(keys: Mapping[str, Any], key: CompiledTemplate) -> Cache:
-    return Cache(key, keys["ttl"], keys["scope"], keys["version"])

@@ -51,9 +51,7 @@ class StepCache:
     async def _find(self, tenant: str, keys: Sequence[str]) -> dict[str, commands.Recall]:
         try:
             rows = await self._database.fetch(_query("find_results"), tenant=tenant, keys=keys, now=self._clock.now())
-            for sha256 in {row["sha256"] for row in rows} - {None}:
-                # A run takes it up: retention must not delete it (rule R34).
-                await self._database.fetch("touch_blob", sha256=bytes.fromhex(sha256))
+            rows = [row for row in rows if row["sha256"] is None or await self._take_up(row["sha256"])]
         except FailureError as error:
             log.info("stored results cannot be read; steps are performed", reason=str(error))
             return {}
@@ -69,6 +67,11 @@ class StepCache:
             )
             for row in rows
         }
+
+    async def _take_up(self, sha256: str) -> bool:
+        """Whether a large value is still there; who refers to it keeps it (R34)."""
+        row = await self._database.fetchrow("touch_blob", sha256=bytes.fromhex(sha256))
+        return row is not None and bool(row["exists"])
 
     async def store(self, tenant: str, run_id: str, effect: commands.StoreResult) -> None:
         """Keeps a result; the latest of a key counts."""

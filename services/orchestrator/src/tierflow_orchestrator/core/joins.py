@@ -16,26 +16,29 @@ from tierflow_orchestrator.core.step import Step
 def count_in(run: Run, step: Step, need: Step, good: bool) -> bool:
     """Counts a need that has ended into a step with a join; whether the step may be looked at now."""
     join = run.definition().joins[step.of]
-    if need.of not in join.of:
-        if need.unchosen_by:
-            step.passed = True
-        elif not good and not step.blocked_by:
-            step.blocked_by = need.id
-        step.failing = step.failing or failing(need)
-    elif need.state == "COMPLETED":
-        step.arrived += 1
+    if need.of in join.of:
+        arrived = need.state == "COMPLETED"
+        step.arrived += arrived
+        step.missed += not arrived
     else:
-        step.missed += 1
+        _require(step, need, good)
     if step.state != "PENDING":
         step.late_needs = (*step.late_needs, need.id)
         return False
-    if not decided(step, join):
-        return False
-    if step.waiting > len(join.of) - step.arrived - step.missed:
+    if not decided(step, join) or step.waiting > len(join.of) - step.arrived - step.missed:
         return False
     if step.arrived < join.at_least and not step.blocked_by:
         step.blocked_by = need.id if need.of in join.of else _first_bad(run, step, join)
     return True
+
+
+def _require(step: Step, need: Step, good: bool) -> None:
+    """A need that no join counts has ended."""
+    if need.unchosen_by:
+        step.passed = True
+    elif not good and not step.blocked_by:
+        step.blocked_by = need.id
+    step.failing = step.failing or failing(need)
 
 
 def decided(step: Step, join: Join) -> bool:

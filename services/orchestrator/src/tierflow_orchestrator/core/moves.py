@@ -27,20 +27,25 @@ def make_ready(run: Run, step: Step) -> None:
     """Everything the step needs has ended. Whether it is needed itself is looked at before the decision is over."""
     move(run, step, "READY")
     spec = run.spec(step)
-    if spec.limited and spec.kind == "call":
-        limits.begin(run, step, spec)
-    if spec.cache is not None and spec.kind == "call":
-        run.lookups[step.id] = None
-    elif step.handler:
-        run.ready.setdefault(step.handler, deque()).append(step.id)
-    looked_at = step.blocked_by or spec.condition is not None or not step.handler or spec.chosen_by
-    if looked_at or is_looked_at(run, step, spec):
+    if step.handler:
+        queue(run, step, spec)
+    if step.blocked_by or spec.condition is not None or not step.handler or is_looked_at(run, step, spec):
         run.undecided.append(step.id)
+
+
+def queue(run: Run, step: Step, spec: StepSpec) -> None:
+    """A step that calls a handler waits for a slot, or first for what the cache says."""
+    if spec.limited:
+        limits.begin(run, step, spec)
+    if spec.cache is not None:
+        run.lookups[step.id] = None
+    else:
+        run.ready.setdefault(step.handler, deque()).append(step.id)
 
 
 def is_looked_at(run: Run, step: Step, spec: StepSpec) -> bool:
     """Whether it must be looked at for a reason that few steps have."""
-    if step.passed or spec.join is not None or run.gated:
+    if step.passed or spec.join is not None or spec.chosen_by or run.gated:
         return True
     return len(spec.needs) > 1 and bool(run.definition().setters)
 

@@ -93,16 +93,16 @@ def _after(run: Run, step: Step) -> View:
 
 def _met(run: Run, needs: Iterable[Step]) -> View:
     """The views after these steps together: per variable those of whose values none was set after the other."""
-    views = [_after(run, need) for need in needs]
-    views = [one for index, one in enumerate(views) if one and all(one is not other for other in views[:index])]
+    different = {id(one): one for one in (_after(run, need) for need in needs) if one}
+    views = list(different.values())
     if len(views) < 2:
         return views[0] if views else _NOTHING
-    met: View = {}
-    merge = run.definition().merge
-    for name in sorted(set().union(*views)):
-        found = tuple(dict.fromkeys(writer for one in views for writer in one.get(name, ())))
-        met[name] = _ordered(run, found) if merge.get(name) == "append" else _latest(run, name, found)
-    return met
+    return {name: _of_all(run, name, views) for name in sorted(set().union(*views))}
+
+
+def _of_all(run: Run, name: str, views: list[View]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(writer for one in views for writer in one.get(name, ())))
+    return _ordered(run, found) if run.definition().merge.get(name) == "append" else _latest(run, name, found)
 
 
 def _latest(run: Run, name: str, writers: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 -- name: find_results
-SELECT key_hash, output, sha256, size, run_id, step_id, stored_at FROM step_cache c
+SELECT key_hash, output, sha256, size, run_id, step_id, stored_at FROM step_cache
 WHERE tenant = :tenant AND key_hash = ANY(:keys::text[]) AND expires_at > :now
-  AND (c.sha256 IS NULL OR EXISTS (SELECT 1 FROM blob b WHERE b.sha256 = decode(c.sha256, 'hex') AND b.chunk = 0))
 
 -- name: put_result
 INSERT INTO step_cache (tenant, key_hash, output, sha256, size, run_id, step_id, stored_at, expires_at)
