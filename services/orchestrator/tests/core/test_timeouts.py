@@ -149,3 +149,24 @@ def test_a_question_to_an_operator_does_not_stop_the_clock() -> None:
     shell.complete("b")
     assert (shell.run.state, shell.run.outcome) == ("COMPLETED", "PARTIAL")
     shell.check()
+
+
+def test_what_is_over_stays_over() -> None:
+    """Q2, E7: a step whose time is up fails, also where a join no longer waits for it."""
+    shell = Shell(
+        parse("""
+name: t
+on_failure: continue
+steps:
+  a: {call: h, total_timeout: 10s, on_error: continue}
+  b: {call: h}
+  j: {needs: [a, b], join: any, call: h}
+""")
+    )
+    at(shell, 11)
+    shell.complete("b")
+    assert [event.then for event in shell.events(StepStopping)] == ["FAILED"]
+    shell.cancelled("a")
+    assert shell.state("a") == "FAILED"
+    shell.complete("j")
+    ended_well(shell)

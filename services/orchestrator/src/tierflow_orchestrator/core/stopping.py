@@ -14,7 +14,7 @@ from tierflow_orchestrator.core.turn import Turn
 
 def stop_step(turn: Turn, step: Step, reason: str) -> None:
     """Cancels a step. Its attempts in flight are told to stop (`react`), and it ends when they have; whatever they still bring is booked and refused."""
-    if step.ended or step.stop_to in ("CANCELLED", "SKIPPED"):
+    if step.ended or step.stop_to not in ("", "READY"):
         return
     if not step.holds and not step.in_flight:
         turn.emit(events.StepCancelled(step_id=step.id, reason=reason))
