@@ -62,28 +62,39 @@ def request_for(
         parameters: By name.
     """
     path, method, known, takes_body = _find(description, operation)
-    placed: dict[str, list[tuple[str, Any]]] = {where: [] for where in ("path", "query", "header", "body")}
-    left = dict(parameters)
-    for parameter in known:
-        name, where = str(parameter.get("name")), parameter.get("in")
-        if name in left and where not in placed:
-            raise Rejected(f"{operation}: parameters in {where} are not supported")
-        if name in left:
-            placed[str(where)].append((name, left.pop(name)))
-        elif parameter.get("required"):
-            raise Rejected(f"{operation} needs the parameter {name}")
+    placed, left = _placed(operation, known, parameters)
     for name, value in placed["path"]:
         path = path.replace("{" + name + "}", quote(_text(value), safe=""))
-    query = [
-        (n, _text(item)) for n, value in placed["query"] for item in (value if isinstance(value, list) else [value])
-    ]
     body = placed["body"][0][1] if placed["body"] else None
     return {
-        "url": _base(description, address).rstrip("/") + path + ("?" + urlencode(query) if query else ""),
+        "url": _base(description, address).rstrip("/") + path + _query(placed["query"]),
         "method": method.upper(),
         "headers": {name: _text(value) for name, value in placed["header"]},
         "body": _body(operation, left, body, takes_body) if left else body,
     }
+
+
+def _placed(
+    operation: str, known: list[Mapping[str, Any]], parameters: Mapping[str, Any]
+) -> tuple[dict[str, list[tuple[str, Any]]], dict[str, Any]]:
+    """What goes into path, query, headers and body, and what is left over."""
+    placed: dict[str, list[tuple[str, Any]]] = {where: [] for where in ("path", "query", "header", "body")}
+    left = dict(parameters)
+    for parameter in known:
+        name, where = str(parameter.get("name")), str(parameter.get("in"))
+        if name not in left:
+            if parameter.get("required"):
+                raise Rejected(f"{operation} needs the parameter {name}")
+            continue
+        if where not in placed:
+            raise Rejected(f"{operation}: parameters in {where} are not supported")
+        placed[where].append((name, left.pop(name)))
+    return placed, left
+
+
+def _query(placed: list[tuple[str, Any]]) -> str:
+    pairs = [(name, _text(item)) for name, value in placed for item in (value if isinstance(value, list) else [value])]
+    return "?" + urlencode(pairs) if pairs else ""
 
 
 def _body(operation: str, left: Mapping[str, Any], body: Any, takes_body: bool) -> Any:
