@@ -124,6 +124,8 @@ class SteeringRules:
         for name, step in self.steps.items():
             if name == _way(name)[0] and self._opens(name, reset):
                 step.ended, step.inner, step.aide = False, [], ""
+        for name in [name for name in self.asked if name not in self.steps or not self.steps[name].ended]:
+            del self.asked[name]  # Who runs again may ask again.
         self.tolerated = any(step.tolerated for step in self.steps.values() if step.ended)
         self.untolerated = False
         for name in reset:

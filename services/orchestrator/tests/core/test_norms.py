@@ -10,9 +10,10 @@ from tierflow_flow.definition import Norm
 from tierflow_flow.norms import Policy, matches, parse_policy
 from tierflow_flow.parsing import parse
 from tierflow_orchestrator.core import dump, load
-from tierflow_orchestrator.core.commands import AssignSlot, DecideApproval, WakeUp
+from tierflow_orchestrator.core.commands import AssignSlot, DecideApproval, Retry, WakeUp
 from tierflow_orchestrator.core.events import ApprovalRequested
-from tierflow_runtime.values import Context
+from tierflow_runtime.values import Context, RetryPolicy
+from tierflow_testing.history import check_history
 
 from .fakes import RUN_ID, SECOND, Computed, Shell, Value, call, flow, map_, raising
 
@@ -182,8 +183,6 @@ def test_a_flow_cannot_stand_in_for_the_policy() -> None:
 
 def test_a_change_of_policy_reaches_the_next_attempt() -> None:
     """C12, L12: what was allowed before is not allowed for ever; nor what is asked about a retry decided by what was not."""
-    from tierflow_runtime.values import RetryPolicy
-
     made = flow(call("a", retry=RetryPolicy(max_attempts=3, initial_delay=SECOND)))
     shell = Shell(made)
     shell.fail("a", "TIMEOUT", retryable=True)
@@ -275,3 +274,21 @@ def test_a_policy_is_checked_as_a_whole() -> None:
             "norms: [{name: a}, {name: a, permit: x, after: y}, {name: c, permit: x, if: steps.a.output}]\nmore: 1"
         )
     assert len(wrong.value.problems) == 5
+
+
+def test_a_retried_run_asks_again() -> None:
+    """R31, L13: what was rejected, of items as well, is asked about anew in the next generation; what was approved before and is kept is not."""
+    norm = Norm("ask", "oblige", ("h",), approval=Value({"users": ["ada"]}))
+    shell = Shell(flow(map_("m", 2), norms=(norm,)))
+    decide(shell, "m[0]", "ada")
+    shell.complete("m[0]")
+    decide(shell, "m[1]", "ada", "REJECTED")
+    assert shell.run.state == "FAILED"
+    shell.tell(Retry(command_id="again", actor="a"))
+    assert [event.step_id for event in shell.events(ApprovalRequested)] == ["m[0]", "m[1]", "m[1]"]
+    decide(shell, "m[1]", "ada", number=1)
+    shell.complete("m[1]")
+    assert shell.run.state == "COMPLETED"
+    breaches = check_history(shell.journal, {"m": ()}, complete=True)
+    assert not breaches, breaches
+    shell.check()
