@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pathlib
 import re
+import tempfile
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tierflow_kit.comparing import compare
 from tierflow_kit.findings import Finding, frame, github
 from tierflow_kit.linting import UNKNOWN_HANDLER, lint, looks_like_one
+from tierflow_kit.outlines import mermaid, tree
 from tierflow_kit.positions import Positions, Span
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -320,3 +325,34 @@ def test_the_page_lists_what_there_is() -> None:
         UNKNOWN_HANDLER,
     }
     assert {name for name, _ in listed} == known
+
+
+TEXTS = [path.read_text() for path in sorted((ROOT / "examples").rglob("*.yaml"))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_nothing_makes_lint_fall_over(data: st.DataObject) -> None:
+    """E5, F28: whatever is torn out of a flow, put into it or said twice, lint says what is wrong, with a place in the text."""
+    text = data.draw(st.sampled_from(TEXTS))
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 200)))
+    put = data.draw(
+        st.sampled_from(
+            ["", "${{", "}}", "[", "{a: ", "\t", "- ", "&x ", "*x", "!!int ", "\x00", ": ", "é", text[start:end] * 2]
+        )
+    )
+    torn = text[:start] + put + text[end:]
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory) / "f.yaml"
+        path.write_text(torn)
+        linted = lint(path)
+        for finding in linted.findings:
+            assert 1 <= finding.line <= len(linted.lines) + 1
+            assert finding.column >= 1
+            frame(finding, linted.lines)
+            github(finding)
+        if linted.flow is not None:
+            tree(linted.flow)
+            mermaid(linted.flow)
+            assert compare(linted.flow, linted.flow).changes == ()
