@@ -105,7 +105,7 @@ def _update(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
 
 
 def _retry_policy(changes: pb.RunChanges, found: list[Violation]) -> RetryPolicy | None:
-    if not wire.FAILURE_POLICIES.knows(changes.failure_policy):
+    if changes.failure_policy and not wire.FAILURE_POLICIES.knows(changes.failure_policy):
         found.append(Violation(field="changes.failure_policy", description="is not a failure policy"))
     if not changes.HasField("retry"):
         return None

@@ -30,6 +30,7 @@ def result_of(run: Run) -> run_pb2.RunExecutionResult:
     """The result of an ended run."""
     message = run_pb2.RunExecutionResult()
     fill_context(message.context, run.context, labels=False)
+    message.context.generation = run.generation
     message.state = RUN.number(run.state)
     message.outcome = OUTCOME.number(run.outcome)
     if run.output is not None:
