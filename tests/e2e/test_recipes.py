@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from tierflow import Client, Handle, NotFound
-from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_STOPPED
+from tierflow_contracts.common.v1.state_pb2 import SWARM_STATE_STOPPED, RunState
 from tierflow_testing import grpcurl
 from tierflow_testing.stack import Stack, StackOptions
 from tierflow_testing.waiting import eventually
@@ -19,6 +19,7 @@ RECIPES = [
     line for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.S | re.M) for line in block.splitlines()
 ]
 STEERING = ("PauseSwarm", "ResumeSwarm", "CancelSwarm", "StopSwarm", "CommandRun")
+FURTHER = ("RetrySwarm", "SkipStep", "StepSwarm", "SetBreakpoints", "UpdateSwarm", "MigrateSwarm", "AskSwarm")
 SLEEPER = {
     "name": "sleeper",
     "version": "1",
@@ -57,7 +58,7 @@ async def test_every_recipe_works(stack: Stack, client: Client) -> None:
     await ended.result(30)
     said: dict[str, list[dict[str, Any]]] = {}
     for recipe in RECIPES:
-        if any(method in recipe for method in STEERING):
+        if any(method in recipe for method in STEERING + FURTHER):
             continue
         said[recipe] = await _run(recipe, stack, SWARM_ID=ended.id, RUN_ID=ended.run_id)
         assert said[recipe], recipe
@@ -91,7 +92,7 @@ async def _sleeper(client: Client) -> Handle:
 async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
     """N8: pause and resume one swarm, then end it; each of the endings on a swarm of its own."""
     recipes = [recipe for recipe in RECIPES if any(method in recipe for method in STEERING)]
-    assert len(recipes) == 8
+    assert len(recipes) == 11
     handle = await _sleeper(client)
     for recipe in recipes:
         (answer,) = await _run(recipe, stack, SWARM_ID=handle.id, RUN_ID=handle.run_id)
@@ -105,6 +106,35 @@ async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
     await handle.cancel()
     assert (await handle.wait(60)).state == "STOPPED"
     assert (await client.get(handle.id)).state == SWARM_STATE_STOPPED
+
+
+async def test_further_recipes(stack: Stack, client: Client) -> None:
+    """N8, C9, C12, Q5, Q21, S11: each line on a swarm for which it is meant."""
+    broken = await client.submit({"name": "broken", "version": "1", "steps": {"no": {"fail": {"code": "NO"}}}})
+    await broken.wait(30)
+    emit = {"emit": "looked.at", "answer": "change", "with": {"good": True}, "needs": ["change"]}
+    asked = await client.submit(
+        {"name": "asked", "version": "1", "steps": {"change": {"signal": "change"}, "reply": emit}}
+    )
+    busy, paused = await _sleeper(client), await _sleeper(client)
+    await client.pause(paused.id, interrupt=True)
+
+    async def is_paused() -> bool:
+        return RunState.Name((await client.get_run(paused.run_id)).state) == "RUN_STATE_PAUSED"
+
+    await eventually(is_paused, 20)
+    meant = dict.fromkeys(FURTHER, busy) | dict.fromkeys(("StepSwarm", "MigrateSwarm"), paused)
+    meant |= {"RetrySwarm": broken, "AskSwarm": asked}
+    recipes = [recipe for recipe in RECIPES if any(method in recipe for method in FURTHER)]
+    # One step is the last that a paused run is told here, and a step that was skipped is the end of its run.
+    recipes.sort(key=lambda recipe: "StepSwarm" in recipe or "SkipStep" in recipe)
+    assert len(recipes) == len(FURTHER) + 1
+    for recipe in recipes:
+        (method,) = [method for method in FURTHER if method in recipe]
+        (answer,) = await _run(recipe, stack, SWARM_ID=meant[method].id)
+        shown = answer.get("difference") or answer.get("plan") or answer.get("answer") or answer["applied"]
+        assert shown, (recipe, answer)
+    await paused.cancel()
 
 
 @pytest.mark.parametrize("version", grpcurl.VERSIONS)

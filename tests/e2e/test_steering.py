@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tierflow import Client
-from tierflow.errors import Conflict, ExecutionFailed
+from tierflow.errors import Conflict, ExecutionFailed, InvalidRequest
 from tierflow_contracts.common.v1.state_pb2 import RunState, StepState
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_testing.auditor import audit
@@ -62,6 +62,26 @@ def needing(path: pathlib.Path, **more: Any) -> dict[str, Any]:
         "output": "${{ steps.c.output.of }}",
         **more,
     }
+
+
+ASKED = {
+    "name": "asked",
+    "version": "1",
+    "steps": {
+        "change": {
+            "signal": "change",
+            "schema": {"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]},
+        },
+        "look": {"call": "echo", "with": {"good": "${{ steps.change.output.amount < 10 }}"}, "needs": ["change"]},
+        "reply": {
+            "emit": "change.looked.at",
+            "answer": "change",
+            "with": {"accepted": "${{ steps.look.output.good }}"},
+            "needs": ["change", "look"],
+        },
+    },
+    "output": "${{ steps.change.output.amount }}",
+}
 
 
 def tierflow(stack: Stack, *arguments: str) -> Any:
@@ -176,6 +196,14 @@ async def test_pausing_skipping_stepping_changing(make_stack: MakeStack, tmp_pat
         await client.migrate(other.id, newer)
         await other.resume()
         assert sorted(await other.result(60)) == ["y"]
+
+        asked = await client.submit(ASKED)
+        with pytest.raises(InvalidRequest):
+            await asked.ask("change", {"amount": "much"})
+        answer = await asked.ask("change", {"amount": 20}, signal_id="q1")
+        assert (answer.value, answer.step_id) == ({"accepted": False}, "reply")
+        assert (await asked.ask("change", {"amount": 20}, signal_id="q1")).value == {"accepted": False}
+        assert await asked.result(60) == 20
 
         failing = [await client.submit(needing(tmp_path / "never"), labels={"batch": "1"}) for _ in range(3)]
         for one in failing:

@@ -226,6 +226,7 @@ WAIT_KEYS = (
 EMIT_KEYS = (
     Key("emit", HANDLER_NAME, "The name of the event to publish.", required=True),
     Key("with", Anything(kind="object"), "The event's payload."),
+    Key("answer", STEP_NAME, "A signal step: whoever has asked with its signal is answered with the payload."),
 )
 FAIL = section(
     Key("code", CODE, "The failure's code.", required=True),

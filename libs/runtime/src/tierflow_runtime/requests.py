@@ -108,6 +108,9 @@ def run_request(
     request.input.flow.CopyFrom(flow)
     if input is not None:
         fill_payload(request.input.input, input)
+    if reuse is not None:
+        request.input.reuse.run_id = reuse.run_id
+        request.input.reuse.step_ids.extend(reuse.step_ids)
     _fill_limits(request, allocation, options)
     return request
 
