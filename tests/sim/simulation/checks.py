@@ -12,7 +12,15 @@ from simulation.committed import Committed, described, short
 _STEPS = "/tierflow.executor.v1.ExecutorService/ExecuteSteps"
 _RUNS = "/tierflow.orchestrator.v1.OrchestratorService/ExecuteRuns"
 _COORDINATOR = "/tierflow.coordinator.v1.CoordinatorService/"
-_CLOSING = ("step_completed", "step_retrying", "step_failed", "step_cancelled", "late_result")
+_CLOSING = (
+    "step_completed",
+    "step_retrying",
+    "step_failed",
+    "step_cancelled",
+    "late_result",
+    "handler_called",
+    "step_grown",
+)
 
 
 class Violated(Exception):
@@ -164,10 +172,10 @@ class Checks:
         if not value.attempt_id:
             return
         self.journal.closed.add(value.attempt_id)
-        if kind == "step_completed":
+        if kind in ("step_completed", "step_grown"):
             done = self.done.get(value.attempt_id, False)
             self.expect(done, "V42", f"{value.attempt_id} is completed, which its handler did not do")
-        if kind in ("step_retrying", "step_failed"):
+        if kind in ("step_retrying", "step_failed", "handler_called"):
             failure = failure_from_proto(value.failure)
             if failure.code == "MAX_RETRIES_EXCEEDED" and failure.cause is not None:
                 failure = failure.cause

@@ -56,6 +56,6 @@ def described(event: Any, kind: str) -> str:
         text += f" {SWARM_STATES.name(value.to)}"
     elif kind == "command_received":
         text += f" {value.command} {value.command_id}"
-    elif kind in ("step_failed", "step_retrying"):
+    elif kind in ("step_failed", "step_retrying", "handler_called"):
         text += f" {failure_from_proto(value.failure).code}"
     return text

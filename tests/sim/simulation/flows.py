@@ -79,6 +79,27 @@ FLOWS: tuple[str, ...] = (
     _flow("in-time", {"a": _step(start_timeout="4s", total_timeout="5s", on_error="continue"), "b": _step("sim.echo", "a", priority=5)}, on_failure="continue"),
     _flow("cached", {"a": _step(cache={"key": 1, "ttl": "30s"}), "b": _step("sim.echo", "a", cache={"key": "${{ run.id }}", "scope": "run"}), "c": _step("sim.work", "b")}),
     json.dumps(_DOCUMENT),
+    # The last one is drawn apart, see `scenario`.
+    _flow(
+        "nested",
+        {
+            "a": _step(compensate={"call": "sim.echo", "with": {"was": "${{ output }}"}}),
+            "g": {
+                "needs": "a",
+                "retry": {"max_attempts": 2, "initial_delay": "200ms"},
+                "timeout": "20s",
+                "steps": {
+                    "x": _step(compensate={"call": "sim.work", "with": {"n": 1}}),
+                    "y": _step("sim.work", "x", on_error={"goto": "r", "then": "retry", "calls": 1}),
+                    "r": _step("sim.echo"),
+                    "each": {"map": [1, 2], "steps": {"p": _step(), "q": _step("sim.echo", "p")}},
+                },
+            },
+            "poll": {"needs": "g", "loop": {"for": 3, "delay": "300ms"}, "steps": {"ask": _step()}},
+            "z": _step("sim.work", "poll"),
+        },
+        retry={"max_attempts": 2, "initial_delay": "100ms"},
+    ),
 )  # fmt: skip
 
 NEEDS: tuple[dict[str, list[str]], ...] = ()

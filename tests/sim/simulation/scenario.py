@@ -118,6 +118,7 @@ def draw(seed: int) -> Scenario:
         for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))
     ]
     swarms, more = _hasty(seed, swarms, orchestrators)
+    swarms = _nested(seed, swarms)
     return Scenario(
         seed=seed,
         coordinators=coordinators,
@@ -143,13 +144,19 @@ def _swarm(chance: random.Random, number: int) -> Swarm:
             orders.append(Order(chance.random() * 4.0, command, place))
     return Swarm(
         number=number,
-        flow=chance.randrange(len(FLOWS)),
+        flow=chance.randrange(len(FLOWS) - 1),
         at=0.4 + chance.random() ** 2 * 6.0,
         twice=chance.random() < 0.25,
         streamed=chance.random() < 0.4,
         orders=tuple(sorted(orders, key=lambda order: order.after)),
         timeout=chance.choice((None, None, None, None, 2.0)),
     )
+
+
+def _nested(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
+    """Now and then one more swarm, of the flow with steps within steps, handlers of errors and compensation (K4, E13)."""
+    chance = random.Random(f"nested {seed}")
+    return (*swarms, replace(_swarm(chance, len(swarms)), flow=len(FLOWS) - 1)) if chance.random() < 0.15 else swarms
 
 
 def _hasty(seed: int, swarms: tuple[Swarm, ...], orchestrators: int) -> tuple[tuple[Swarm, ...], list[Fault]]:

@@ -157,5 +157,13 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "cache_missed": lambda _: "no stored result has its key",
     "late_result": lambda _: "a result came too late; its cost is booked",
     "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
+    "block_began": lambda _: "its steps begin",
+    "iteration_began": lambda m: f"iteration {m.index} begins",
+    "handler_called": lambda m: f"{m.failure.message}; {m.handler_step} handles it",
+    "step_reset": lambda _: "begins anew",
+    "step_grown": lambda _: "returned further steps, which begin",
+    "compensation_began": lambda _: f"{text.state('COMPENSATING')}: what it did is being undone",
+    "step_compensated": lambda _: text.state("COMPENSATED"),
+    "compensation_failed": lambda m: f"{text.state('FAILED')}: {m.failure.message}",
     "progress_reported": _progress,
 }

@@ -36,6 +36,10 @@ class Attempts:
                 self.started[event.step_scheduled.attempt_id] = step
             elif kind == "step_completed" and event.step_completed.attempt_id:
                 self.completed[step] = event.step_completed.attempt_id
+            elif kind == "step_grown":
+                self.completed[step] = event.step_grown.attempt_id
+            elif kind == "handler_called" and event.handler_called.attempt_id:
+                self.failed[step] += wire.failure_from_proto(event.handler_called.failure).code != "EXECUTOR_LOST"
             elif kind == "step_retrying":
                 self.failed[step] += wire.failure_from_proto(event.step_retrying.failure).code != "EXECUTOR_LOST"
 
