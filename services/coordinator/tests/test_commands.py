@@ -165,6 +165,20 @@ async def test_graceful_stop(tier1: Any, tier2: FakeOrchestrator, request_of: Re
     assert told(tier2, answer.run_id) == ["PAUSE", "CANCEL"]
 
 
+async def test_a_graceful_stop_that_was_undone(tier1: Any, tier2: FakeOrchestrator, request_of: Requests) -> None:
+    """G8, Lesson 32: a resume that reaches the run after the pause of a graceful stop does not undo the stop: the run is cancelled."""
+    answer = await running_swarm(tier1, tier2, request_of)
+    tier2.pauses = "later"
+    assert (await tier1.stub.StopSwarm(api.StopSwarmRequest(swarm_id=answer.swarm_id, reason="budget"))).applied
+    await eventually(lambda: told(tier2, answer.run_id) == ["PAUSE"])
+    run = tier2.runs[answer.run_id]
+    run.state = state_pb2.RUN_STATE_RUNNING  # somebody has resumed it
+    tier2.send(commands=[orchestrator.CommandRunResponse(run_id=run.run_id, command_id=run.pause.command_id, applied=True, state=run.state)])  # fmt: skip
+    swarm = await tier1.wait(answer.swarm_id)
+    assert (swarm.state, swarm.reason) == (state_pb2.SWARM_STATE_STOPPED, "budget")
+    assert told(tier2, answer.run_id)[-1] == "CANCEL"
+
+
 async def test_forced_stop(tier1: Any, tier2: FakeOrchestrator, request_of: Requests) -> None:
     """G8, G4, Lesson 32: a forced stop ends the swarm at once; the run below is cancelled all the same, its late end acknowledged."""
     answer = await running_swarm(tier1, tier2, request_of)

@@ -314,7 +314,9 @@ class Checks:
 
     def applied(self, entity_id: str, command_id: str) -> None:
         """Somebody was told that a command applied."""
-        known = (entity_id, command_id) in self.journal.commands
+        # What a swarm hands on to its run at once is in the run's journal.
+        runs = [run_id for run_id, swarm_id in self.journal.requested.items() if swarm_id == entity_id]
+        known = any((each, command_id) in self.journal.commands for each in (entity_id, *runs))
         self.expect(
             known, "V26", f"command {command_id} to {short(entity_id)} was said to be applied and is not committed"
         )

@@ -236,6 +236,13 @@ class Engine:
         for effect in after_run_state(entity.state, state):
             self._carry_out(entity, effect)
 
+    def pause_undone(self, swarm_id: str) -> None:
+        """A graceful stop that somebody's late resume has undone becomes a cancel: nothing goes on below what is to stop (Lesson 32)."""
+        entity = self._host.entities.get(swarm_id)
+        if entity is not None and not entity.closing:
+            for effect in after_run_state(entity.state, states.PAUSED):
+                self._carry_out(entity, effect)
+
     def cancel_received(self, swarm_id: str, run_id: str) -> None:
         """The last duty for a swarm that was ended by force."""
         ended = self._terminated.pop(run_id, None)

@@ -24,7 +24,7 @@ from tierflow_coordinator.core import commands
 from tierflow_coordinator.line import Line
 from tierflow_coordinator.links import Link
 from tierflow_coordinator.room import PROBE_EVERY
-from tierflow_coordinator.wanted import FULL, IN_EFFECT, WEATHER, Answers, Fleet, Wanted
+from tierflow_coordinator.wanted import FULL, IN_EFFECT, UNDONE, WEATHER, Answers, Fleet, Wanted
 
 log = get_log(__name__)
 
@@ -208,6 +208,8 @@ class Runs:
         else:
             # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
             self._poll(wanted)
+            if command == "pause" and answer.applied and state in UNDONE:
+                self._answers.pause_undone(wanted.swarm_id)
         self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
 
     def _command_failed(self, wanted: Wanted, command: str, code: str) -> None:

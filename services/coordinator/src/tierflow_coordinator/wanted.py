@@ -21,6 +21,8 @@ _ENDED: Final = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 _RESTS: Final = frozenset(("PAUSED", *_ENDED))
 IN_EFFECT: Final = {"pause": _RESTS, "interrupt": _RESTS}
 """States in which a command has taken full effect, where a receipt alone does not say so."""
+UNDONE: Final = frozenset(("RUNNING", "SUSPENDED"))
+"""States of a run that took a pause and goes on all the same: somebody has told it to, in between."""
 
 
 class Fleet(Protocol):
@@ -60,6 +62,10 @@ class Answers(Protocol):
 
     def run_state(self, swarm_id: str, run_id: str, state: str) -> None:
         """A receipt for a command tells where the run is."""
+        ...
+
+    def pause_undone(self, swarm_id: str) -> None:
+        """The run took a pause, and was resumed before it was PAUSED."""
         ...
 
     def cancel_received(self, swarm_id: str, run_id: str) -> None:
