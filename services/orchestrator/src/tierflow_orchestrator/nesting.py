@@ -39,19 +39,23 @@ async def look_into(flow: Flow, flows: Flows, tenant: str) -> list[Unmet]:
     seen: set[str] = set()
     while pending and len(seen) < MOST_LOOKED_AT:
         outer, path, field = pending.pop()
-        for spec in (spec for spec in outer.by_id.values() if spec.kind == "flow"):
-            where = field or f"steps.{spec.id}.flow"
-            inner, wrong = await _inner(flows, tenant, spec.settings["flow"], path)
-            if wrong:
-                code, sure = ("FLOW_INVALID", True) if inner else ("FLOW_NOT_FOUND", outer is flow)
-                found.append(Unmet(code, where, wrong, _HINT[bool(inner)], sure))
-            elif inner is not None and inner.hash not in seen:
-                seen.add(inner.hash)
-                pending.append((inner, (*path, inner.name), where))
+        for spec in outer.by_id.values():
+            if spec.kind == "flow":
+                where = field or f"steps.{spec.id}.flow"
+                inner, wrong = await _inner(flows, tenant, spec.settings["flow"], path)
+                found += _unmet(inner, wrong, where, direct=outer is flow)
+                if inner is not None and not wrong and inner.hash not in seen:
+                    seen.add(inner.hash)
+                    pending.append((inner, (*path, inner.name), where))
     return list(dict.fromkeys(found))
 
 
-_HINT: Final = {True: "break the circle", False: "register it, or correct the reference"}
+def _unmet(inner: Flow | None, wrong: str, where: str, *, direct: bool) -> list[Unmet]:
+    if not wrong:
+        return []
+    if inner is not None:
+        return [Unmet("FLOW_INVALID", where, wrong, "break the circle")]
+    return [Unmet("FLOW_NOT_FOUND", where, wrong, "register it, or correct the reference", direct)]
 
 
 async def _inner(flows: Flows, tenant: str, reference: str, path: tuple[str, ...]) -> tuple[Flow | None, str]:

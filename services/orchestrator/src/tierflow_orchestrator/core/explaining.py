@@ -170,19 +170,22 @@ def _waiting(run: Run, step: Step) -> Blocker:
 
 def earliest(blockers: tuple[Blocker, ...]) -> Micros | None:
     """When it goes on at the earliest: of what holds all up, and of steps each of which could go on alone; None where nobody can say."""
-    whole = [blocker.until for blocker in blockers if not blocker.step_id]
-    by_step: dict[str, list[Micros | None]] = {}
+    moments = [blocker.until for blocker in blockers if not blocker.step_id]
+    steps = [_last(untils) for untils in _by_step(blockers).values()]
+    if steps:
+        known = [step for step in steps if step is not None]
+        moments.append(min(known) if len(known) == len(steps) else None)
+    return _last(moments) if moments else None
+
+
+def _by_step(blockers: tuple[Blocker, ...]) -> dict[str, list[Micros | None]]:
+    """By step: until when it waits. Who waits for people or a message until a moment may go on before it."""
+    found: dict[str, list[Micros | None]] = {}
     for blocker in blockers:
         if blocker.step_id:
-            # Who waits for people or a message until a moment may go on before it.
             certain = blocker.kind in ("BACKOFF", "TIMER")
-            by_step.setdefault(blocker.step_id, []).append(blocker.until if certain else None)
-    steps = [_last(untils) for untils in by_step.values()]
-    moments = [
-        *whole,
-        *((None,) if None in steps else (min(step for step in steps if step is not None),) if steps else ()),
-    ]
-    return _last(moments) if moments else None
+            found.setdefault(blocker.step_id, []).append(blocker.until if certain else None)
+    return found
 
 
 def _last(moments: list[Micros | None]) -> Micros | None:

@@ -32,6 +32,12 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
         stop(turn, "DEADLINE_EXCEEDED")
         settle(turn)
         return turn.refused(failures.stale("The run's deadline has passed."))
+    return _begin(turn, step, command)
+
+
+def _begin(turn: Turn, step: Step, command: commands.AssignSlot) -> Reply:
+    """The attempt begins, unless its input, the norms or the budget are against it."""
+    run = turn.run
     failure, payload = _input(turn, step)
     if payload is not None and command.input_schema and not run.spec(step).secrets:
         failure = _mismatch(step, payload, command.input_schema)
