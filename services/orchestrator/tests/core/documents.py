@@ -8,6 +8,7 @@ from typing import Any
 
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_flow import parse
+from tierflow_flow.norms import Policy
 from tierflow_orchestrator import wire
 from tierflow_orchestrator.core import Decision, dump, evolve, load
 from tierflow_orchestrator.core.commands import RunCommand, Signal, WakeUp
@@ -24,12 +25,14 @@ HEAD = "document: {dsl: 1.0.3, namespace: test, name: doc, version: 1.0.0}\n"
 class Doc(Shell):
     """A run of a document. `told` is a decision after which somebody else takes over."""
 
-    def __init__(self, text: str, given: Any = None, environment: dict[str, str] | None = None) -> None:
-        self.environment = environment or {}
+    def __init__(
+        self, text: str, given: Any = None, environment: dict[str, str] | None = None, policy: Policy | None = None
+    ) -> None:
+        self.environment, self.policy = environment or {}, policy
         super().__init__(parse(HEAD + dedent(text)), input=json.dumps(given or {}))
 
     def decide(self, command: RunCommand) -> Decision:
-        self.run.environment = self.environment
+        self.run.environment, self.run.policy = self.environment, self.policy
         decision = super().decide(command)
         self._take_over()
         assert check_history(self.journal, complete=self.run.ended) == []

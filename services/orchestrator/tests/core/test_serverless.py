@@ -6,12 +6,14 @@ import json
 
 import pytest
 from tierflow_flow import parse
-from tierflow_orchestrator.core.commands import Cancel, Pause, ReportLost, Resume, WakeUp
+from tierflow_flow.definition import Norm
+from tierflow_flow.norms import Policy
+from tierflow_orchestrator.core.commands import Cancel, DecideApproval, Pause, ReportLost, Resume, WakeUp
 from tierflow_orchestrator.core.events import EventEmitted, RunEnded, StepCompleted
 from tierflow_orchestrator.core.serverless import walking
 
 from .documents import HEAD, Doc
-from .fakes import RUN_ID, SECOND, Shell
+from .fakes import RUN_ID, SECOND, Shell, Value
 
 
 def test_tasks_one_after_another_hand_on_their_data() -> None:
@@ -347,6 +349,23 @@ def test_commands_hold_for_documents_too() -> None:
     it.cancelled("/do/0/both/fork/branches/0/a")
     assert it.run.state == "CANCELLED"
     assert len(it.events(RunEnded)) == 1
+
+
+@pytest.mark.parametrize("verdict", ["APPROVED", "REJECTED", ""])
+def test_norms_hold_for_documents_too(verdict: str) -> None:
+    """L13: what people must agree to is asked before the call; a no, or no answer in time, is an error of the document."""
+    ask = Norm("ask", "oblige", ("h",), approval=Value({"users": ["ada"], "timeout": "5s"}))
+    text = "do: [{t: {try: [{work: {call: h, with: {n: 1}}}], catch: {errors: {with: {status: 403}}, do: [{no: {set: {no: 1}}}]}}}]"
+    it = Doc(text, policy=Policy((ask,)))
+    step_id = "/do/0/t/try/0/work"
+    assert (it.state(step_id), it.run.state) == ("AWAITING_APPROVAL", "SUSPENDED")
+    if verdict:
+        it.tell(DecideApproval(command_id="d", step_id=step_id, verdict=verdict, actor="ada"))
+    else:
+        it.wake(5)
+    if verdict == "APPROVED":
+        it.complete(step_id, '"done"')
+    assert it.output == ("done" if verdict == "APPROVED" else {"no": 1})
 
 
 def test_a_document_that_goes_round_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,10 +233,18 @@ def _due(turn: Turn, step: Step, moment: Micros) -> Proceed | None:
 def _fire_program(turn: Turn) -> None:
     """The same for a definition that another navigator walks."""
     run, navigator = turn.run, NAVIGATORS[turn.run.definition().navigator]
-    while run.state in ("RUNNING", "SUSPENDED") and (moment := run.next_timer()) is not None and moment <= turn.now:
-        step = run.steps[run.timers[0][1]]
+    while run.state in ("RUNNING", "SUSPENDED"):
+        if run.decided:
+            step = run.steps[next(iter(run.decided))]
+        elif (moment := run.next_timer()) is not None and moment <= turn.now:
+            step = run.steps[run.timers[0][1]]
+        else:
+            break
         go_on(turn)
-        navigator.due(turn, step)
+        if step.state == "AWAITING_APPROVAL":
+            proceed(turn, step, resolve(turn, step) if step.id in run.decided else expire(turn, step))
+        else:
+            navigator.due(turn, step)
     if run.signals and run.state in ("RUNNING", "SUSPENDED") and navigator.told(turn):
         go_on(turn)
 

@@ -27,6 +27,7 @@ _TYPES: Final = {
     "INPUT_INVALID": ("validation", 400, "Validation Error"),
     "OUTPUT_INVALID": ("validation", 400, "Validation Error"),
     "HANDLER_REJECTED": ("validation", 400, "Validation Error"),
+    "APPROVAL_REJECTED": ("authorization", 403, "Authorization Error"),
     "PERMISSION_DENIED": ("authorization", 403, "Authorization Error"),
     "UNAUTHENTICATED": ("authentication", 401, "Authentication Error"),
 }
