@@ -24,6 +24,8 @@ async def reused_steps(
     durable: Durable, reuse: execution_pb2.ReusedSteps, tenant: str, flow: Flow
 ) -> tuple[ReusedStep, ...]:
     """The results that a request names. Raises FailureError NOT_FOUND (another tenant's run is not there), INVALID_REQUEST."""
+    if flow.program is not None:
+        raise violated("input.reuse", "is not for documents that are walked task by task", "start_run")
     found: list[Violation] = []
     check_uuid("input.reuse.run_id", reuse.run_id, found, required=True)
     if found:
