@@ -15,6 +15,7 @@ from tierflow_flow.norms import Policy
 from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
 
 from tierflow_orchestrator.core import progress
+from tierflow_orchestrator.core.clocks import Clocks, earliest
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_orchestrator.core.steer import Steer
@@ -26,7 +27,7 @@ REMEMBERED_COMMANDS: Final = 256
 """Ids of commands that a run remembers; older ones are forgotten first."""
 
 
-class Run:
+class Run(Clocks):
     """One execution of a flow. The shell gives `flow` before any command or event, and `contents` as they are asked for."""
 
     __slots__ = (
@@ -331,49 +332,6 @@ class Run:
             other = self.options.not_before
         return earliest(moment, other)
 
-    def wait(self, step: Step) -> None:
-        """A step has begun to wait."""
-        self.waits[step.id] = None
-        if step.wakes_at is not None:
-            heappush(self.timers, (step.wakes_at, step.id))
-
-    def set_timer(self, step: Step, moment: Micros | None) -> None:
-        """Something of a step is over at this moment."""
-        if moment is not None:
-            heappush(self.timers, (moment, step.id))
-
-    def next_timer(self) -> Micros | None:
-        """The moment at which the first wait is over, or the time of a block."""
-        while self.timers:
-            moment, step_id = self.timers[0]
-            if self._times(self.steps[step_id], moment):
-                return moment
-            heappop(self.timers)
-        return None
-
-    def _times(self, step: Step, moment: Micros) -> bool:
-        """Whether a timer of the step still means anything."""
-        if step.ended:
-            return False
-        if step.wakes_at == moment and step.id in self.waits:
-            return True
-        return step.deadline == moment or (step.state == "BACKOFF" and step.next_attempt_at == moment)
-
-    def _next_moment(self) -> Micros | None:
-        timer = self.next_timer()
-        return earliest(timer, self.next_limit()) if self.limits else timer
-
-    def next_limit(self) -> Micros | None:
-        """The moment at which the first limit in time of a step is over."""
-        heap = self.limits
-        while heap:
-            moment, step_id = heap[0]
-            step = self.steps[step_id]
-            if not step.stop_to and (moment == step.start_by or moment == step.end_by):
-                return moment
-            heappop(heap)
-        return None
-
     def answered(self) -> str | None:
         """A step that waits for a signal that is there and may be taken now."""
         if not self.signals or self.state not in ("RUNNING", "SUSPENDED"):
@@ -424,25 +382,6 @@ class Run:
         first = min(steps, key=lambda s: (s.state != "AWAITING_APPROVAL", s.wakes_at is None, s.wakes_at or 0, s.id))
         return f"{first.reason}: {first.id}"
 
-    def _next_due(self) -> Micros | None:
-        heap = self.backoff
-        while heap:
-            due, step_id, epoch = heap[0]
-            step = self.steps[step_id]
-            if step.state == "BACKOFF" and step.epoch == epoch and step_id not in self.due:
-                return due
-            heappop(heap)
-        return None
-
-    def make_due(self, now: Micros) -> None:
-        """Puts the steps whose delay is over among those that may start."""
-        while self.backoff and self.backoff[0][0] <= now:
-            _, step_id, epoch = heappop(self.backoff)
-            step = self.steps[step_id]
-            if step.state == "BACKOFF" and step.epoch == epoch and step_id not in self.due:
-                self.due.add(step_id)
-                self.ready.setdefault(step.handler, deque()).append(step_id)
-
     # How far it is.
 
     def counts(self) -> dict[str, int]:
@@ -452,10 +391,3 @@ class Run:
     def percent(self) -> float:
         """Share of the flow's steps that have ended, 0 to 100, a map counted by its items. Never falls; 100 only when COMPLETED."""
         return progress.percent(self)
-
-
-def earliest(one: Micros | None, other: Micros | None) -> Micros | None:
-    """The earlier of two moments, of which each may be never."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
