@@ -43,6 +43,14 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
     if step is None:
         _book_late(turn, command)
         return turn.refused(_not_in_flight(command.attempt_id))
+    _note(turn, step, command)
+    _end(turn, step, command)
+    settle(turn)
+    return turn.applied()
+
+
+def _note(turn: Turn, step: Step, command: commands.ReportResult) -> None:
+    """That the attempt has started, where that was not told, and what it wrote."""
     if step.state == "SCHEDULED" and (command.started_at is not None or command.state == "COMPLETED"):
         _emit_started(turn, step, command.started_at if command.started_at is not None else turn.now)
     if command.logs:
@@ -50,6 +58,10 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
             step_id=step.id, attempt=step.attempt, attempt_id=step.attempt_id, lines=command.logs
         )
         turn.emit(logged)
+
+
+def _end(turn: Turn, step: Step, command: commands.ReportResult) -> None:
+    """What its end means for the step."""
     by = stopped_by(turn.run, step)
     if by is not None and is_cut_off(step, by):
         _stopped(turn, step, by, command)
@@ -61,8 +73,6 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
         _cancelled(turn, step, command)
     else:
         _failed(turn, step, failures.reported(step, command.failure), command.usage)
-    settle(turn)
-    return turn.applied()
 
 
 def _book_late(turn: Turn, command: commands.ReportResult) -> None:
@@ -199,11 +209,8 @@ def _emit_cancelled(
 def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     """An attempt failed: another one, or the end of the step."""
     run = turn.run
-    spec = run.spec(step)
-    policy = policy_for(spec, run.definition(), run.options)
-    anyway = spec.on_error == "retry" and failure.code not in policy.never_retry_on
-    goes_on = interrupted(run, step) or not being_stopped(run, step)
-    retried = (anyway or may_retry(policy, failure)) and goes_on
+    policy = policy_for(run.spec(step), run.definition(), run.options)
+    retried = _may_retry(run, step, failure)
     tried = step.attempt - step.spent
     if retried and tried < policy.max_attempts:
         due = next_attempt_at(policy, failure, tried, step.attempt_id, turn.now)
@@ -214,6 +221,15 @@ def _failed(turn: Turn, step: Step, failure: Failure, usage: Usage) -> None:
     elif retried and policy.max_attempts > 1:
         failure = _exhausted(step, failure)
     fail(turn, step, failure, attempt=step.attempt, attempt_id=step.attempt_id, usage=_measured(step, usage, 1))
+
+
+def _may_retry(run: Run, step: Step, failure: Failure) -> bool:
+    """Whether another attempt follows such a failure, as far as the number of attempts goes."""
+    spec = run.spec(step)
+    policy = policy_for(spec, run.definition(), run.options)
+    if being_stopped(run, step) and not interrupted(run, step):
+        return False
+    return may_retry(policy, failure) or (spec.on_error == "retry" and failure.code not in policy.never_retry_on)
 
 
 def _emit_retrying(turn: Turn, step: Step, failure: Failure, due: int, usage: Usage) -> None:

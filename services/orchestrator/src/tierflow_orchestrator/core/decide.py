@@ -249,10 +249,8 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     if isinstance(command, commands.CreateRun):
         wanted.update({one.output.sha256: None for one in command.reused if isinstance(one.output, BlobRef)})
     if run.flow is not None:
-        if isinstance(command, commands.Recall) and isinstance(command.output, BlobRef):
-            wanted.update(_looked_at(run, run.steps.get(command.step_id), command.output))
-        if isinstance(command, commands.ReportResult) and isinstance(command.output, BlobRef):
-            wanted.update(_reported(run, command.attempt_id, command.output))
+        if isinstance(command, commands.Recall | commands.ReportResult) and isinstance(command.output, BlobRef):
+            wanted.update(_brought(run, command, command.output))
         if run.large:
             wanted.update(_looked_into(run))
             if isinstance(command, commands.AssignSlot):
@@ -270,9 +268,11 @@ def _looked_into(run: Run) -> dict[str, None]:
     return run.unloaded
 
 
-def _reported(run: Run, attempt_id: str, output: BlobRef) -> dict[str, None]:
-    """An output that is reported, where it is going to be looked into."""
-    return _looked_at(run, attempts.current(run, attempt_id), output)
+def _brought(run: Run, command: commands.Recall | commands.ReportResult, output: BlobRef) -> dict[str, None]:
+    """An output that is reported, or was found, where it is going to be looked into."""
+    if isinstance(command, commands.ReportResult):
+        return _looked_at(run, attempts.current(run, command.attempt_id), output)
+    return _looked_at(run, run.steps.get(command.step_id), output)
 
 
 def _looked_at(run: Run, step: Step | None, output: BlobRef) -> dict[str, None]:

@@ -38,26 +38,43 @@ def cancel_below(turn: Turn, holder: Step, reason: str) -> None:
 def finish(turn: Turn) -> None:
     """Ends or pauses the run where nothing is left to wait for."""
     run = turn.run
-    if run.state == "SUSPENDED" and not (run.asked or run.only_waits):
-        # What it waited for is not needed any more.
-        turn.emit(events.RunStateChanged(from_=run.state, to="RUNNING"))
+    _wake(turn)
     if run.live and (run.state != "PAUSING" or children.attempts_in_flight(run)):
         return
     if run.state == "CANCELLING":
-        what = "cancel" if run.stopping == "CANCELLED" else "failure"
-        if compensation.after(run, what, "") and run.stopping != "INTERNAL":
-            _compensate(turn)
-        else:
-            _end_stopped(turn)
+        _stopped(turn)
     elif run.state == "COMPENSATING":
         _next_compensation(turn)
     elif run.state == "RUNNING":
         _rest(turn)
     elif run.state == "PAUSING":
-        if run.open_steps or (run.failed_step and run.failure_policy == "PAUSE"):
-            turn.emit(events.RunStateChanged(from_=run.state, to="PAUSED", reason=run.reason))
-        else:
-            _end_finished(turn)
+        _paused(turn)
+
+
+def _wake(turn: Turn) -> None:
+    """What a suspended run waited for is not needed any more."""
+    run = turn.run
+    if run.state == "SUSPENDED" and not (run.asked or run.only_waits):
+        turn.emit(events.RunStateChanged(from_=run.state, to="RUNNING"))
+
+
+def _stopped(turn: Turn) -> None:
+    """Nothing is in flight of a run that is being stopped."""
+    run = turn.run
+    what = "cancel" if run.stopping == "CANCELLED" else "failure"
+    if compensation.after(run, what, "") and run.stopping != "INTERNAL":
+        _compensate(turn)
+    else:
+        _end_stopped(turn)
+
+
+def _paused(turn: Turn) -> None:
+    """Nothing is in flight of a run that is being paused."""
+    run = turn.run
+    if run.open_steps or (run.failed_step and run.failure_policy == "PAUSE"):
+        turn.emit(events.RunStateChanged(from_=run.state, to="PAUSED", reason=run.reason))
+    else:
+        _end_finished(turn)
 
 
 def _rest(turn: Turn) -> None:

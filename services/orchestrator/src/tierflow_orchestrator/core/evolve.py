@@ -234,14 +234,18 @@ def _completed(run: Run, event: events.StepCompleted, time: Micros) -> None:
         run.take_signal(run.spec(step).settings.get("signal", ""), step)
     book(run, step, event.usage)
     if isinstance(event.output, BlobRef):
-        run.note_large(step.of, event.output)
-        if run.unloaded is not None and run.looks_into(step.of):
-            run.unloaded[event.output.sha256] = None
+        _note_large(run, step, event.output)
     if event.outcome == "DEGRADED":
         run.degraded = True
     elif event.outcome == "PARTIAL":
         run.partial = True
     end_step(run, step, "COMPLETED", time)
+
+
+def _note_large(run: Run, step: Step, output: BlobRef) -> None:
+    run.note_large(step.of, output)
+    if run.unloaded is not None and run.looks_into(step.of):
+        run.unloaded[output.sha256] = None
 
 
 def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:

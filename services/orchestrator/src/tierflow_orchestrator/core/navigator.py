@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, Template
+from tierflow_flow.definition import ExpressionError, StepSpec, Template
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 
 from tierflow_orchestrator.core import ending, events, failures, holders, limits
@@ -72,26 +72,29 @@ def _look(turn: Turn, step: Step) -> None:
         return
     if spec.join is not None:
         release_needs(turn, step, spec.join)
-    hindrance = hindrance_of(turn.run, step, spec)
-    if hindrance is not None:
-        if isinstance(hindrance, Failure):
-            fail(turn, step, hindrance)
-        else:
-            turn.emit(hindrance)
+    hindrance = hindrance_of(turn.run, step, spec) or _unwanted(turn, step, spec)
+    if isinstance(hindrance, Failure):
+        fail(turn, step, hindrance)
         return
-    try:
-        if turn.run.definition().setters and not step.parent and not step.set_number:
-            merge(turn, step)
-        if spec.condition is not None and not _holds(turn, step, spec.condition):
-            turn.emit(events.StepSkipped(step_id=step.id, reason="its condition is false"))
-            return
-    except ExpressionError as error:
-        fail(turn, step, failures.of_step(step, failure_code(error), str(error), "decide"))
+    if hindrance is not None:
+        turn.emit(hindrance)
         return
     if turn.run.gated and stops_before(turn.run, step):
         hold(turn, step)
     elif step.approval is None or not step.approval.verdict:  # Who has asked does not ask again.
         _begin(turn, step)
+
+
+def _unwanted(turn: Turn, step: Step, spec: StepSpec) -> events.StepSkipped | Failure | None:
+    """Why a step does not run although nothing is in its way: its condition, or an expression that cannot be evaluated."""
+    try:
+        if turn.run.definition().setters and not step.parent and not step.set_number:
+            merge(turn, step)
+        if spec.condition is None or _holds(turn, step, spec.condition):
+            return None
+    except ExpressionError as error:
+        return failures.of_step(step, failure_code(error), str(error), "decide")
+    return events.StepSkipped(step_id=step.id, reason="its condition is false")
 
 
 def _begin(turn: Turn, step: Step) -> None:
