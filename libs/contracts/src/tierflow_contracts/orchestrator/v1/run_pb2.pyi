@@ -528,7 +528,7 @@ class Step(_message.Message):
     step_id: _builtins.str
     """Its path in the run."""
     kind: _builtins.str
-    """What kind of node it is: `call`, `map`, …"""
+    """What kind of node it is: `call`, `map`, …; `item` of a map, `iteration` of a loop, `compensation` of a step."""
     handler: _builtins.str
     """The handler it calls, where it calls one."""
     state: _state_pb2.StepState.ValueType
