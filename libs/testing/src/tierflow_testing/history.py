@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tierflow_contracts.common.v1 import state_pb2
-
 from tierflow_testing.history_approvals import ApprovalRules, Asked
 from tierflow_testing.history_blocks import BlockRules, beside, helps, path_of
 from tierflow_testing.history_steering import SteeringRules, StepSeen
+from tierflow_testing.history_steps import StepRules
 
 _RUN_MOVES: Mapping[str, frozenset[str]] = {
     "QUEUED": frozenset(("PREPARING", "CANCELLING", "FAILED")),
@@ -43,7 +42,7 @@ class Breach:
 
 
 @dataclass(slots=True)
-class _Checker(ApprovalRules, BlockRules, SteeringRules):
+class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
     blocks: Mapping[str, Sequence[str]] | None = None
@@ -322,24 +321,6 @@ class _Checker(ApprovalRules, BlockRules, SteeringRules):
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         step.ended = True
-
-    def on_CacheMissed(self, event: Any, time: int) -> None:  # noqa: N802
-        self._touch(event.step_id)
-        self._needs_ended(event.step_id)
-
-    def on_VariablesSet(self, event: Any, time: int) -> None:  # noqa: N802
-        self._touch(event.step_id)
-        self._needs_ended(event.step_id)
-
-    def on_StepStopping(self, event: Any, time: int) -> None:  # noqa: N802
-        step = self._touch(event.step_id)
-        self.expect(
-            bool(step.live or step.inner) or step.expanded >= 0,
-            "V5",
-            f"{event.step_id} is stopped with nothing in flight",
-        )
-        self.expect(not step.stopping or step.comes_back, "V2", f"{event.step_id} is stopped twice")
-        step.stopping, step.comes_back = True, event.then in ("READY", state_pb2.STEP_STATE_READY)
 
     def on_LateResult(self, event: Any, time: int) -> None:  # noqa: N802
         expected = self.closed.get(event.attempt_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from tierflow_flow.definition import Cache, Flow, Join, Norm, StepSpec
-from tierflow_runtime.values import RetryPolicy
+from tierflow_runtime.values import Failure, RetryPolicy, Usage
 
 from .fakes import (
     SECOND,
@@ -25,6 +25,24 @@ from .fakes import (
     subflow,
     switch,
     wait,
+)
+
+CODES = ("TIMEOUT", "RATE_LIMITED", "HANDLER_REJECTED", "EXECUTOR_LOST")
+
+
+USAGES = st.builds(Usage, credits=st.integers(0, 9), memory_bytes=st.integers(0, 3), steps=st.integers(0, 2))
+FAILURES = st.builds(
+    Failure,
+    code=st.sampled_from(CODES),
+    message=st.just("it broke"),
+    retryable=st.booleans(),
+    retry_after=st.sampled_from((None, 2 * SECOND)),
+)
+RESULTS = st.one_of(
+    st.fixed_dictionaries({"state": st.just("COMPLETED"), "output": st.sampled_from(("1", '"x"', None))}),
+    st.fixed_dictionaries({"state": st.just("COMPLETED"), "outcome": st.just("DEGRADED")}),
+    st.fixed_dictionaries({"state": st.just("FAILED"), "failure": st.one_of(st.none(), FAILURES)}),
+    st.fixed_dictionaries({"state": st.just("CANCELLED")}),
 )
 
 PLAIN: list[dict[str, Any]] = [{}]

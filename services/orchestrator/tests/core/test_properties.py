@@ -34,10 +34,10 @@ from tierflow_orchestrator.core.events import LateResult, RunEvent, SignalReceiv
 from tierflow_orchestrator.core.navigator import settle
 from tierflow_orchestrator.core.stopping import stop_step
 from tierflow_orchestrator.core.turn import Turn
-from tierflow_runtime.values import Allocation, Context, Failure, LogLine, Options, Usage
+from tierflow_runtime.values import Allocation, Context, LogLine, Options, Usage
 from tierflow_testing.history import check_history, shape_of
 
-from .drawn import flows
+from .drawn import RESULTS, USAGES, flows
 from .fakes import (
     RUN_ID,
     SECOND,
@@ -46,24 +46,6 @@ from .fakes import (
     fold,
 )
 from .invariants import check_invariants
-
-CODES = ("TIMEOUT", "RATE_LIMITED", "HANDLER_REJECTED", "EXECUTOR_LOST")
-
-
-USAGES = st.builds(Usage, credits=st.integers(0, 9), memory_bytes=st.integers(0, 3), steps=st.integers(0, 2))
-FAILURES = st.builds(
-    Failure,
-    code=st.sampled_from(CODES),
-    message=st.just("it broke"),
-    retryable=st.booleans(),
-    retry_after=st.sampled_from((None, 2 * SECOND)),
-)
-RESULTS = st.one_of(
-    st.fixed_dictionaries({"state": st.just("COMPLETED"), "output": st.sampled_from(("1", '"x"', None))}),
-    st.fixed_dictionaries({"state": st.just("COMPLETED"), "outcome": st.just("DEGRADED")}),
-    st.fixed_dictionaries({"state": st.just("FAILED"), "failure": st.one_of(st.none(), FAILURES)}),
-    st.fixed_dictionaries({"state": st.just("CANCELLED")}),
-)
 
 
 class Lives(RuleBasedStateMachine):
