@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from tierflow_flow.definition import StepSpec
+
 from tierflow_orchestrator.core import limits
 from tierflow_orchestrator.core.blocks import above
 from tierflow_orchestrator.core.blocks import count_in as count_in_block
@@ -28,19 +30,25 @@ def expand(run: Run, step: Step, count: int) -> None:
     for index, child in enumerate(children):
         state = "READY" if index < at_once else STEP.initial
         steps[child] = Step(id=child, of=of, handler=handler, index=index, state=state, parent=parent)
-    if spec.limited:
-        for child in children[:at_once]:
-            limits.begin(run, steps[child], spec)
     run.counts_by_state["READY"] += at_once
     run.counts_by_state[STEP.initial] += count - at_once
-    if not count:
-        run.undecided.append(step.id)
-    elif spec.cache is not None:
-        run.lookups.update(dict.fromkeys(children[:at_once]))
-    elif handler:
-        run.ready.setdefault(handler, deque()).extend(children[:at_once])
+    if count:
+        _let_go(run, spec, children[:at_once])
     else:
-        run.undecided.extend(children[:at_once])
+        run.undecided.append(step.id)
+
+
+def _let_go(run: Run, spec: StepSpec, items: list[str]) -> None:
+    """READY items wait for slots, first for what the cache says, or are looked at."""
+    if spec.limited:
+        for item in items:
+            limits.begin(run, run.steps[item], spec)
+    if spec.cache is not None:
+        run.lookups.update(dict.fromkeys(items))
+    elif spec.handler:
+        run.ready.setdefault(spec.handler, deque()).extend(items)
+    else:
+        run.undecided.extend(items)
 
 
 def release(run: Run, step: Step) -> None:
@@ -56,17 +64,10 @@ def release(run: Run, step: Step) -> None:
     last = branches.count if most is None else min(branches.count, branches.ended + most)
     if branches.released >= last:
         return
-    handler = spec.handler
-    queue = run.ready.setdefault(handler, deque()) if handler else run.undecided
-    for index in range(branches.released, last):
-        child = run.steps[item_id(step.id, index)]
-        child.state = "READY"
-        if spec.cache is None:
-            queue.append(child.id)
-        else:
-            run.lookups[child.id] = None
-        if spec.limited:
-            limits.begin(run, child, spec)
+    items = [item_id(step.id, index) for index in range(branches.released, last)]
+    for item in items:
+        run.steps[item].state = "READY"
+    _let_go(run, spec, items)
     run.counts_by_state["PENDING"] -= last - branches.released
     run.counts_by_state["READY"] += last - branches.released
     branches.released = last

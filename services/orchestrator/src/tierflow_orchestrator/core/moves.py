@@ -108,13 +108,19 @@ def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
             if joins.count_in(run, other, step, good):
                 make_ready(run, other)
             continue
-        if step.unchosen_by:
-            other.passed = True
-        elif not good and not other.blocked_by:
-            other.blocked_by = step.id
-        other.failing = other.failing or failing
+        if not good:
+            _not_good(other, step, failing)
         if not other.waiting and other.state == "PENDING":
             make_ready(run, other)
+
+
+def _not_good(other: Step, need: Step, failing: bool) -> None:
+    """A need has ended otherwise than it must."""
+    if need.unchosen_by:
+        other.passed = True
+    elif not other.blocked_by:
+        other.blocked_by = need.id
+    other.failing = other.failing or failing
 
 
 def book(run: Run, step: Step, usage: Usage) -> None:
