@@ -56,9 +56,13 @@ async def check_database(settings: OrchestratorSettings) -> None:
         ) from error
 
 
+def _policy(settings: OrchestratorSettings) -> PolicyFile | None:
+    return PolicyFile(settings.policy_file) if settings.policy_file is not None else None
+
+
 async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains. Raises FailureError FENCED when another instance has taken over."""
-    policy = PolicyFile(settings.policy_file) if settings.policy_file is not None else None
+    policy = _policy(settings)
     await check_database(settings)
     telemetry = setup_telemetry("tierflow-orchestrator", settings)
     fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -153,13 +153,13 @@ def certain_calls(flow: Flow) -> frozenset[str]:
     pending = [spec.id for spec in flow.steps]
     while pending:
         spec = flow.by_id[pending[-1]]
-        needs = [need for need in spec.needs if need in flow.by_id]
+        needs = list(filter(flow.by_id.__contains__, spec.needs))
         unknown = [need for need in needs if need not in certain]
         pending += unknown
         if not unknown:
             pending.pop()
             certain[spec.id] = _is_plain(flow, spec) and all(map(certain.__getitem__, needs))
-    return frozenset(name for name, sure in certain.items() if sure and flow.by_id[name].kind == "call")
+    return frozenset(spec.id for spec in flow.steps if spec.kind == "call" and certain[spec.id])
 
 
 def _is_plain(flow: Flow, spec: StepSpec) -> bool:

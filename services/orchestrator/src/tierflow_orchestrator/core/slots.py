@@ -38,9 +38,7 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
 def _begin(turn: Turn, step: Step, command: commands.AssignSlot) -> Reply:
     """The attempt begins, unless its input, the norms or the budget are against it."""
     run = turn.run
-    failure, payload = _input(turn, step)
-    if payload is not None and command.input_schema and not run.spec(step).secrets:
-        failure = _mismatch(step, payload, command.input_schema)
+    failure, payload = _checked_input(turn, step, command)
     if failure is not None or payload is None:
         return _refuse(turn, step, failure or failures.reported(step, None))
     if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
@@ -51,6 +49,14 @@ def _begin(turn: Turn, step: Step, command: commands.AssignSlot) -> Reply:
         return _refuse(turn, step, grant)
     _schedule(turn, step, payload, command, grant)
     return turn.applied()
+
+
+def _checked_input(turn: Turn, step: Step, command: commands.AssignSlot) -> tuple[Failure | None, Payload | None]:
+    """The input, and what the handler's schema has against it."""
+    failure, payload = _input(turn, step)
+    if payload is not None and command.input_schema and not turn.run.spec(step).secrets:
+        failure = _mismatch(step, payload, command.input_schema)
+    return failure, payload
 
 
 def _refuse(turn: Turn, step: Step, failure: Failure) -> Reply:
