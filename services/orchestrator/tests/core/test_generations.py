@@ -199,6 +199,24 @@ def test_a_paused_run_goes_on_with_another_version() -> None:
     assert not check_history(shell.journal, {spec.id: spec.needs for spec in shell.flow.steps}, complete=True)
 
 
+def test_what_was_interrupted_goes_on_as_the_new_version_says() -> None:
+    """Q21, G6: a step between two attempts is defined anew; its attempts and its bill are what they were."""
+    shell = Shell(version(BEFORE))
+    shell.tell(Pause(command_id="p", interrupt=True))
+    shell.cancelled("a")
+    after = version(BEFORE.replace('"1"', '"2"').replace("  a: {call: h}", "  a: {call: h2}"))
+    assert shell.tell(migrate(after)).reply.applied
+    assert shell.state("a") == "READY"
+    shell.run = shell.folded()
+    shell.tell(Resume(command_id="r"))
+    step = shell.run.steps["a"]
+    assert (step.handler, step.attempt, step.epoch, step.usage.attempts) == ("h2", 1, 2, 1)
+    for step_id in ("a", "b", "c"):
+        shell.complete(step_id)
+    assert shell.run.state == "COMPLETED"
+    assert not check_history(shell.journal, {spec.id: spec.needs for spec in shell.flow.steps}, complete=True)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

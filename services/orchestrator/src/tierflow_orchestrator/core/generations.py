@@ -119,7 +119,7 @@ def _kept(run: Run, reset: set[str]) -> dict[str, Step]:
         way = [other.id for other in above(run, step)]
         holder = next((step_id for step_id in way if step_id in reset), "")
         if holder == step.id:
-            steps[step.id] = _anew(step)
+            steps[step.id] = anew(step, handler=step.handler)
             continue
         if not holder and len(way) > 1 and run.steps[way[-2]].role and run.steps[way[-1]].state == "RUNNING":
             holder = way[-1]
@@ -130,11 +130,11 @@ def _kept(run: Run, reset: set[str]) -> dict[str, Step]:
     return steps
 
 
-def _anew(step: Step) -> Step:
-    """The step before its first attempt; its epochs go on, and its bill."""
+def anew(step: Step, *, handler: str, attempt: int = 0) -> Step:
+    """The step before its next attempt, as if nothing had been; its epochs go on, and its bill."""
     return Step(
-        id=step.id, of=step.of, handler=step.handler, index=step.index, parent=step.parent, epoch=step.epoch, usage=step.usage,
-        unbooked=step.unbooked,
+        id=step.id, of=step.of, handler=handler, index=step.index, parent=step.parent, epoch=step.epoch, usage=step.usage,
+        unbooked=step.unbooked, attempt=attempt,
     )  # fmt: skip
 
 

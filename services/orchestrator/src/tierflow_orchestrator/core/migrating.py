@@ -90,6 +90,8 @@ def _wrong(run: Run, flow: Flow, step: Step) -> str:
         return f"is {step.state} and not part of this version"
     if spec.kind != before.kind:
         return f"is {step.state} as a step of kind {before.kind}, not {spec.kind}"
+    if step.state == "READY":
+        return ""
     unmet = [need for need in spec.needs if need not in run.steps or not run.steps[need].ended]
     if unmet:
         return f"is {step.state} and needs {unmet[0]}, which has not ended"
