@@ -83,24 +83,29 @@ class Level:
     def _find_callers(self) -> None:
         for step in self.parts.steps:
             on_error = step.keys.get("on_error")
-            if not isinstance(on_error, dict) or "goto" not in on_error:
-                if on_error == "retry" and step.kind.name not in _AGAIN:
-                    self.problems.add((*step.place, "on_error"), f"steps of kind {step.kind.name} are never retried")
-                continue
-            name, place = on_error["goto"], (*step.place, "on_error")
-            if name not in self.parts.ids:
-                hint = self.problems.hint(name, self.parts.ids)
-                self.problems.add((*place, "goto"), f"unknown step {name!r}{hint}; it stands beside this one")
-            elif name == step.id:
-                self.problems.add((*place, "goto"), "a step does not handle its own error")
-            else:
-                self.callers.setdefault(name, []).append(step.id)
-            if on_error["then"] == "retry" and step.kind.name in _NO_RESCUE_RETRY:
-                what = f"a step of kind {step.kind.name} does not begin again; give its steps a handler, or put it in a group"
-                self.problems.add((*place, "then"), what)
+            if isinstance(on_error, dict) and "goto" in on_error:
+                self._caller(step, on_error)
+            elif on_error == "retry" and step.kind.name not in _AGAIN:
+                self.problems.add((*step.place, "on_error"), f"steps of kind {step.kind.name} are never retried")
         for name in self.callers:
             if name in self.by_id:
                 self._check_handler(self.by_id[name])
+
+    def _caller(self, step: StepParts, on_error: Mapping[str, Any]) -> None:
+        """A step names the one that handles its error."""
+        name, place = on_error["goto"], (*step.place, "on_error")
+        if name not in self.parts.ids:
+            hint = self.problems.hint(name, self.parts.ids)
+            self.problems.add((*place, "goto"), f"unknown step {name!r}{hint}; it stands beside this one")
+        elif name == step.id:
+            self.problems.add((*place, "goto"), "a step does not handle its own error")
+        else:
+            self.callers.setdefault(name, []).append(step.id)
+        if on_error["then"] == "retry" and step.kind.name in _NO_RESCUE_RETRY:
+            what = (
+                f"a step of kind {step.kind.name} does not begin again; give its steps a handler, or put it in a group"
+            )
+            self.problems.add((*place, "then"), what)
 
     def _check_handler(self, step: StepParts) -> None:
         if step.keys.get("needs"):
@@ -179,16 +184,10 @@ class Level:
 
     def _find_needs(self) -> None:
         """What each step waits for: written, read by its expressions or within it, or added by the navigator."""
-        direct = {step.id: self._direct(step) for step in self.parts.steps}
-        for handler, callers in self.callers.items():
-            for caller in callers:
-                direct[caller] |= direct.get(handler, frozenset()) - {caller}
         for step in self.parts.steps:
             check_join(step, self.chosen.get(step.id, ""), self.problems)
             check_grows(step, self.problems, within=self.outer is not None)
-        for chosen, switch in self.chosen.items():
-            if chosen in direct:
-                direct[chosen] |= {switch}
+        direct = self._all_direct()
         ordinary = [step.id for step in self.parts.steps if step.id not in self.callers]
         navigate = NAVIGATORS[self.checker.navigator]
         handlers = self.callers.keys()
@@ -196,6 +195,17 @@ class Level:
         for cycle in cycles(needs):
             self.problems.add(self.by_id[cycle[0]].place, f"cycle: {_shown(cycle)}")
         self.needs = {**needs, **dict.fromkeys(self.callers, ())}
+
+    def _all_direct(self) -> dict[str, frozenset[str]]:
+        """For each step, what it waits for by itself, for its handler, or because a switch decides about it."""
+        direct = {step.id: self._direct(step) for step in self.parts.steps}
+        for handler, callers in self.callers.items():
+            for caller in callers:
+                direct[caller] |= direct.get(handler, frozenset()) - {caller}
+        for chosen, switch in self.chosen.items():
+            if chosen in direct:
+                direct[chosen] |= {switch}
+        return direct
 
     def _direct(self, step: StepParts) -> frozenset[str]:
         """The steps beside it that a step waits for by itself."""
