@@ -10,7 +10,7 @@ from tierflow_flow.definition import Flow
 from tierflow_runtime.values import Micros, Usage
 
 from tierflow_orchestrator.core import events, generations, limits
-from tierflow_orchestrator.core.moves import book, move
+from tierflow_orchestrator.core.moves import book, move, queue
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.steer import REMEMBERED_ANSWERS, Receipt, Stop
 from tierflow_orchestrator.core.step import Step
@@ -74,9 +74,10 @@ def _held(run: Run, event: events.StepHeld, time: Micros) -> None:
     step.held, step.released = True, False
     step.start_by = step.end_by = None
     run.steered().held.append(step.id)
-    queue = run.ready.get(step.handler)
-    while queue and step.id in queue:
-        queue.remove(step.id)
+    run.lookups.pop(step.id, None)
+    waiting = run.ready.get(step.handler)
+    while waiting and step.id in waiting:
+        waiting.remove(step.id)
 
 
 def _released(run: Run, event: events.StepReleased, time: Micros) -> None:
@@ -86,10 +87,7 @@ def _released(run: Run, event: events.StepReleased, time: Micros) -> None:
         step.held = False
         run.steered().held.remove(step.id)
         if step.handler:
-            run.ready.setdefault(step.handler, deque()).append(step.id)
-        spec = run.spec(step)
-        if spec.limited and spec.kind == "call":
-            limits.begin(run, step, spec)
+            queue(run, step, run.spec(step))
     run.undecided.append(step.id)
 
 
