@@ -82,7 +82,7 @@ def fill_context(message: ex.ExecutionContext, context: Context, *, labels: bool
     message.traceparent = context.traceparent
     message.generation = context.generation
     message.depth = context.depth
-    if context.step_id or context.attempt_id or context.idempotency_key:
+    if context.step_id or context.epoch or context.attempt or context.attempt_id or context.idempotency_key:
         _fill_attempt(message, context)
     if context.deadline is not None:
         fill_time(message.deadline, context.deadline)
