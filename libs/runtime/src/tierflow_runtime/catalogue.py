@@ -291,13 +291,6 @@ _ENTRIES: Final = (
         "The cause is the last failure: correct that, then retry the run.",
     ),
     CodeInfo(
-        "LOOP_EXHAUSTED",
-        StatusCode.ABORTED,
-        False,
-        "A loop needs more iterations than it may have.",
-        "Find out why its condition did not come true, or raise its max.",
-    ),
-    CodeInfo(
         "COMPENSATION_FAILED",
         StatusCode.ABORTED,
         False,
@@ -352,6 +345,13 @@ _ENTRIES: Final = (
         False,
         "The contract has the feature, this build does not offer it.",
         "Leave the feature out, or use a build that has it.",
+    ),
+    CodeInfo(
+        "LOOP_EXHAUSTED",
+        StatusCode.ABORTED,
+        False,
+        "A loop needs more iterations than it may have.",
+        "Find out why its condition did not come true, or raise its max.",
     ),
 )
 
