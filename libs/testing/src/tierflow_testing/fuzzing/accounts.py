@@ -15,6 +15,9 @@ from tierflow_flow import FlowError, parse
 
 from tierflow_testing.fuzzing.calls import Outcome
 
+AGAIN = ("RerunSwarm", "ForkSwarm", "ReplaySwarm")
+"""Calls that start a swarm from another."""
+
 
 @dataclass(slots=True)
 class Accounts:
@@ -48,6 +51,8 @@ class Accounts:
             self.swarms.add(answer.swarm_id)
         elif name in ("SubmitSwarms", "ExecuteSwarms"):
             self.swarms.update(each.accepted.swarm_id for each in answer.answers if each.HasField("accepted"))
+        elif name in AGAIN:
+            self.swarms.add(answer.accepted.swarm_id)
         elif name == "RegisterFlow":
             self.flows.add(answer.flow.hash)
 
@@ -55,9 +60,10 @@ class Accounts:
         """This side was gone before an answer came: what was asked for may have been taken."""
         field_of = {"SubmitSwarms": "requests", "ExecuteSwarms": "execute"}.get(name)
         asked = [each for request in requests for each in getattr(request, field_of)] if field_of else requests
-        for each in asked if field_of or name == "SubmitSwarm" else ():
-            if each.context.request_id:
-                self.request_ids.add(each.context.request_id)
+        for each in asked if field_of or name in ("SubmitSwarm", *AGAIN) else ():
+            request_id = each.request_id if name in AGAIN else each.context.request_id
+            if request_id:
+                self.request_ids.add(request_id)
             else:
                 self.nameless += 1
 
