@@ -20,7 +20,7 @@ FLOW = {
     },
     "output": "${{ steps.say.output }}",
 }
-TIMEOUT = 15.0
+TIMEOUT = 30.0
 
 
 class _Calls:
