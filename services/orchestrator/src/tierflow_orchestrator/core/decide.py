@@ -129,9 +129,7 @@ def _fail_prepare(turn: Turn, command: commands.FailPrepare) -> Reply:
 
 def _wake_up(turn: Turn, command: commands.WakeUp) -> Reply:
     run, now = turn.run, turn.now
-    if not run.state or run.ended or run.state == "CANCELLING":
-        return turn.refused()
-    if run.state == "COMPENSATING":
+    if not run.state or run.ended or run.state in ("CANCELLING", "COMPENSATING"):
         return turn.refused()
     if run.deadline is not None and now >= run.deadline:
         ending.stop(turn, "DEADLINE_EXCEEDED")
@@ -243,11 +241,10 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
 def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     """SHA-256 names of the stored values that must be in `run.contents` before `command` is decided (None: before anything is)."""
     wanted: dict[str, None] = {}
-    given = command.input if isinstance(command, commands.CreateRun) else run.input
-    if isinstance(given, BlobRef):
-        wanted[given.sha256] = None
     if isinstance(command, commands.CreateRun):
-        wanted.update({one.output.sha256: None for one in command.reused if isinstance(one.output, BlobRef)})
+        wanted = _created_with(command)
+    elif isinstance(run.input, BlobRef):
+        wanted[run.input.sha256] = None
     if run.flow is not None:
         if isinstance(command, commands.Recall | commands.ReportResult) and isinstance(command.output, BlobRef):
             wanted.update(_brought(run, command, command.output))
@@ -256,6 +253,12 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
             if isinstance(command, commands.AssignSlot):
                 wanted.update(dict.fromkeys(slots.embedded(run, command.step_id)))
     return [sha256 for sha256 in wanted if sha256 not in run.contents]
+
+
+def _created_with(command: commands.CreateRun) -> dict[str, None]:
+    """The input of a run, and the results that it takes over, as far as they are stored."""
+    payloads = (command.input, *(one.output for one in command.reused))
+    return {payload.sha256: None for payload in payloads if isinstance(payload, BlobRef)}
 
 
 def _looked_into(run: Run) -> dict[str, None]:

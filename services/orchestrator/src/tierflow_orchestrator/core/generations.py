@@ -116,18 +116,24 @@ def _kept(run: Run, reset: set[str]) -> dict[str, Step]:
     """The steps of the new generation: what is reset is made anew, and what that began is gone but for its bill; so is what handled a map that goes on."""
     steps: dict[str, Step] = {}
     for step in run.steps.values():
-        way = [other.id for other in above(run, step)]
-        holder = next((step_id for step_id in way if step_id in reset), "")
-        if holder == step.id:
-            steps[step.id] = anew(step, handler=step.handler)
-            continue
-        if not holder and len(way) > 1 and run.steps[way[-2]].role and run.steps[way[-1]].state == "RUNNING":
-            holder = way[-1]
-        if holder:
-            steps[holder].usage = steps[holder].usage.plus(step.usage)
-        else:
+        holder = _goes_into(run, step, reset)
+        if holder is None:
             steps[step.id] = step
+        elif holder == step.id:
+            steps[step.id] = anew(step, handler=step.handler)
+        else:
+            steps[holder].usage = steps[holder].usage.plus(step.usage)
     return steps
+
+
+def _goes_into(run: Run, step: Step, reset: set[str]) -> str | None:
+    """Id of the step that goes on with the bill of this one: itself where it is made anew; None where it stays as it is."""
+    way = [other.id for other in above(run, step)]
+    for step_id in way:
+        if step_id in reset:
+            return step_id
+    handled = len(way) > 1 and run.steps[way[-2]].role and run.steps[way[-1]].state == "RUNNING"
+    return way[-1] if handled else None
 
 
 def anew(step: Step, *, handler: str, attempt: int = 0) -> Step:
@@ -184,22 +190,30 @@ def recount(run: Run) -> None:
     for step in run.steps.values():
         run.counts_by_state[step.state] += 1
         _recount_one(run, step)
-    for queue in run.ready.values():
-        for step_id in [other for other in queue if other not in run.steps or run.steps[other].state == STEP.initial]:
-            queue.remove(step_id)
+    _clear_queues(run)
     _count_needs(run)
 
 
+def _clear_queues(run: Run) -> None:
+    """Takes out of the queues what is gone, or does not wait for a slot any more."""
+    for queue in run.ready.values():
+        for step_id in [other for other in queue if other not in run.steps or run.steps[other].state == STEP.initial]:
+            queue.remove(step_id)
+
+
 def _recount_one(run: Run, step: Step) -> None:
-    if isinstance(step.output, BlobRef) and step.ended:
-        run.note_large(step.of, step.output)
     if step.ended:
-        run.partial = run.partial or step.tolerated or step.outcome == "PARTIAL"
-        run.degraded = run.degraded or step.outcome == "DEGRADED"
-    if step.above:
-        return
-    if not step.ended:
+        _recount_ended(run, step)
+    elif not step.above:
         run.open_steps += 1
+
+
+def _recount_ended(run: Run, step: Step) -> None:
+    if isinstance(step.output, BlobRef):
+        run.note_large(step.of, step.output)
+    run.partial = run.partial or step.tolerated or step.outcome == "PARTIAL"
+    run.degraded = run.degraded or step.outcome == "DEGRADED"
+    if step.above:
         return
     run.top_ended += 1
     if step.state == "FAILED" and not step.tolerated and not run.failed_step:

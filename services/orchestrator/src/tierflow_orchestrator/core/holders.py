@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tierflow_flow.definition import ExpressionError
-from tierflow_runtime.values import Failure, Payload
+from tierflow_runtime.values import Failure, Payload, RetryPolicy
 
 from tierflow_orchestrator.core import failures
 from tierflow_orchestrator.core.blocks import below, find
@@ -73,8 +73,7 @@ def failed(turn: Turn, step: Step, failure: Failure) -> Proceed:
     policy = spec.retry or (run.definition().retry if spec.on_error == "retry" else None)
     if policy is None or spec.kind == "loop" or spec.grows is not None:
         return Fail(failure)
-    codes = {each.code for each in _chain(failure)}
-    if codes & set(policy.never_retry_on) or (policy.retry_on and not codes & set(policy.retry_on)):
+    if not _is_retried(policy, failure):
         return Fail(failure)
     tried = step.attempt - step.spent
     if tried < policy.max_attempts:
@@ -83,6 +82,14 @@ def failed(turn: Turn, step: Step, failure: Failure) -> Proceed:
         message = f"All {tried} attempts of {step.id} failed; the last one: {failure.message}"
         failure = failures.of_step(step, "MAX_RETRIES_EXCEEDED", message, "retry", cause=failure)
     return Fail(failure)
+
+
+def _is_retried(policy: RetryPolicy, failure: Failure) -> bool:
+    """Whether the policy is for this failure, by its code and those of its causes."""
+    codes = {each.code for each in _chain(failure)}
+    if codes & set(policy.never_retry_on):
+        return False
+    return not policy.retry_on or bool(codes & set(policy.retry_on))
 
 
 def _chain(failure: Failure | None) -> Iterator[Failure]:

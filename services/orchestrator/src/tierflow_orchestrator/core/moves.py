@@ -92,15 +92,21 @@ def end_step(run: Run, step: Step, state: str, time: Micros) -> None:
     else:
         run.open_steps -= 1
         run.top_ended += 1
-    if state == "SKIPPED" and step.blocked_by:
+    if step.blocked_by:
+        _pass_failure_on(run, step)
+    _count_in(run, step)
+
+
+def _pass_failure_on(run: Run, step: Step) -> None:
+    """A step that is skipped because a need of it was not good hands on whether a failure was the cause."""
+    if step.state == "SKIPPED":
         step.failing = joins.sees_failure(run, step)
-    good = state == "COMPLETED" or step.tolerated
-    _count_in(run, step, good, joins.failing(step))
 
 
-def _count_in(run: Run, step: Step, good: bool, failing: bool) -> None:
+def _count_in(run: Run, step: Step) -> None:
     """What needs an ended step has one need less; where none is left, it is READY."""
     flow = run.definition()
+    good, failing = step.state == "COMPLETED" or step.tolerated, joins.failing(step)
     for other_id in flow.dependants.get(step.of, ()):
         other = run.steps[other_id] if not step.parent else blocks.sibling(run, step, other_id)
         other.waiting -= 1

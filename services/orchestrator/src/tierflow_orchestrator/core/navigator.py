@@ -38,7 +38,7 @@ from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.payloads import failure_code
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_orchestrator.core.setting import merge, set_variables
-from tierflow_orchestrator.core.step import BlockState, Step
+from tierflow_orchestrator.core.step import BlockState, Branches, Step
 from tierflow_orchestrator.core.stopping import release_needs
 from tierflow_orchestrator.core.turn import Turn
 
@@ -283,8 +283,13 @@ def _close_map(turn: Turn, step: Step) -> None:
     elif branches.cancelled:
         turn.emit(events.StepCancelled(step_id=step.id, reason=turn.run.reason))
     else:
-        outcome = "PARTIAL" if branches.failed or branches.partial else "DEGRADED" if branches.degraded else "SUCCESS"
-        turn.emit(events.StepCompleted(step_id=step.id, outcome=outcome))
+        turn.emit(events.StepCompleted(step_id=step.id, outcome=_outcome(branches)))
+
+
+def _outcome(branches: Branches) -> str:
+    if branches.failed or branches.partial:
+        return "PARTIAL"
+    return "DEGRADED" if branches.degraded else "SUCCESS"
 
 
 def fail(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
@@ -43,15 +43,7 @@ def plan(run: Run, kind: str, step_ids: Sequence[str]) -> Plan | Failure:
         return failure
     found = _executed(run, kind, step_ids)
     partly = generations.in_part(run, found) if kind == "RETRY" else frozenset()
-    below = _below(run)
-    executed = tuple(
-        _planned(
-            step_id,
-            reason,
-            [s for s in below.get(step_id, ()) if step_id not in partly or s.state not in generations.KEPT],
-        )
-        for step_id, reason in found.items()
-    )
+    executed = _planned_steps(run, found, partly)
     usage = NO_USAGE
     for one in executed:
         usage = usage.plus(one.usage)
@@ -107,6 +99,17 @@ def _below(run: Run) -> dict[str, list[Step]]:
     for step in run.steps.values():
         found.setdefault(generations.top(run, step), []).append(step)
     return found
+
+
+def _planned_steps(run: Run, found: Mapping[str, str], partly: Container[str]) -> tuple[PlannedStep, ...]:
+    """What the steps that are found took the last time; of those that run again in part: what runs again."""
+    planned, begun = [], _below(run)
+    for step_id, reason in found.items():
+        steps = begun.get(step_id, [])
+        if step_id in partly:
+            steps = [step for step in steps if step.state not in generations.KEPT]
+        planned.append(_planned(step_id, reason, steps))
+    return tuple(planned)
 
 
 def _planned(step_id: str, reason: str, steps: Sequence[Step]) -> PlannedStep:

@@ -66,6 +66,12 @@ class RunScope:
             return walk(self._input(), path, name)
         if name == "vars":
             return variables.lookup(self._run, self._step, path)
+        if self._step is not None and name in _AROUND:
+            return walk(_AROUND[name](self._run, self._step), path, name)
+        return self._of_run(name, path)
+
+    def _of_run(self, name: str, path: Path) -> Any:
+        """What is the same for every step of the run, and seldom asked for."""
         if name == "run":
             return walk(_facts(self._run), path, name)
         if name == "env":
@@ -74,8 +80,6 @@ class RunScope:
             return self._status(path)
         if name == "secrets" and path:
             return handle(str(path[0]))
-        if self._step is not None and name in _AROUND:
-            return walk(_AROUND[name](self._run, self._step), path, name)
         raise ExpressionError(f"{name} is not known here")
 
     def raw(self, name: str, path: Path) -> str | None:

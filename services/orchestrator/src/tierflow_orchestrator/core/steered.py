@@ -111,13 +111,7 @@ def _migrated(run: Run, event: events.RunMigrated, time: Micros) -> None:
     run.flow = flow
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.looked_into = run.unloaded = None
-    for step in [step for step in run.steps.values() if step.state in ("PENDING", "READY") and not step.above]:
-        if generations.not_begun(step):
-            del run.steps[step.id]
-        else:  # Between two attempts: the next one is made as the new version says.
-            spec = flow.by_id[step.id]
-            handler = spec.handler if spec.kind == "call" else ""
-            run.steps[step.id] = generations.anew(step, handler=handler, attempt=step.attempt)
+    _make_anew(run, flow)
     if run.steer is not None:
         run.steer.held = []
     for spec in flow.steps:
@@ -126,6 +120,17 @@ def _migrated(run: Run, event: events.RunMigrated, time: Micros) -> None:
             run.steps[spec.id] = Step(id=spec.id, of=spec.id, handler=handler)
     generations.recount(run)
     generations.ready_all(run)
+
+
+def _make_anew(run: Run, flow: Flow) -> None:
+    """The flow's own steps that are not being executed: those not begun go, the others go on as the new version says."""
+    for step in [step for step in run.steps.values() if step.state in ("PENDING", "READY") and not step.above]:
+        if generations.not_begun(step):
+            del run.steps[step.id]
+        else:  # Between two attempts: the next one is made as the new version says.
+            spec = flow.by_id[step.id]
+            handler = spec.handler if spec.kind == "call" else ""
+            run.steps[step.id] = generations.anew(step, handler=handler, attempt=step.attempt)
 
 
 # Results of other runs, and answers.

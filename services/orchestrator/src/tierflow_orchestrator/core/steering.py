@@ -82,8 +82,7 @@ def retry(turn: Turn, command: commands.Retry) -> Reply:
     if (failure := conflict(run, "retry")) is not None:
         return turn.refused(failure)
     target = max(command.generation, run.generation + 1)
-    found = generations.again(run) if run.flow is not None and run.steps else {}
-    reset = tuple(step_id for step_id in found if step_id not in generations.in_part(run, found))
+    reset = _made_anew(run)
     journal(turn, command, "retry", f"generation {target}")
     turn.emit(
         events.RunStateChanged(
@@ -100,6 +99,15 @@ def retry(turn: Turn, command: commands.Retry) -> Reply:
     return answer(run, applied=True)
 
 
+def _made_anew(run: Run) -> tuple[str, ...]:
+    """The steps that a retry makes anew; maps of which only some items run again are not among them."""
+    if run.flow is None or not run.steps:
+        return ()
+    found = generations.again(run)
+    partly = generations.in_part(run, found)
+    return tuple(step_id for step_id in found if step_id not in partly)
+
+
 # --- single steps ---
 
 
@@ -109,12 +117,7 @@ def skip(turn: Turn, command: commands.Skip) -> Reply:
     if (reply := known(run, command)) is not None:
         return reply
     step = run.steps.get(command.step_id)
-    failure = conflict(run, "skip")
-    if failure is None and step is None:
-        failure = invalid("step_id", f"{command.step_id[:60]!r} is no step of this run", "skip")
-    elif failure is None and step is not None and (step.ended or step.stop_to):
-        state = "being stopped" if not step.ended else step.state
-        failure = conflict(run, "skip", f"skip: step {step.id} is {state}.")
+    failure = conflict(run, "skip") or _not_to_skip(run, step, command.step_id)
     if failure is not None or step is None:
         return turn.refused(failure)
     journal(turn, command, "skip", command.step_id)
@@ -122,6 +125,15 @@ def skip(turn: Turn, command: commands.Skip) -> Reply:
     go_on(turn)
     settle(turn)
     return answer(run, applied=True)
+
+
+def _not_to_skip(run: Run, step: Step | None, step_id: str) -> Failure | None:
+    if step is None:
+        return invalid("step_id", f"{step_id[:60]!r} is no step of this run", "skip")
+    if step.ended or step.stop_to:
+        state = step.state if step.ended else "being stopped"
+        return conflict(run, "skip", f"skip: step {step.id} is {state}.")
+    return None
 
 
 def _skip(turn: Turn, step: Step, command: commands.Skip) -> None:
@@ -221,22 +233,17 @@ def update(turn: Turn, command: commands.Update) -> Reply:
     failure = conflict(run, "update") or _wrong_update(turn, command)
     if failure is not None:
         return turn.refused(failure)
-    allocation, options = run.allocation, run.options
-    changed = [name for name in _CHANGES if getattr(command, name) not in (None, "")]
-    for name in ("concurrent_steps", "steps"):
-        if name in changed:
-            allocation = msgspec.structs.replace(allocation, **{name: getattr(command, name) or None})
-    for name in ("failure_policy", "retry"):
-        if name in changed:
-            options = msgspec.structs.replace(options, **{name: getattr(command, name)})
+    changed = tuple(name for name in _CHANGES if getattr(command, name) not in (None, ""))
+    limits = {name: getattr(command, name) or None for name in _OF_ALLOCATION if name in changed}
+    policies = {name: getattr(command, name) for name in _OF_OPTIONS if name in changed}
     journal(turn, command, "update", " ".join(changed))
     turn.emit(
         _updated(
             run.steer or Steer(),
             run,
-            tuple(changed),
-            allocation=allocation,
-            options=options,
+            changed,
+            allocation=msgspec.structs.replace(run.allocation, **limits),
+            options=msgspec.structs.replace(run.options, **policies),
             deadline=command.deadline,
             concurrency=command.concurrency,
         )
@@ -245,6 +252,8 @@ def update(turn: Turn, command: commands.Update) -> Reply:
     return answer(run, applied=True)
 
 
+_OF_ALLOCATION = ("concurrent_steps", "steps")
+_OF_OPTIONS = ("failure_policy", "retry")
 _CHANGES = ("concurrency", "concurrent_steps", "steps", "deadline", "failure_policy", "retry")
 
 
