@@ -234,16 +234,14 @@ def update(turn: Turn, command: commands.Update) -> Reply:
     if failure is not None:
         return turn.refused(failure)
     changed = tuple(name for name in _CHANGES if getattr(command, name) not in (None, ""))
-    limits = {name: getattr(command, name) or None for name in _OF_ALLOCATION if name in changed}
-    policies = {name: getattr(command, name) for name in _OF_OPTIONS if name in changed}
     journal(turn, command, "update", " ".join(changed))
     turn.emit(
         _updated(
             run.steer or Steer(),
             run,
             changed,
-            allocation=msgspec.structs.replace(run.allocation, **limits),
-            options=msgspec.structs.replace(run.options, **policies),
+            allocation=_other_allocation(run, command, changed),
+            options=_other_options(run, command, changed),
             deadline=command.deadline,
             concurrency=command.concurrency,
         )
@@ -252,9 +250,17 @@ def update(turn: Turn, command: commands.Update) -> Reply:
     return answer(run, applied=True)
 
 
-_OF_ALLOCATION = ("concurrent_steps", "steps")
-_OF_OPTIONS = ("failure_policy", "retry")
 _CHANGES = ("concurrency", "concurrent_steps", "steps", "deadline", "failure_policy", "retry")
+
+
+def _other_allocation(run: Run, command: commands.Update, changed: tuple[str, ...]) -> Allocation:
+    limits = {name: getattr(command, name) or None for name in ("concurrent_steps", "steps") if name in changed}
+    return msgspec.structs.replace(run.allocation, **limits)
+
+
+def _other_options(run: Run, command: commands.Update, changed: tuple[str, ...]) -> Options:
+    policies = {name: getattr(command, name) for name in ("failure_policy", "retry") if name in changed}
+    return msgspec.structs.replace(run.options, **policies)
 
 
 def _wrong_update(turn: Turn, command: commands.Update) -> Failure | None:
