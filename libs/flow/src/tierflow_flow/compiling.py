@@ -96,7 +96,6 @@ class _Compilation:
         top = self.top.block(by_id)
         looked_into = frozenset() if output is None else output.steps - output.whole_steps
         lane_of, lanes = self.top.lanes()
-        undone = any(step.undo is not None for step in by_id.values())
         return Flow(
             name=keys["name"],
             version=keys["version"],
@@ -107,7 +106,7 @@ class _Compilation:
             dependants=self.top.following(),
             roots=tuple(step.id for step in top.steps if not step.needs),
             leaves=top.leaves,
-            handlers=tuple(sorted(_handlers(by_id.values()))),
+            **_said_by_steps(by_id.values()),
             content_steps=frozenset(contents(self.top)) | looked_into,
             input_schema=keys.get("input"),
             output=output,
@@ -120,18 +119,32 @@ class _Compilation:
             vars=self.vars(),
             env=tuple(keys.get("env", ())),
             canonical=canonical,
-            compensate_on=frozenset(keys.get("compensate_on", COMPENSATE_ON)) if undone else frozenset(),
-            joins={step.id: step.join for step in by_id.values() if step.join is not None},
-            cached=frozenset(step.id for step in by_id.values() if step.cache is not None),
-            prioritised=any(step.priority for step in by_id.values()),
+            compensate_on=_compensate_on(keys, by_id.values()),
             setters=frozenset(step.id for step in top.steps if step.sets is not None),
             merge={name: rule for name, rule in keys.get("merge", {}).items() if rule != "error"},
             lanes=lanes,
             lane_of=lane_of,
             norms=norms,
-            subflows=any(step.kind == "flow" for step in by_id.values()),
             navigator=keys["navigator"],
         )
+
+
+def _said_by_steps(steps: Collection[StepSpec]) -> dict[str, Any]:
+    """The fields of a compiled flow that sum up its steps, those within blocks included."""
+    return {
+        "handlers": tuple(sorted(_handlers(steps))),
+        "joins": {step.id: step.join for step in steps if step.join is not None},
+        "cached": frozenset(step.id for step in steps if step.cache is not None),
+        "prioritised": any(step.priority for step in steps),
+        "subflows": any(step.kind == "flow" for step in steps),
+    }
+
+
+def _compensate_on(keys: Mapping[str, Any], steps: Collection[StepSpec]) -> frozenset[str]:
+    """The ends of a run after which its steps are undone: none where no step can be."""
+    if any(step.undo is not None for step in steps):
+        return frozenset(keys.get("compensate_on", COMPENSATE_ON))
+    return frozenset()
 
 
 def _handlers(steps: Collection[StepSpec]) -> set[str]:

@@ -293,37 +293,26 @@ class Level:
     def _spec(self, step: StepParts, made: Mapping[str, StepSpec]) -> StepSpec:
         keys, templates = step.keys, self.templates[step.id]
         condition = templates.get("if")
-        calls = "call" in keys
         inner = self.inner.get(step.id)
         on_error = keys.get("on_error", "stop")
         return StepSpec(
             id=self.prefix + step.id,
             kind=step.kind.name,
-            handler=HANDLER_PREFIX + keys["flow"] if "flow" in keys else keys.get("call", ""),
             needs=tuple(self.prefix + other for other in self.needs[step.id]),
             with_=templates["with"],
             condition=condition,
             always=condition is not None and any(expression.status for expression in condition.expressions),
             items=templates.get("map"),
-            concurrency=keys.get("concurrency"),
-            tolerate=keys.get("tolerate", 0),
-            retry=retry_policy(keys["retry"]) if "retry" in keys else None,
-            timeout=keys.get("timeout"),
+            **_as_written(keys),
+            **_of_kind(step, templates),
             heartbeat_timeout=keys.get("heartbeat_timeout", self.checker.heartbeat_timeout),
             on_error=on_error if isinstance(on_error, str) else "goto",
             on_lost=keys.get("on_lost", "").upper(),
-            side_effecting=keys.get("side_effecting", False),
-            output_schema=keys.get("output_schema"),
-            labels=keys.get("labels", {}),
-            name=keys.get("name", ""),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
             **extras_of(keys, templates),
             chosen_by=self.prefix + self.chosen[step.id] if step.id in self.chosen else "",
-            settings={} if calls else {key: keys[key] for key in sorted(step.kind.own_keys & keys.keys() - _NOT_SET)},
-            templates={} if calls else {key: templates[key] for key in templates if key not in _APART},
             block=None if inner is None else inner.block(made),
-            grows=None if "grows" not in keys else tuple(keys["grows"]) if isinstance(keys["grows"], list) else (),
             rescue=None if isinstance(on_error, str) else self._rescue(on_error, templates["then"]),
             undo=self._undo_spec(step, templates["undo"]) if "undo" in templates else None,
         )
@@ -350,13 +339,10 @@ class Level:
         return StepSpec(
             id=f"{self.prefix}{step.id}!compensate",
             kind="call",
-            handler=keys["call"],
             needs=(),
             with_=with_,
             secrets=secrets_in(with_),
-            retry=retry_policy(keys["retry"]) if "retry" in keys else None,
-            timeout=keys.get("timeout"),
-            labels=keys.get("labels", {}),
+            **_as_written(keys),
             on_lost="RETRY",
             line=self.problems.line((*step.place, "compensate")),
         )
@@ -374,6 +360,26 @@ class Level:
 _NOT_SET = frozenset(("steps", "output", "retry", "compensate", "set"))
 """Keys of kinds that call nothing that are not settings of theirs: the compiled step has them elsewhere."""
 _APART = ("if", "with", "then", "undo", "map", "set")
+_SAME = ("concurrency", "tolerate", "timeout", "side_effecting", "output_schema", "labels", "name")
+"""Keys that a compiled step has as they are written."""
+
+
+def _as_written(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a compiled step, or of what undoes it, that its keys alone say."""
+    found: dict[str, Any] = {key: keys[key] for key in _SAME if key in keys}
+    found["handler"] = HANDLER_PREFIX + keys["flow"] if "flow" in keys else keys.get("call", "")
+    found["retry"] = retry_policy(keys["retry"]) if "retry" in keys else None
+    if "grows" in keys:
+        found["grows"] = tuple(keys["grows"]) if isinstance(keys["grows"], list) else ()
+    return found
+
+
+def _of_kind(step: StepParts, templates: Mapping[str, CompiledTemplate]) -> dict[str, Any]:
+    """The settings and templates of a step of a kind that calls nothing, as fields of the compiled step."""
+    if "call" in step.keys:
+        return {}
+    settings = {key: step.keys[key] for key in sorted(step.kind.own_keys & step.keys.keys() - _NOT_SET)}
+    return {"settings": settings, "templates": {key: templates[key] for key in templates if key not in _APART}}
 
 
 def _names_within(step: StepParts) -> frozenset[str]:
