@@ -36,17 +36,27 @@ def compiled_below(step_id: str, definition: str) -> dict[str, Any]:
 
 
 def _shape(path: str, step: Any, found: dict[str, Any]) -> None:
-    inner = step.get("steps", {}) if isinstance(step, dict) else {}
-    listed = list(inner.items()) if isinstance(inner, dict) else [(each["id"], each) for each in inner]
-    handlers = {each["on_error"]["goto"] for _, each in listed if isinstance(each.get("on_error"), dict)}
-    if inner:
-        found["blocks"][path] = [f"{path}/{name}" for name, _ in listed if name not in handlers]
+    listed = _steps_within(step)
+    if listed:
+        found["blocks"][path] = _begun_with_block(path, listed)
     for name, each in listed:
         # What its expressions read is checked by the core's own tests.
         found["needs"][f"{path}/{name}"] = ()
         if "compensate" in each:
             found["needs"][f"{path}/{name}!compensate"] = ()
         _shape(f"{path}/{name}", each, found)
+
+
+def _steps_within(step: Any) -> list[tuple[str, Any]]:
+    """The steps of a step's block, each with its id: they are written by id, or as a list."""
+    inner = step.get("steps", {}) if isinstance(step, dict) else {}
+    return list(inner.items()) if isinstance(inner, dict) else [(each["id"], each) for each in inner]
+
+
+def _begun_with_block(path: str, listed: Sequence[tuple[str, Any]]) -> list[str]:
+    """The paths of the steps that begin with their block: those that handle errors do not."""
+    handlers = {each["on_error"]["goto"] for _, each in listed if isinstance(each.get("on_error"), dict)}
+    return [f"{path}/{name}" for name, _ in listed if name not in handlers]
 
 
 class _Checker(Protocol):

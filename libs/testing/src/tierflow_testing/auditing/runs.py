@@ -82,23 +82,14 @@ def _children_of(events: Sequence[event_pb2.Event]) -> dict[str, str]:
 def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int, report: Report) -> RunSummary:
     """Checks one run: its events, and its row against them. `flows` has for each flow's hash its `shape_of`; `now` in microseconds."""
     row, events = history.row, history.events
-    created = events[0].run_created if events and events[0].HasField("run_created") else event_pb2.RunCreated()
+    created = _creation_of(events)
     report.counts["runs"] += 1
     count_events(events, report)
     check_sequence(history, report)
-    adapted = [(adapted_event(event), wire.micros(event.time)) for event in events]
-    ended = row["ended_at"] is not None
-    for breach in check_history(adapted, **flows.get(created.flow.hash, {}), complete=ended):
-        report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
-    ends = [event for event in events if event.HasField("run_ended")]
-    begun = 1 + sum(event.HasField("run_state_changed") and event.run_state_changed.generation > 0 for event in events)
-    report.expect(
-        len(ends) == begun - int(not ended),
-        "not exactly one end of each generation (V1, R31)",
-        f"{history.id} is {row['state']}, has {begun} generations and {len(ends)} ends",
-    )
+    _check_invariants(history, flows.get(created.flow.hash, {}), report)
+    end = _check_ends(history, report)
     last = state_of(events, "run_state_changed", "run_ended", wire.RUN_STATES, "QUEUED")
-    check_row(history, last, wire.micros(ends[-1].time) if ends and ended else None, report)
+    check_row(history, last, None if end is None else wire.micros(end.time), report)
     children = _children_of(events)
     # Who has asked for runs of other flows sleeps while they run.
     asleep = ("SUSPENDED", "PAUSED", "RUNNING") if children else ("SUSPENDED", "PAUSED")
@@ -107,12 +98,38 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
         id=history.id,
         swarm_id=created.context.swarm_id,
         generation=row["generation"],
-        end=end_of(ends[-1].run_ended) if ends and ended else None,
+        end=None if end is None else end_of(end.run_ended),
         unacknowledged=row["unacknowledged"],
         tombstone=not created.flow.hash,
         attempt_id=created.context.attempt_id,
         children=children,
     )
+
+
+def _creation_of(events: Sequence[event_pb2.Event]) -> event_pb2.RunCreated:
+    """What the first event says of the run; an empty message where it says nothing."""
+    return events[0].run_created if events and events[0].HasField("run_created") else event_pb2.RunCreated()
+
+
+def _check_invariants(history: History, shape: Mapping[str, Any], report: Report) -> None:
+    """The events of a run keep to the invariants of runs."""
+    adapted = [(adapted_event(event), wire.micros(event.time)) for event in history.events]
+    for breach in check_history(adapted, **shape, complete=history.row["ended_at"] is not None):
+        report.problem("an invariant of runs is broken", f"{history.id}: {breach}")
+
+
+def _check_ends(history: History, report: Report) -> event_pb2.Event | None:
+    """Each generation has ended once, except the one under way. Returns the end of a run that has ended."""
+    row, events = history.row, history.events
+    ended = row["ended_at"] is not None
+    ends = [event for event in events if event.HasField("run_ended")]
+    begun = 1 + sum(event.HasField("run_state_changed") and event.run_state_changed.generation > 0 for event in events)
+    report.expect(
+        len(ends) == begun - int(not ended),
+        "not exactly one end of each generation (V1, R31)",
+        f"{history.id} is {row['state']}, has {begun} generations and {len(ends)} ends",
+    )
+    return ends[-1] if ends and ended else None
 
 
 def count_events(events: Sequence[event_pb2.Event], report: Report) -> None:
