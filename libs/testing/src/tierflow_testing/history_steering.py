@@ -112,22 +112,37 @@ class SteeringRules:
         self.generation, self.reopened, self.cancel = event.generation, True, False
         self.floor = max((step.epoch for step in self.steps.values()), default=0)
         reset = set(event.reset_steps)
-        for name in reset:
-            self.asked.pop(name, None)
         self.undone.clear()
+        self._begin_again(reset)
+        self._open_maps(reset)
+        self._forget_asked(reset)
+        self.tolerated = any(step.tolerated for step in self.steps.values() if step.ended)
+        self.untolerated = False
+        self._check_dependants(reset)
+
+    def _begin_again(self, reset: set[str]) -> None:
+        """What runs again is as new, and what was below it is gone."""
         for name in [name for name in self.steps if self._forgotten(name, reset)]:
             del self.steps[name]
         for name, step in self.steps.items():
             of, item = _way(name)
             if name in reset or (name == item != of and self._opens(of, reset) and not step.done):
                 step.again()
+
+    def _open_maps(self, reset: set[str]) -> None:
+        """Maps that go on with their items have not ended."""
         for name, step in self.steps.items():
             if name == _way(name)[0] and self._opens(name, reset):
                 step.ended, step.inner, step.aide = False, [], ""
-        for name in [name for name in self.asked if name not in self.steps or not self.steps[name].ended]:
-            del self.asked[name]  # Who runs again may ask again.
-        self.tolerated = any(step.tolerated for step in self.steps.values() if step.ended)
-        self.untolerated = False
+
+    def _forget_asked(self, reset: set[str]) -> None:
+        """Who runs again may ask again."""
+        for name in list(self.asked):
+            if name in reset or name not in self.steps or not self.steps[name].ended:
+                del self.asked[name]
+
+    def _check_dependants(self, reset: set[str]) -> None:
+        """What needs a step that runs again does so itself."""
         for name in reset:
             for other, needs in (self.needs or {}).items():
                 kept = name in needs and other not in reset and self._step(other).ended

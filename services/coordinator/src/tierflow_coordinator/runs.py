@@ -202,15 +202,19 @@ class Runs:
             return
         command, state = wanted.order.command, RUN_STATES.name(answer.state)
         if state in IN_EFFECT.get(command, (state,)):
-            self._received(wanted, command)
-            if command == "cancel" and state == "CANCELLED" and not wanted.accepted:
-                self._send(wanted, link)  # Its tombstone refuses the request, or its result comes.
+            self._in_effect(link, wanted, command, state)
         else:
             # Received, not yet done: Tier 2 says so again when it is, and is asked in case that was lost.
             self._poll(wanted)
             if command == "pause" and answer.applied and state in UNDONE:
                 self._answers.pause_undone(wanted.swarm_id)
         self._answers.run_state(wanted.swarm_id, wanted.run_id, state)
+
+    def _in_effect(self, link: Link, wanted: Wanted, command: str, state: str) -> None:
+        """The run is as the command wants it."""
+        self._received(wanted, command)
+        if command == "cancel" and state == "CANCELLED" and not wanted.accepted:
+            self._send(wanted, link)  # Its tombstone refuses the request, or its result comes.
 
     def _command_failed(self, wanted: Wanted, command: str, code: str) -> None:
         if code in WEATHER or code == "NOT_FOUND":
