@@ -248,7 +248,9 @@ def _needs(run: Run, step: Step, spec: StepSpec) -> None:
 def _failed_fast(run: Run, step: Step) -> None:
     """Whoever a step belongs to is over with it, or being stopped."""
     if not step.parent:
-        assert run.ended or run.state in ("CANCELLING", "COMPENSATING"), "V9"
+        # What is paused stays so, also where an operator's word has ended its last step: it ends when it is resumed.
+        over = run.state == "PAUSED" and not run.open_steps
+        assert run.ended or over or run.state in ("CANCELLING", "COMPENSATING"), "V9"
     else:
         holder = run.steps[step.parent]
         is_past = holder.block is None or bool(holder.block.what) or step not in below(run, holder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from tierflow_flow.jq.formats import to_text
 from tierflow_flow.jq.operators import weight
 from tierflow_flow.jq.values import (
     compare,
+    get,
     is_number,
     places_of,
     set_path,
@@ -133,12 +135,10 @@ def reverse(ev: Evaluation, value: Any) -> Any:
 
 def transpose(ev: Evaluation, value: Any) -> Any:
     """`transpose`."""
-    rows = [[] if row is None else row for _, row in ev.items(None, value)]
-    if not all(isinstance(row, list) for row in rows):
-        raise JqError(f"Cannot transpose {shown(value)}")
-    width = max(map(len, rows), default=0)
+    rows = [row for _, row in ev.items(None, value)]
+    width = math.ceil(max((length(ev, row) for row in rows), default=0))
     ev.budget.make(width * len(rows))
-    return [[row[column] if column < len(row) else None for row in rows] for column in range(width)]
+    return [[get(row, column) for row in rows] for column in range(width)]
 
 
 def setpath(ev: Evaluation, value: Any, path: Any, new: Any) -> Any:
