@@ -1,6 +1,7 @@
 """What the benchmarks compute; what they measure is run by hand."""
 
 import asyncio
+import json
 import pathlib
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -118,3 +119,12 @@ def test_a_broken_promise_is_told() -> None:
     few = Figure("P17", "scaled", 7.9, 8, "times", least=True)
     assert [each.kept for each in (slow, fast, few)] == [False, True, False]
     assert figures_table([slow]).splitlines()[-1] == "| P2 | stored | ≤ 50 ms | 51 ms | **no** |"
+
+
+def test_the_latest_measurement_keeps_every_promise() -> None:
+    """E14, F30, H9, P1, P2, P3, P4, P5, P6, P7, P8, P9, P11, P15, P16, P17: what `make thresholds` recorded last, row by row."""
+    lines = [json.loads(line) for line in (measuring.RESULTS / "thresholds.jsonl").read_text().splitlines()]
+    latest = [line for line in lines if line["at"] == lines[-1]["at"]]
+    measured = {row for line in latest for row in line["rows"].split(", ")}
+    assert {"E14", "F30", "H9", "P11", "P15", "P16", "P17", *(f"P{number}" for number in range(1, 10))} == measured
+    assert [line["what"] for line in latest if not line["kept"]] == []
