@@ -23,7 +23,7 @@ from tierflow_durable.owning import Owning
 from tierflow_durable.relay import Relay
 from tierflow_executor.core.table import UNARY, Attempts
 from tierflow_orchestrator import starting
-from tierflow_orchestrator.core import commands
+from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.link import Link
@@ -149,11 +149,11 @@ def _early_dispatch(patches: Patches) -> None:
         run = entity.state
         step = run.steps[step_id]
         if done and step.state == "SCHEDULED":
-            effect = commands.DispatchAttempt(
+            event = events.StepScheduled(
                 step_id=step_id, attempt=step.attempt, attempt_id=step.attempt_id, epoch=step.epoch, executor_id=step.executor_id,
                 handler=step.handler, input=step.input,
             )  # fmt: skip
-            self._dispatch(run, effect)
+            self._dispatch(run, event)
         return bool(done)
 
     before = patches.put(Engine, "_assign", assign)
