@@ -131,7 +131,7 @@ class Stack:
             for service in self.services:
                 service.spawn()
             _all_at_once([_waiting(service, timeout) for service in self.services])
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt included: nothing stays half started
             self.stop(patience=1.0)
             raise
 

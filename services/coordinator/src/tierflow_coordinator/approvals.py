@@ -13,19 +13,14 @@ from tierflow_runtime.values import FailureError
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
+from tierflow_coordinator.reaching import Reaching
 from tierflow_coordinator.sessions import check_id
 
 
-class Approvals:
+class Approvals(Reaching):
     """Who may decide is known to the run, which asked: Tier 1 says who the caller is, Tier 2 whether that is somebody who was asked."""
 
     _access: Access
-
-    async def _runs_stub(self) -> Any:
-        raise NotImplementedError
-
-    def _call(self, caller: Caller) -> dict[str, Any]:
-        raise NotImplementedError
 
     async def DecideApproval(  # noqa: N802 - named by the proto
         self, request: api.DecideApprovalRequest, context: Any

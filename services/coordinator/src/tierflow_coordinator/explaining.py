@@ -15,24 +15,13 @@ from tierflow_runtime.wire import timestamp
 from tierflow_coordinator import listing
 from tierflow_coordinator.core import states
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.reaching import Reaching
 
 
-class Explaining:
+class Explaining(Reaching):
     """Composes both tiers' explanations."""
 
     _engine: Any
-
-    async def _runs_stub(self) -> Any:
-        raise NotImplementedError
-
-    async def _run(self, run_id: str, caller: Caller) -> Any:
-        raise NotImplementedError
-
-    async def _visible(self, swarm_id: str, caller: Caller, *, hide: bool = True) -> Any:
-        raise NotImplementedError
-
-    def _call(self, caller: Caller) -> dict[str, Any]:
-        raise NotImplementedError
 
     async def Explain(self, request: api.ExplainRequest, context: Any) -> api.ExplainResponse:  # noqa: N802 - named by the proto
         """See the proto."""

@@ -8,25 +8,15 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_durable.chain import check_message, verify
 from tierflow_durable.durable import Durable
-from tierflow_runtime.security import Caller, caller_of
+from tierflow_runtime.security import caller_of
+
+from tierflow_coordinator.reaching import Reaching
 
 
-class Histories:
+class Histories(Reaching):
     """Reads everything; changes nothing."""
 
     _durable: Durable
-
-    async def _runs_stub(self) -> Any:
-        raise NotImplementedError
-
-    async def _run(self, run_id: str, caller: Caller) -> Any:
-        raise NotImplementedError
-
-    async def _visible(self, swarm_id: str, caller: Caller, *, hide: bool = True) -> Any:
-        raise NotImplementedError
-
-    def _call(self, caller: Caller) -> dict[str, Any]:
-        raise NotImplementedError
 
     async def VerifyRun(  # noqa: N802 - named by the proto
         self, request: api.VerifyRunRequest, context: Any

@@ -20,17 +20,15 @@ from tierflow_runtime.wire import SWARM_STATES, allocation_to_proto, options_to_
 from tierflow_coordinator import listing
 from tierflow_coordinator.core import commands, states
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.reaching import Reaching
 
 MARGIN: Final = 5.0
 """Seconds for which an answer may be on its way, on top of what is waited for."""
 LONGEST_WAIT: Final = 600.0
 
 
-class Steering:
+class Steering(Reaching):
     """Part of the coordinator's service."""
-
-    async def _visible(self, swarm_id: str, caller: Caller, *, hide: bool = True) -> Swarm:
-        raise NotImplementedError
 
     async def _steer(self, request: Any, command: str, caller: Caller) -> commands.Reply:
         raise NotImplementedError
@@ -38,12 +36,6 @@ class Steering:
     async def _submitted(
         self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, *, may_reuse: bool = False
     ) -> api.SubmitSwarmResponse | Failure:
-        raise NotImplementedError
-
-    async def _runs_stub(self) -> Any:
-        raise NotImplementedError
-
-    def _call(self, caller: Caller) -> dict[str, Any]:
         raise NotImplementedError
 
     # --- the next generation, and new swarms from old ones ---

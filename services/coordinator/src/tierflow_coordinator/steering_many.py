@@ -19,6 +19,7 @@ from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
 from tierflow_coordinator.core import commands, states
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.reaching import Reaching
 
 AT_ONCE: Final = 32
 """Swarms of a page that are told side by side."""
@@ -32,16 +33,13 @@ _VERBS: Final = {
 }
 
 
-class SteeringMany:
+class SteeringMany(Reaching):
     """Part of the coordinator's service."""
 
     _access: Access
     _durable: Durable
 
     async def _steer(self, request: Any, command: str, caller: Caller) -> commands.Reply:
-        raise NotImplementedError
-
-    async def _visible(self, swarm_id: str, caller: Caller, *, hide: bool = True) -> Swarm:
         raise NotImplementedError
 
     async def _signal(self, request: api.SignalSwarmRequest, swarm: Swarm, caller: Caller) -> api.SignalSwarmResponse:

@@ -92,7 +92,7 @@ async def run(command: Command, output: Callable[[str, bytes], None]) -> Ended:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             pass_fds=(writes, *command.pass_fds), env=_LOADER, cwd="/", start_new_session=True,
         )  # fmt: skip
-    except BaseException:
+    except BaseException:  # a cancellation, too, must not leak the pipe
         os.close(reads)
         raise
     finally:
