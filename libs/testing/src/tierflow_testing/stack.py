@@ -41,6 +41,8 @@ class StackOptions:
         database: Name of the database.
         template: A database that is already migrated; copied instead of migrating. Only with a given server.
         modules: Other modules than the product's, by the product's name.
+        via: Given a route and an address, the address to use instead: what puts a bad network between two parts. Routes are `orchestrator-postgres`,
+            `coordinator-postgres`, `services-nats`, `coordinator-orchestrator` and `orchestrator-executor`. Calls among peers, and those for blobs, go straight.
     """
 
     coordinators: int = 1
@@ -57,6 +59,7 @@ class StackOptions:
     database: str = "tierflow"
     template: str = ""
     modules: Mapping[str, str] = field(default_factory=dict)
+    via: Callable[[str, str], str] = lambda route, address: address
 
 
 class Stack:
@@ -179,12 +182,18 @@ class Stack:
 
     def _configure(self) -> None:
         """Tells the services of each other, now that the servers' ports are known."""
-        stores = {"TIERFLOW_DATABASE_URL": self.database_url, "TIERFLOW_NATS_URL": self.nats.url}
-        executors = ",".join([_addresses(self.executors), *self.options.guests])
+        via = self.options.via
+        nats = via("services-nats", self.nats.url)
+        executors = via("orchestrator-executor", ",".join([_addresses(self.executors), *self.options.guests]))
+        orchestrators = via("coordinator-orchestrator", _addresses(self.orchestrators))
         for service in self.orchestrators:
-            service.configure(**stores, TIERFLOW_EXECUTORS=executors)
+            database = via("orchestrator-postgres", self.database_url)
+            service.configure(TIERFLOW_DATABASE_URL=database, TIERFLOW_NATS_URL=nats, TIERFLOW_EXECUTORS=executors)
         for service in self.coordinators:
-            service.configure(**stores, TIERFLOW_ORCHESTRATORS=_addresses(self.orchestrators))
+            database = via("coordinator-postgres", self.database_url)
+            service.configure(
+                TIERFLOW_DATABASE_URL=database, TIERFLOW_NATS_URL=nats, TIERFLOW_ORCHESTRATORS=orchestrators
+            )
 
     def _prepare_database(self) -> None:
         if not self.postgres.has_database(self.options.database):
