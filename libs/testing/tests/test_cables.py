@@ -132,3 +132,16 @@ async def test_answers_are_lost(cables: Cables, echo: str) -> None:
         cables.cut(ROUTE)
     async with Talk(cables, echo) as talk:
         await talk.seconds(b"b")
+
+
+async def test_stranded_connections(cables: Cables, echo: str) -> None:
+    """O7: a stranded connection is dead in silence, also after it is mended; a new one works."""
+    async with Talk(cables, echo) as old:
+        await old.seconds(b"a")
+        cables.strand(ROUTE)
+        old.say(b"lost")
+        async with Talk(cables, echo) as new:
+            await new.seconds(b"b")
+        cables.mend(ROUTE)
+        with pytest.raises(TimeoutError):
+            await old.hear(1, patience=0.2)

@@ -33,6 +33,13 @@ class Way:
         self.open.set()
 
 
+class Pair:
+    """One connection and its continuation."""
+
+    def __init__(self) -> None:
+        self.stranded = False
+
+
 class Cable:
     """Forwards every connection to `host:port`, as long as it is told to. Lives in the event loop of the test; `Cables` has a thread for some.
 
@@ -44,12 +51,12 @@ class Cable:
         self._target = (host, port)
         self.port = free_port()
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], Pair] = {}
         self._muted = False
         self._refusing = False
         self._there, self._back = Way(), Way()
         self.swallowed = 0
-        """Bytes of answers that were lost."""
+        """Bytes that were lost."""
         self.connected = 0
         """Connections that were made so far."""
         self.broken = 0
@@ -77,6 +84,14 @@ class Cable:
         """From now on nothing arrives in this direction and no connection breaks. What was sent arrives after `mend`, as TCP's repetitions would, unless it is cut."""
         for way in self._ways(direction):
             way.open.clear()
+
+    def strand(self) -> None:
+        """The connections of now carry nothing any more, in silence and for ever: neither end is told, nor hears when the other gives up. New ones work.
+
+        That is what a firewall does that has forgotten its connections.
+        """
+        for pair in self._connections.values():
+            pair.stranded = True
 
     async def cut(self, *, refuse: bool = False) -> None:
         """Breaks all connections; new ones are made again, unless they are refused until `mend`."""
@@ -111,18 +126,21 @@ class Cable:
             writer.transport.abort()
             return
         self.connected += 1
-        task = asyncio.ensure_future(self._connect(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        pair = Pair()
+        task = asyncio.ensure_future(self._connect(reader, writer, pair))
+        self._connections[task] = pair
+        task.add_done_callback(self._connections.pop)
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: Pair) -> None:
         far: asyncio.StreamWriter | None = None
         try:
             far_reader, far = await asyncio.open_connection(*self._target)
-            there = asyncio.ensure_future(_pump(reader, _writing(far), self._there))
-            back = asyncio.ensure_future(_pump(far_reader, self._answering(writer), self._back))
+            there = asyncio.ensure_future(_pump(reader, self._carrying(far, pair, answers=False), self._there))
+            back = asyncio.ensure_future(_pump(far_reader, self._carrying(writer, pair, answers=True), self._back))
             try:
                 await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+                if pair.stranded:  # who is left does not hear that the other is gone
+                    await asyncio.wait({there, back})
             finally:
                 there.cancel()
                 back.cancel()
@@ -133,24 +151,17 @@ class Cable:
                 if end is not None:
                     end.transport.abort()
 
-    def _answering(self, writer: asyncio.StreamWriter) -> Callable[[bytes], Awaitable[None]]:
-        write = _writing(writer)
-
-        async def answer(data: bytes) -> None:
-            if self._muted:
+    def _carrying(
+        self, writer: asyncio.StreamWriter, pair: Pair, *, answers: bool
+    ) -> Callable[[bytes], Awaitable[None]]:
+        async def carry(data: bytes) -> None:
+            if pair.stranded or (answers and self._muted):
                 self.swallowed += len(data)
-            else:
-                await write(data)
+                return
+            writer.write(data)
+            await writer.drain()
 
-        return answer
-
-
-def _writing(writer: asyncio.StreamWriter) -> Callable[[bytes], Awaitable[None]]:
-    async def write(data: bytes) -> None:
-        writer.write(data)
-        await writer.drain()
-
-    return write
+        return carry
 
 
 async def _pump(reader: asyncio.StreamReader, take: Callable[[bytes], Awaitable[None]], way: Way) -> None:

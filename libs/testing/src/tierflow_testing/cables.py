@@ -52,6 +52,10 @@ class Cables:
         """`Cable.hold`."""
         self._tell(route, lambda cable: cable.hold(direction))
 
+    def strand(self, route: str) -> None:
+        """`Cable.strand`: present connections are dead, and nobody knows."""
+        self._tell(route, lambda cable: cable.strand())
+
     def mend(self, route: str) -> None:
         """`Cable.mend`."""
         self._tell(route, lambda cable: cable.mend())
