@@ -1,6 +1,6 @@
 """Runs one workload against the real stack and prints one JSON line last.
 
-Usage: python -m benchmarks.run w1|w2|w3|w3big [--keep] [--profile SERVICE]
+Usage: python -m benchmarks.run w1|w2|w3|w3big|w3part [--keep] [--profile SERVICE]
 
 Everything counts: client, three tiers, Postgres with fsync and synchronous_commit, NATS with every event acknowledged. Runs end with the auditor.
 """
@@ -23,6 +23,12 @@ from tierflow_testing.stack import Stack, StackOptions
 
 from benchmarks.measuring import commit, cpu_of, machine, own_cpu, percentile
 from benchmarks.workloads import SCENARIOS, drive, ready
+
+OPTIONS = StackOptions(
+    slots=1024,
+    handlers=["tierflow_executor.handlers", "benchmarks.handlers"],
+    executor_environment={"PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[1])},
+)
 
 
 def processes_of(stack: Stack) -> dict[str, int]:
@@ -74,7 +80,7 @@ def main() -> None:
     directory = pathlib.Path(tempfile.mkdtemp(prefix="tierflow-bench-"))
     directory.chmod(0o755)
     try:
-        with Stack(directory, StackOptions(slots=1024)) as stack:
+        with Stack(directory, OPTIONS) as stack:
             figures = asyncio.run(measure(stack, given.scenario))
             if not given.no_audit:
                 audit_or_exit(stack)

@@ -39,3 +39,25 @@ async def slow(seconds: float) -> float:
     """Takes its time; declares that it should not."""
     await asyncio.sleep(seconds)
     return seconds
+
+
+async def _get_stuck(context: Context) -> Any:
+    """Where the last attempt was; one that does not know gives two signs of life, then none, and never returns."""
+    if context.last_heartbeat is None:
+        for page in (1, 2):
+            context.heartbeat({"page": page})
+            await asyncio.sleep(0.1)
+        await asyncio.Event().wait()
+    return context.last_heartbeat
+
+
+@handler("t.stuck", timeout="5m")
+async def stuck(context: Context) -> Any:
+    """Gets stuck on the executor's event loop, which goes on."""
+    return await _get_stuck(context)
+
+
+@handler("t.stuck_apart", timeout="5m", isolate=True)
+async def stuck_apart(context: Context) -> Any:
+    """The same in a process of its own, which stays alive while it is stuck."""
+    return await _get_stuck(context)

@@ -40,7 +40,7 @@ def tierflow(stack: Stack, user: str, *arguments: str) -> str:
 
 
 async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeStack, tmp_path: pathlib.Path) -> None:
-    """Q17, L13, L14, K7, S5, S12: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
+    """H12, Q17, L13, L14, K7, S5, S12: asked is stored; whoever dies, who was asked decides through any replica, by client and command, once; nobody else does."""
     stack = make_stack(orchestrators=2)
     text = tmp_path / "refund.yaml"
     text.write_text(FLOW)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tierflow import Client, ExecutionFailed
+from tierflow_contracts.common.v1.failure_pb2 import ErrorCode
 from tierflow_testing.stack import Stack
 
 MakeStack = Callable[..., Stack]
@@ -78,6 +79,27 @@ async def test_the_next_attempt_goes_on(with_handlers: MakeStack) -> None:
         assert await handle.result(30) == {"pages": 3, "attempt": 3}
         lines = [line.text for attempt in await client.logs(handle.run_id) for line in attempt.lines]
         assert lines == ["page 1", "page 2", "page 3"]
+
+
+async def test_work_that_is_stuck_is_given_up(with_handlers: MakeStack) -> None:
+    """K9, Q3, Q2, Lesson 20: no sign of life but the work's own: an attempt that is stuck in a living process is given up, and the next goes on where it was."""
+    stack = with_handlers()
+    steps = {
+        step_id: {"call": call, "heartbeat_timeout": "1500ms", "retry": RETRY}
+        for step_id, call in (("inside", "t.stuck"), ("apart", "t.stuck_apart"))
+    }
+    async with Client(stack.address, patience=60) as client:
+        handle = await client.submit({"name": "stuck", "version": "1", "steps": steps})
+        assert await handle.result(60) == {step_id: {"page": 2} for step_id in steps}
+        history = (await client.events(handle.id, handle.run_id)).events
+        given_up = {e.step_id: e.step_retrying.failure for e in history if e.HasField("step_retrying")}
+        assert {name: ErrorCode.Name(one.code) for name, one in given_up.items()} == dict.fromkeys(
+            steps, "ERROR_CODE_HEARTBEAT_TIMEOUT"
+        )
+        executors = {e.step_scheduled.executor_id for e in history if e.HasField("step_scheduled")}
+        assert [f"{e.hello.name}/{e.hello.executor_id}" for e in await client.executors()] == list(
+            executors
+        )  # the process that it was stuck in lives
 
 
 async def test_ten_megabytes(with_handlers: MakeStack) -> None:

@@ -36,7 +36,7 @@ def code(reply: Reply) -> str:
 
 
 def test_a_step_waits_for_a_person() -> None:
-    """Q17, R15: SUSPENDED with the reason, parked; who approves and why is the step's output."""
+    """H12, Q17, R15: SUSPENDED with the reason, parked; who approves and why is the step's output."""
     run = begun(approval("ok", users=["ada"], message="Really?"), emit("e", "ok"))
     assert (run.state, run.reason, run.steps["ok"].state) == ("SUSPENDED", "APPROVAL: ok", "AWAITING_APPROVAL")
     assert run.next_wake() is None
@@ -110,7 +110,7 @@ def test_nobody_decides_in_time() -> None:
 
 
 def test_further_people_are_asked() -> None:
-    """Q17: who was asked first may still decide; then time is over for all."""
+    """H12, Q17: who was asked first may still decide; then time is over for all."""
     run = begun(approval("ok", users=["ada"], timeout="5s", escalate={"roles": ["boss"], "timeout": "10s"}))
     assert code(said(run, "eve", roles=("boss",))) == "PERMISSION_DENIED"
     decide(run, WakeUp(), START + 5 * SECOND)
