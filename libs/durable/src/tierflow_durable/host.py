@@ -250,11 +250,12 @@ class Host(Generic[S, C, E]):
             self._relay(write)
         if write.update or write.create:
             entity.header = write.header
+        # What has to be done goes out before the news that it will be: somebody works on it meanwhile.
+        if write.pending is not None and write.pending.events:
+            self._act(entity, write.pending.events)
         if birth is not None:
             birth.on_done(Created(entity.id, created=True, reply=birth.reply))
         _call_back(write.pending)
-        if write.pending is not None and write.pending.events:
-            self._act(entity, write.pending.events)
         entity.notify()
         if write.release:
             self.forget(entity, "ended" if write.header.ended_at is not None else "parked")

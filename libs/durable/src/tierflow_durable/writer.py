@@ -27,6 +27,10 @@ MOST_ENTITIES = 64
 """Entities to a commit: more would make all tiers take turns instead of working side by side (measured with 256 runs in flight)."""
 MOST_BYTES = 8 * 1024 * 1024
 
+ACKNOWLEDGE_AFTER = 0.1
+"""Seconds for which acknowledgements gather, unless they are as many as a commit has entities: nobody waits for them, and a commit of their own would be in the
+way of the next entity's."""
+
 CHECKED_FOR: Micros = 86_400_000_000
 """The last acknowledged commit is looked for as long; later it may have been dropped with its partition (rule R34)."""
 
@@ -69,6 +73,8 @@ class Writer:
         self._refused = refused
         self._dirty: list[Entity[Any]] = []
         self._acknowledgements: dict[str, int] = {}
+        self._acknowledge_at: asyncio.TimerHandle | None = None
+        self._acknowledge_now = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -96,6 +102,13 @@ class Writer:
         """Stores that the tier above has the result of an ended entity (rule R28). May be repeated."""
         self._acknowledgements[entity_id] = max(generation, self._acknowledgements.get(entity_id, 0))
         self._idle.clear()
+        if self._acknowledge_at is None:
+            loop = asyncio.get_running_loop()
+            self._acknowledge_at = loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledge_at = None
+        self._acknowledge_now = True
         self._wake.set()
 
     @property
@@ -112,12 +125,12 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.sleep(0)
-            while self._dirty or self._acknowledgements:
+            while self._dirty or self._acknowledge_now:
                 batch = self._gather()
                 if batch is not None:
                     await self._commit(batch)
-            self._idle.set()
+            if not self._acknowledgements:
+                self._idle.set()
 
     def _gather(self) -> Batch | None:
         writes: list[Write] = []
@@ -134,8 +147,7 @@ class Writer:
             if len(writes) >= MOST_ENTITIES or size >= MOST_BYTES:
                 break
         del self._dirty[:taken]
-        acknowledgements = list(self._acknowledgements.items())
-        self._acknowledgements.clear()
+        acknowledgements = self._due_acknowledgements()
         if not writes and not acknowledgements:
             return None
         # In the order of the batch (rule R3): the relay takes rows in this order, and its watermark says "everything up to here" (rule R19).
@@ -147,6 +159,14 @@ class Writer:
                 row.position = self._position
                 entity.chain = row.chain = next_link(entity.chain, row.data)
         return Batch(writes, acknowledgements, self._me, self._clock.now())
+
+    def _due_acknowledgements(self) -> list[tuple[str, int]]:
+        if not self._acknowledge_now and len(self._acknowledgements) < MOST_ENTITIES:
+            return []
+        self._acknowledge_now = False
+        due = list(self._acknowledgements.items())
+        self._acknowledgements.clear()
+        return due
 
     async def _commit(self, batch: Batch) -> None:
         """Commits a batch, however long the weather lasts (rule R4), or bisects it where a row is to blame (rule R5)."""
@@ -289,6 +309,8 @@ class Writer:
 
     async def close(self) -> None:
         """Closes the session."""
+        if self._acknowledge_at is not None:
+            self._acknowledge_at.cancel()
         if self._connection is not None:
             try:
                 await self._connection.close(timeout=2)
