@@ -14,7 +14,16 @@ def stops_before(run: Run, step: Step) -> bool:
     steer = run.steer
     if steer is None or step.released or step.is_item or run.state == "COMPENSATING":
         return False
-    return steer.stepping or EVERY_STEP in steer.breakpoints or step.id in steer.breakpoints
+    if step.frame is not None and not step.frame.parent:
+        return False  # a document as a whole is its run
+    return steer.stepping or EVERY_STEP in steer.breakpoints or _is_named(step, steer.breakpoints)
+
+
+def _is_named(step: Step, breakpoints: tuple[str, ...]) -> bool:
+    """A task of a document is named by its step, by its pointer whatever the iteration, or by its name alone."""
+    if step.id in breakpoints:
+        return True
+    return step.frame is not None and (step.of in breakpoints or step.of.rpartition("/")[2] in breakpoints)
 
 
 def hold(turn: Turn, step: Step) -> None:

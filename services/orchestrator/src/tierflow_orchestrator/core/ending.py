@@ -82,10 +82,15 @@ def _rest(turn: Turn) -> None:
     run = turn.run
     if not run.open_steps:
         _end_finished(turn)
+    elif run.steer is not None and run.steer.held and not run.startable and _waits_for_those_within(run):
+        _pause_held(turn, run.steer)
     elif run.only_waits:
         turn.emit(events.RunStateChanged(from_=run.state, to="SUSPENDED", reason=run.why_waiting()))
-    elif run.steer is not None and run.steer.held and not run.startable:
-        _pause_held(turn, run.steer)
+
+
+def _waits_for_those_within(run: Run) -> bool:
+    """Whether no step waits for a time or a message: tasks of a document wait for those in them."""
+    return all(run.steps[step_id].reason == "STEPS" for step_id in run.waits)
 
 
 def _pause_held(turn: Turn, steer: Steer) -> None:

@@ -46,7 +46,7 @@ def _created(run: Run, event: events.RunCreated, time: Micros) -> None:
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.input, run.allocation, run.options = event.input, event.allocation, event.options
     run.created_at = time
-    if event.options.breakpoints and (run.flow is None or run.flow.program is None):
+    if event.options.breakpoints:
         run.steered().breakpoints = event.options.breakpoints
     if event.reuse is not None:
         run.steered().reuse = event.reuse

@@ -63,7 +63,7 @@ def count_in(run: Run, step: Step, frame: Frame) -> None:
     around.last = step.id
     if parent.ended:
         return
-    if step.state == "COMPLETED":
+    if step.state == "COMPLETED" or (step.state == "SKIPPED" and step.output is not None):
         around.data = step.output
     run.undecided.appendleft(parent.id)
 

@@ -31,6 +31,9 @@ class Navigator(Protocol):
     def look(self, turn: Turn, step: Step) -> None:
         """Something has happened to a step: it is READY, or one inside it has ended."""
 
+    def leave(self, turn: Turn, step: Step, reason: str) -> None:
+        """Somebody ends a step by hand: stops everything inside it."""
+
     def due(self, turn: Turn, step: Step) -> None:
         """The moment has come until which a step waits."""
 

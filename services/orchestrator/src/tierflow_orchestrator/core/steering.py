@@ -14,6 +14,7 @@ from tierflow_orchestrator.core import commands, events, failures, generations
 from tierflow_orchestrator.core.branches import being_stopped
 from tierflow_orchestrator.core.ending import cancel_below
 from tierflow_orchestrator.core.navigator import go_on, settle
+from tierflow_orchestrator.core.navigators import NAVIGATORS
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import COMMANDS
 from tierflow_orchestrator.core.steer import Steer
@@ -57,8 +58,8 @@ def conflict(run: Run, name: str, why: str = "") -> Failure | None:
 
 
 def not_of_documents(run: Run, name: str) -> Failure | None:
-    """The tasks of a document become known as it is walked: what is said of steps cannot be said of them."""
-    if run.flow is None or run.flow.program is None or name not in ("retry", "skip", "step", "breakpoints", "migrate"):
+    """The tasks of a document become known as it is walked: where it was is gone once it has ended, and another version may number them otherwise."""
+    if run.flow is None or run.flow.program is None or name not in ("retry", "migrate"):
         return None
     return failures.made("UNSUPPORTED", f"{name}: not for documents that are walked task by task; run it anew.", name)
 
@@ -133,11 +134,15 @@ def _not_to_skip(run: Run, step: Step | None, step_id: str) -> Failure | None:
     if step.ended or step.stop_to:
         state = step.state if step.ended else "being stopped"
         return conflict(run, "skip", f"skip: step {step.id} is {state}.")
+    if step.frame is not None and not step.frame.parent:
+        return conflict(run, "skip", "skip: a document is not skipped as a whole; cancel the run.")
     return None
 
 
 def _skip(turn: Turn, step: Step, command: commands.Skip) -> None:
     why = f"skipped by hand: {command.reason}" if command.reason else "skipped by hand"
+    if step.frame is not None:
+        NAVIGATORS[turn.run.definition().navigator].leave(turn, step, why)
     if not step.holds and not step.in_flight:
         turn.emit(events.StepSkipped(step_id=step.id, reason=why, by_hand=True, output=command.output))
         return

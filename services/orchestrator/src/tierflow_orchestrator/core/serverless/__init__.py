@@ -6,6 +6,7 @@ from tierflow_flow.definition import ExpressionError
 from tierflow_runtime.values import Failure, Payload, Usage
 
 from tierflow_orchestrator.core import commands, failures
+from tierflow_orchestrator.core.breakpoints import hold, stops_before
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.serverless import listening, tasks, walking
 from tierflow_orchestrator.core.serverless.errors import Raised
@@ -23,11 +24,18 @@ class Serverless:
         walking.enter(turn, None, program_of(turn.run).root, turn.run.input)
 
     def look(self, turn: Turn, step: Step) -> None:
-        """A task begins, or one in it has ended."""
+        """A task begins, unless somebody holds it; or one in it has ended."""
         if step.state == "READY":
-            tasks.begin(turn, step)
+            if turn.run.gated and stops_before(turn.run, step):
+                hold(turn, step)
+            else:
+                tasks.begin(turn, step)
         elif step.state == "RUNNING":
             tasks.go_on(turn, step)
+
+    def leave(self, turn: Turn, step: Step, reason: str) -> None:
+        """Somebody skips a task: what is in it is stopped."""
+        walking.stop_below(turn, step, reason)
 
     def due(self, turn: Turn, step: Step) -> None:
         """A wait, a delay or a timeout is over."""
