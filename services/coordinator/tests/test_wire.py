@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_coordinator import wire
 from tierflow_coordinator.core import events, states
+from tierflow_coordinator.core.board import Settings
 from tierflow_coordinator.machine import SwarmMachine
 from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Options, RetryPolicy, Usage, Violation
 
@@ -93,6 +94,37 @@ EVENTS = st.one_of(
         actor=TEXT,
     ),
     st.builds(events.CommandReceived, command_id=TEXT, command=TEXT, actor=TEXT, reason=TEXT),
+    st.builds(
+        events.ContextUpdated,
+        version=COUNT,
+        revision=COUNT,
+        settings=st.builds(
+            Settings,
+            goal=TEXT,
+            limits=st.builds(Allocation, credits=st.none() | COUNT),
+            policy=st.just('{"tone":"dry"}'),
+            adaptive=st.booleans(),
+        ),
+        changed=st.lists(TEXT, max_size=2).map(tuple),
+        run_id=TEXT,
+        reason=TEXT,
+    ),
+    st.builds(
+        events.BlackboardChanged,
+        revision=COUNT,
+        changes=st.lists(
+            st.builds(
+                events.KeyChanged, key=TEXT, previous=COUNT, value=PAYLOADS, encoding=TEXT, size=COUNT, sha256=TEXT
+            ),
+            max_size=3,
+        ).map(tuple),
+        actor=TEXT,
+        run_id=TEXT,
+        step_id=TEXT,
+        command_id=TEXT,
+    ),
+    st.builds(events.ContextCheckpointed, name=TEXT, revision=COUNT, hash=TEXT, actor=TEXT, command_id=TEXT),
+    st.builds(events.ContextRestored, name=TEXT, to_revision=COUNT, revision=COUNT, hash=TEXT, reason=TEXT),
 )
 
 

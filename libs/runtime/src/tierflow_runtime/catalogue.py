@@ -353,6 +353,13 @@ _ENTRIES: Final = (
         "A loop needs more iterations than it may have.",
         "Find out why its condition did not come true, or raise its max.",
     ),
+    CodeInfo(
+        "VERSION_CONFLICT",
+        StatusCode.ABORTED,
+        False,
+        "What was to be changed has another version than was expected.",
+        "Read it again, decide again, and send the version that was read.",
+    ),
 )
 
 CATALOGUE: Final[dict[str, CodeInfo]] = {entry.code: entry for entry in _ENTRIES}

@@ -78,6 +78,10 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_entered": EventClass.EVENT_CLASS_STEPS,
     "context_exported": EventClass.EVENT_CLASS_STEPS,
     "event_consumed": EventClass.EVENT_CLASS_STEPS,
+    "context_updated": EventClass.EVENT_CLASS_AUDIT,
+    "blackboard_changed": EventClass.EVENT_CLASS_AUDIT,
+    "context_checkpointed": EventClass.EVENT_CLASS_AUDIT,
+    "context_restored": EventClass.EVENT_CLASS_AUDIT,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

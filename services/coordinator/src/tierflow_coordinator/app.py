@@ -29,10 +29,11 @@ from tierflow_runtime.values import BlobRef, FailureError
 
 from tierflow_coordinator.access import Access
 from tierflow_coordinator.admission import Admission
+from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import read_blob
 from tierflow_coordinator.flows import Flows
-from tierflow_coordinator.gauges import Endings, publish_metrics
+from tierflow_coordinator.gauges import ContextCalls, Endings, publish_metrics
 from tierflow_coordinator.machine import SwarmMachine
 from tierflow_coordinator.orchestrators import Orchestrators
 from tierflow_coordinator.progress import Progress
@@ -148,6 +149,7 @@ class Coordinator:
                 now=self.durable.clock.now,
                 max_size=settings.max_swarms,
             ),
+            contexts=Contexts(self.durable, ContextCalls(self.metrics).note),
             orchestrators=self.orchestrators,
             flows=flows,
         )

@@ -130,6 +130,8 @@ class Engine:
                 self._carry_out(entity, effect)
             if isinstance(event, events.SwarmStateChanged) and event.from_ in states.ENDED:
                 self.load.started()
+            if type(event) in events.SHARED:
+                self.resting.look_after_change(entity)
             if isinstance(event, events.SwarmStateChanged) and event.to == states.PAUSED:
                 self.resting.look_soon(entity)
 

@@ -26,6 +26,21 @@ class Endings:
             self._seconds.observe((swarm.ended_at - swarm.created_at) / 1_000_000)
 
 
+class ContextCalls:
+    """Counts what is asked of contexts and blackboards."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._calls = metrics.counter(
+            "context_calls_total",
+            "Calls about what swarms share, by kind; `fetch` counts large values that were read (I9).",
+            ("kind",),
+        )
+
+    def note(self, kind: str, n: int) -> None:
+        """So many more."""
+        self._calls.labels(kind).inc(n)
+
+
 def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches: Watches) -> None:
     """Adds what can be read from the parts."""
     gauge, host, relay = metrics.gauge_of, durable.host, durable.relay

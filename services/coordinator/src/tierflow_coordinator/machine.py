@@ -13,6 +13,7 @@ from tierflow_coordinator.core import commands, events, states
 from tierflow_coordinator.core.decide import Decision, decide
 from tierflow_coordinator.core.swarm import Swarm, evolve
 
+_AUDIT = frozenset((events.CommandReceived, *events.SHARED))
 _COMMANDS = msgspec.msgpack.Decoder(commands.SwarmCommand)
 _REPLIES = msgspec.msgpack.Decoder(commands.Reply)
 _SWARMS = msgspec.msgpack.Decoder(Swarm)
@@ -78,7 +79,7 @@ class SwarmMachine:
 
     def classify(self, event: events.SwarmEvent) -> str:
         """What people did is audit, all else is lifecycle."""
-        return "audit" if type(event) is events.CommandReceived else "lifecycle"
+        return "audit" if type(event) in _AUDIT else "lifecycle"
 
     def decode(self, data: bytes) -> Iterable[tuple[int, Micros, events.SwarmEvent]]:
         """See `wire`."""

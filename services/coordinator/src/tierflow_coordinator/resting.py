@@ -27,6 +27,7 @@ class Resting:
         self._after = after
         self._soon: deque[Entity[Swarm]] = deque()
         self._later: deque[tuple[float, Entity[Swarm]]] = deque()
+        self._changed: set[str] = set()
 
     def look(self, entity: Entity[Swarm]) -> None:
         """Looks after a while (the setting) whether the swarm may be let go."""
@@ -35,6 +36,12 @@ class Resting:
     def look_soon(self, entity: Entity[Swarm]) -> None:
         """Looks soon: the swarm waits for a command."""
         self._soon.append(entity)
+
+    def look_after_change(self, entity: Entity[Swarm]) -> None:
+        """What it shares has changed, which may happen often: looks after a while, once for all changes until then."""
+        if entity.id not in self._changed:
+            self._changed.add(entity.id)
+            self.look(entity)
 
     async def run(self) -> None:
         """Lets go, until cancelled."""
@@ -46,6 +53,7 @@ class Resting:
             while self._later and self._later[0][0] <= now:
                 due.append(self._later.popleft()[1])
             for entity in due:
+                self._changed.discard(entity.id)
                 self._let_go(entity)
 
     def _let_go(self, entity: Entity[Swarm]) -> None:

@@ -20,12 +20,14 @@ from tierflow_runtime.wire import SWARM_STATES
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
+from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.core import commands, states
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import Facade
 from tierflow_coordinator.queue import Queue
 from tierflow_coordinator.sessions import Session, check_id
+from tierflow_coordinator.sharing import Sharing
 from tierflow_coordinator.steering import LONGEST_WAIT, Steering
 from tierflow_coordinator.steering_many import SteeringMany
 from tierflow_coordinator.submission import Submission, answer_message
@@ -36,7 +38,7 @@ MOST_AT_ONCE: Final = 1000
 QUARANTINED: Final = "QUARANTINED"
 
 
-class CoordinatorServicer(Facade, SteeringMany, Steering, servicers.CoordinatorServiceServicer):
+class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, servicers.CoordinatorServiceServicer):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 
     def __init__(
@@ -48,6 +50,7 @@ class CoordinatorServicer(Facade, SteeringMany, Steering, servicers.CoordinatorS
         access: Access,
         watches: Watches,
         queue: Queue,
+        contexts: Contexts,
         **facade: Any,
     ) -> None:
         super().__init__(access=access, **facade)
@@ -56,6 +59,7 @@ class CoordinatorServicer(Facade, SteeringMany, Steering, servicers.CoordinatorS
         self._submission = submission
         self._watches = watches
         self._queue = queue
+        self._contexts = contexts
         self._sessions: set[Session] = set()
 
     def drain(self) -> None:

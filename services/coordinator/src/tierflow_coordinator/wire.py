@@ -28,6 +28,7 @@ from tierflow_runtime.wire import (
     usage_from_proto,
 )
 
+from tierflow_coordinator import wire_context
 from tierflow_coordinator.core import commands, events
 
 _RUN_COMMANDS: Final = {
@@ -222,6 +223,7 @@ _ENCODERS: Final[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {
     events.RunFinished: ("run_finished", _fill_finished),
     events.SwarmEnded: ("swarm_ended", _fill_ended),
     events.CommandReceived: ("command_received", _fill_command),
+    **wire_context.ENCODERS,
 }
 _DECODERS: Final[dict[str, Callable[[Any], events.SwarmEvent]]] = {
     "swarm_created": _created_from_proto,
@@ -231,4 +233,5 @@ _DECODERS: Final[dict[str, Callable[[Any], events.SwarmEvent]]] = {
     "run_finished": _run_finished_from_proto,
     "swarm_ended": _ended_from_proto,
     "command_received": _command_from_proto,
+    **wire_context.DECODERS,
 }

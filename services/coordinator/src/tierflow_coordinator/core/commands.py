@@ -73,7 +73,70 @@ class WakeUp(Command):
     """A moment that the swarm waited for has come."""
 
 
-SwarmCommand: TypeAlias = CreateSwarm | TakeRun | RefuseRun | FinishRun | ReportRunState | SteerSwarm | WakeUp
+class Shared(Command, kw_only=True):
+    """Base of commands about what a swarm shares. Repeating a command id changes nothing. `run_id` and `step_id` name the agent that asks, where one does."""
+
+    command_id: str
+    actor: str = ""
+    run_id: str = ""
+    step_id: str = ""
+
+
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One key to write, with its value as it is stored; None removes it. `expected` is the version that it must have, 0: none."""
+
+    key: str
+    value: Payload | None = None
+    encoding: str = ""
+    size: int = 0
+    sha256: str = ""
+    expected: int | None = None
+
+
+class WriteKeys(Shared, kw_only=True):
+    """Write keys of the blackboard, all of them or none."""
+
+    changes: tuple[KeyChange, ...]
+
+
+class UpdateContext(Shared, kw_only=True):
+    """Change goal, limits, policy (a JSON object to merge in) or flags; None stays as it is."""
+
+    expected: int
+    goal: str | None = None
+    limits: Allocation | None = None
+    policy: str | None = None
+    adaptive: bool | None = None
+    reason: str = ""
+
+
+class CheckpointContext(Shared, kw_only=True):
+    """Give what is shared now a name."""
+
+    name: str
+
+
+class RestoreContext(Shared, kw_only=True):
+    """Go back to what has that name. `expected` is the revision that it must have now."""
+
+    name: str
+    expected: int | None = None
+    reason: str = ""
+
+
+SwarmCommand: TypeAlias = (
+    CreateSwarm
+    | TakeRun
+    | RefuseRun
+    | FinishRun
+    | ReportRunState
+    | SteerSwarm
+    | WakeUp
+    | WriteKeys
+    | UpdateContext
+    | CheckpointContext
+    | RestoreContext
+)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -82,6 +145,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     applied: bool
     state: str
     generation: int = 1
+    revision: int = 0
+    """Of a command about what is shared: the revision that it made, or the present one where it changed nothing."""
+    changed: int = 0
+    """Of a restore: keys that are different from before."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))

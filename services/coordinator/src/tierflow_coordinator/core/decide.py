@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from tierflow_runtime.values import Failure, FailureError, Micros
 
-from tierflow_coordinator.core import commands, events, states
+from tierflow_coordinator.core import commands, events, sharing, states
 from tierflow_coordinator.core.swarm import Order, Swarm, evolve, total
 
 
@@ -36,6 +36,8 @@ def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decisio
         if type(event) is events.SwarmStateChanged or type(event) is events.SwarmEnded:
             states.check(event.from_, event.to)
         evolve(swarm, event, now)
+    if isinstance(command, commands.Shared):
+        return Decision(events=emitted, reply=sharing.reply(swarm, command, emitted))
     # A repeated command is answered as the first time: it did apply.
     known = type(command) is commands.SteerSwarm and command.command_id in swarm.known_commands
     return Decision(
@@ -205,4 +207,8 @@ _DECIDE: dict[type, Callable[[Swarm, Any], Sequence[events.SwarmEvent]]] = {
     commands.ReportRunState: _report_run_state,
     commands.SteerSwarm: _steer,
     commands.WakeUp: _wake_up,
+    commands.WriteKeys: sharing.write,
+    commands.UpdateContext: sharing.update,
+    commands.CheckpointContext: sharing.checkpoint,
+    commands.RestoreContext: sharing.restore,
 }

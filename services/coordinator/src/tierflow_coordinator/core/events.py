@@ -7,6 +7,8 @@ from typing import TypeAlias, dataclass_transform
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Reuse, Usage
 
+from tierflow_coordinator.core.board import Settings
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -83,6 +85,78 @@ class CommandReceived(Event):
     reason: str
 
 
+class ContextUpdated(Event):
+    """The swarm's goal, limits, policy and flags from now on. `run_id` and `step_id` name the agent that changed them, where one did."""
+
+    version: int
+    revision: int
+    settings: Settings
+    changed: tuple[str, ...]
+    actor: str = ""
+    run_id: str = ""
+    step_id: str = ""
+    reason: str = ""
+    command_id: str = ""
+
+
+class KeyChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One key of a blackboard: its value as it is stored, None where it was removed."""
+
+    key: str
+    previous: int = 0
+    """The version that it had; 0 where it was not there."""
+    value: Payload | None = None
+    encoding: str = ""
+    size: int = 0
+    sha256: str = ""
+
+
+class BlackboardChanged(Event):
+    """Keys were written; `revision` is the version of each."""
+
+    revision: int
+    changes: tuple[KeyChanged, ...]
+    actor: str = ""
+    run_id: str = ""
+    step_id: str = ""
+    command_id: str = ""
+
+
+class ContextCheckpointed(Event):
+    """What is shared at this revision has a name, and can be gone back to."""
+
+    name: str
+    revision: int
+    hash: str
+    actor: str = ""
+    command_id: str = ""
+
+
+class ContextRestored(Event):
+    """What is shared is as it was at a checkpoint."""
+
+    name: str
+    to_revision: int
+    revision: int
+    hash: str
+    actor: str = ""
+    reason: str = ""
+    command_id: str = ""
+
+
 SwarmEvent: TypeAlias = (
-    SwarmCreated | SwarmStateChanged | RunRequested | RunTaken | RunFinished | SwarmEnded | CommandReceived
+    SwarmCreated
+    | SwarmStateChanged
+    | RunRequested
+    | RunTaken
+    | RunFinished
+    | SwarmEnded
+    | CommandReceived
+    | ContextUpdated
+    | BlackboardChanged
+    | ContextCheckpointed
+    | ContextRestored
 )
+
+SHARED = frozenset((ContextUpdated, BlackboardChanged, ContextCheckpointed, ContextRestored))
+"""Those about what a swarm shares."""

@@ -9,6 +9,7 @@ import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Reuse, Usage
 
 from tierflow_coordinator.core import events, states
+from tierflow_coordinator.core.board import Board, Checkpoint, Entry, Settings
 
 MAX_KNOWN_COMMANDS = 256
 """So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
@@ -65,6 +66,8 @@ class Swarm(msgspec.Struct, kw_only=True):
     opened_at: Micros = 0
     """When the present generation was opened; 0 for the first."""
     ended_at: Micros | None = None
+    board: Board | None = None
+    """What it shares; None until something is written or changed."""
     idle: bool = False
     """Not from events: whoever owns it has nothing to do for it and may let it go (rule R15). Any event ends that."""
 
@@ -166,6 +169,76 @@ def _command_received(swarm: Swarm, event: events.CommandReceived, _time: Micros
     swarm.known_commands[event.command_id] = event.command
 
 
+def settings_of(swarm: Swarm) -> Settings:
+    """What is agreed on for it."""
+    return Settings(
+        goal=swarm.goal,
+        limits=swarm.allocation,
+        policy=swarm.board.policy if swarm.board is not None else "{}",
+        adaptive=swarm.options.emergent,
+    )
+
+
+def _board(swarm: Swarm) -> Board:
+    if swarm.board is None:
+        swarm.board = Board()
+    return swarm.board
+
+
+def _agree(swarm: Swarm, settings: Settings) -> None:
+    swarm.goal = settings.goal
+    swarm.allocation = settings.limits
+    swarm.options = msgspec.structs.replace(swarm.options, emergent=settings.adaptive)
+    _board(swarm).policy = settings.policy
+
+
+def _context_updated(swarm: Swarm, event: events.ContextUpdated, _time: Micros) -> None:
+    _agree(swarm, event.settings)
+    board = _board(swarm)
+    board.version = event.version
+    board.note(event.command_id, event.revision)
+
+
+def _blackboard_changed(swarm: Swarm, event: events.BlackboardChanged, time: Micros) -> None:
+    board = _board(swarm)
+    for change in event.changes:
+        if change.value is None:
+            board.put(change.key, None)
+            continue
+        entry = Entry(
+            version=event.revision,
+            value=change.value,
+            encoding=change.encoding,
+            size=change.size,
+            sha256=change.sha256,
+            actor=event.actor,
+            run_id=event.run_id,
+            step_id=event.step_id,
+            time=time,
+        )
+        board.put(change.key, entry)
+    board.note(event.command_id, event.revision)
+
+
+def _checkpointed(swarm: Swarm, event: events.ContextCheckpointed, time: Micros) -> None:
+    board = _board(swarm)
+    board.add_checkpoint(
+        Checkpoint(name=event.name, revision=event.revision, hash=event.hash, time=time, settings=settings_of(swarm))
+    )
+    board.note(event.command_id, event.revision)
+
+
+def _restored(swarm: Swarm, event: events.ContextRestored, _time: Micros) -> None:
+    board = _board(swarm)
+    checkpoint = board.checkpoint(event.name)
+    if checkpoint is not None:
+        board.restore(checkpoint, event.revision)
+        if checkpoint.settings != settings_of(swarm):
+            _agree(swarm, checkpoint.settings)
+            board.version += 1
+    board.note(event.command_id, event.revision)
+
+
 _EVOLVE: dict[type, Callable[[Swarm, Any, Micros], None]] = {
     events.SwarmCreated: _created,
     events.SwarmStateChanged: _state_changed,
@@ -174,6 +247,10 @@ _EVOLVE: dict[type, Callable[[Swarm, Any, Micros], None]] = {
     events.RunFinished: _run_finished,
     events.SwarmEnded: _ended,
     events.CommandReceived: _command_received,
+    events.ContextUpdated: _context_updated,
+    events.BlackboardChanged: _blackboard_changed,
+    events.ContextCheckpointed: _checkpointed,
+    events.ContextRestored: _restored,
 }
 
 

@@ -152,6 +152,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """The contract has the feature, this build does not offer it."""
     ERROR_CODE_LOOP_EXHAUSTED: _ErrorCode.ValueType  # 48
     """A loop needs more iterations than it may have."""
+    ERROR_CODE_VERSION_CONFLICT: _ErrorCode.ValueType  # 49
+    """What was to be changed has another version than was expected: read it again, and decide again."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """ErrorCode is the catalogue of everything that can go wrong. docs/errors.md gives for each its gRPC status, whether a retry can help, and what to do."""
@@ -254,6 +256,8 @@ ERROR_CODE_UNSUPPORTED: ErrorCode.ValueType  # 47
 """The contract has the feature, this build does not offer it."""
 ERROR_CODE_LOOP_EXHAUSTED: ErrorCode.ValueType  # 48
 """A loop needs more iterations than it may have."""
+ERROR_CODE_VERSION_CONFLICT: ErrorCode.ValueType  # 49
+"""What was to be changed has another version than was expected: read it again, and decide again."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tierflow_contracts.common.v1 import blackboard_pb2 as _blackboard_pb2
 from tierflow_contracts.common.v1 import explanation_pb2 as _explanation_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
@@ -2767,3 +2768,489 @@ class SteerOutcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SteerOutcome: _TypeAlias = SteerOutcome  # noqa: Y015
+
+@_typing.final
+class GetContextRequest(_message.Message):
+    """GetContextRequest names a swarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextRequest: _TypeAlias = GetContextRequest  # noqa: Y015
+
+@_typing.final
+class GetContextResponse(_message.Message):
+    """GetContextResponse shows a swarm's context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context(self) -> _blackboard_pb2.SwarmContext:
+        """The context."""
+
+    def __init__(
+        self,
+        *,
+        context: _blackboard_pb2.SwarmContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextResponse: _TypeAlias = GetContextResponse  # noqa: Y015
+
+@_typing.final
+class UpdateContextRequest(_message.Message):
+    """UpdateContextRequest changes a swarm's context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    expected_version: _builtins.int
+    """The context's version that the changes were made from. Required."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """The same id again is the same change."""
+    @_builtins.property
+    def changes(self) -> _blackboard_pb2.ContextChanges:
+        """The changes."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        expected_version: _builtins.int = ...,
+        changes: _blackboard_pb2.ContextChanges | None = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "command_id", b"command_id", "expected_version", b"expected_version", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContextRequest: _TypeAlias = UpdateContextRequest  # noqa: Y015
+
+@_typing.final
+class UpdateContextResponse(_message.Message):
+    """UpdateContextResponse shows the context after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context(self) -> _blackboard_pb2.SwarmContext:
+        """The context."""
+
+    def __init__(
+        self,
+        *,
+        context: _blackboard_pb2.SwarmContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContextResponse: _TypeAlias = UpdateContextResponse  # noqa: Y015
+
+@_typing.final
+class ReadBlackboardRequest(_message.Message):
+    """ReadBlackboardRequest names keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    ACCEPT_COMPRESSED_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    accept_compressed: _builtins.bool
+    """Whether values may come compressed; else they come as protobuf JSON, for people."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        accept_compressed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_compressed", b"accept_compressed", "keys", b"keys", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadBlackboardRequest: _TypeAlias = ReadBlackboardRequest  # noqa: Y015
+
+@_typing.final
+class ReadBlackboardResponse(_message.Message):
+    """ReadBlackboardResponse has the keys that are there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that they are of."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.BlackboardEntry]:
+        """The keys, in their order."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_blackboard_pb2.BlackboardEntry] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadBlackboardResponse: _TypeAlias = ReadBlackboardResponse  # noqa: Y015
+
+@_typing.final
+class ListBlackboardRequest(_message.Message):
+    """ListBlackboardRequest asks which keys there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    prefix: _builtins.str
+    """Only keys that begin with this."""
+    page_size: _builtins.int
+    """Keys to a page, at most 1000; 0 is 100."""
+    page_token: _builtins.str
+    """From the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlackboardRequest: _TypeAlias = ListBlackboardRequest  # noqa: Y015
+
+@_typing.final
+class ListBlackboardResponse(_message.Message):
+    """ListBlackboardResponse is one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that they are of."""
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.BlackboardEntry]:
+        """The keys, without values, in their order."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_blackboard_pb2.BlackboardEntry] | None = ...,
+        revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlackboardResponse: _TypeAlias = ListBlackboardResponse  # noqa: Y015
+
+@_typing.final
+class WriteBlackboardRequest(_message.Message):
+    """WriteBlackboardRequest writes keys, all of them or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    command_id: _builtins.str
+    """The same id again is the same write."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.BlackboardChange]:
+        """The changes, at most 100, of different keys."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        changes: _abc.Iterable[_blackboard_pb2.BlackboardChange] | None = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "command_id", b"command_id", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteBlackboardRequest: _TypeAlias = WriteBlackboardRequest  # noqa: Y015
+
+@_typing.final
+class WriteBlackboardResponse(_message.Message):
+    """WriteBlackboardResponse says what it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that it made: the version of each key that it wrote."""
+    applied: _builtins.bool
+    """Whether it changed anything; a write that was made before says so again."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        applied: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteBlackboardResponse: _TypeAlias = WriteBlackboardResponse  # noqa: Y015
+
+@_typing.final
+class ListBlackboardHistoryRequest(_message.Message):
+    """ListBlackboardHistoryRequest names a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_VERSION_FIELD_NUMBER: _builtins.int
+    INCLUDE_VALUES_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    key: _builtins.str
+    """The key."""
+    limit: _builtins.int
+    """Writes to bring, at most 100; 0 is 20."""
+    before_version: _builtins.int
+    """Only writes before this version; 0: from the newest."""
+    include_values: _builtins.bool
+    """Whether to bring values."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        before_version: _builtins.int = ...,
+        include_values: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_version", b"before_version", "include_values", b"include_values", "key", b"key", "limit", b"limit", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlackboardHistoryRequest: _TypeAlias = ListBlackboardHistoryRequest  # noqa: Y015
+
+@_typing.final
+class ListBlackboardHistoryResponse(_message.Message):
+    """ListBlackboardHistoryResponse has what the key was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether there are older ones."""
+    @_builtins.property
+    def writes(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.BlackboardEntry]:
+        """Its writes, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        writes: _abc.Iterable[_blackboard_pb2.BlackboardEntry] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlackboardHistoryResponse: _TypeAlias = ListBlackboardHistoryResponse  # noqa: Y015
+
+@_typing.final
+class CheckpointContextRequest(_message.Message):
+    """CheckpointContextRequest names what is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    name: _builtins.str
+    """The name, such as `before-merge`; at most 200 characters."""
+    command_id: _builtins.str
+    """The same id again is the same checkpoint."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "name", b"name", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointContextRequest: _TypeAlias = CheckpointContextRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointContextResponse(_message.Message):
+    """CheckpointContextResponse shows the checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> _blackboard_pb2.ContextCheckpoint:
+        """The checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _blackboard_pb2.ContextCheckpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointContextResponse: _TypeAlias = CheckpointContextResponse  # noqa: Y015
+
+@_typing.final
+class RestoreContextRequest(_message.Message):
+    """RestoreContextRequest goes back to a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    swarm_id: _builtins.str
+    """The swarm."""
+    name: _builtins.str
+    """The checkpoint's name."""
+    expected_revision: _builtins.int
+    """The revision that the context must have; unset: whatever it is."""
+    reason: _builtins.str
+    """Why; kept in the history."""
+    command_id: _builtins.str
+    """The same id again is the same command."""
+    def __init__(
+        self,
+        *,
+        swarm_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        expected_revision: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "command_id", b"command_id", "expected_revision", b"expected_revision", "name", b"name", "reason", b"reason", "swarm_id", b"swarm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___RestoreContextRequest: _TypeAlias = RestoreContextRequest  # noqa: Y015
+
+@_typing.final
+class RestoreContextResponse(_message.Message):
+    """RestoreContextResponse shows where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEYS_CHANGED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision that this made."""
+    keys_changed: _builtins.int
+    """Keys that are different from before."""
+    @_builtins.property
+    def checkpoint(self) -> _blackboard_pb2.ContextCheckpoint:
+        """The checkpoint; its hash is that of what is there now."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _blackboard_pb2.ContextCheckpoint | None = ...,
+        revision: _builtins.int = ...,
+        keys_changed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "keys_changed", b"keys_changed", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreContextResponse: _TypeAlias = RestoreContextResponse  # noqa: Y015

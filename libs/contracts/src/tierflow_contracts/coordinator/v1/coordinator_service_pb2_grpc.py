@@ -237,6 +237,46 @@ class CoordinatorServiceStub(object):
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsResponse.FromString,
                 _registered_method=True)
+        self.GetContext = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/GetContext',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextResponse.FromString,
+                _registered_method=True)
+        self.UpdateContext = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/UpdateContext',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextResponse.FromString,
+                _registered_method=True)
+        self.ReadBlackboard = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ReadBlackboard',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardResponse.FromString,
+                _registered_method=True)
+        self.ListBlackboard = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListBlackboard',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardResponse.FromString,
+                _registered_method=True)
+        self.WriteBlackboard = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/WriteBlackboard',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardResponse.FromString,
+                _registered_method=True)
+        self.ListBlackboardHistory = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListBlackboardHistory',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryResponse.FromString,
+                _registered_method=True)
+        self.CheckpointContext = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/CheckpointContext',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextResponse.FromString,
+                _registered_method=True)
+        self.RestoreContext = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/RestoreContext',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.FromString,
+                _registered_method=True)
         self.ReadBlob = channel.unary_stream(
                 '/tierflow.coordinator.v1.CoordinatorService/ReadBlob',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlobRequest.SerializeToString,
@@ -550,6 +590,69 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetContext(self, request, context):
+        """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateContext(self, request, context):
+        """Changes it; the next decision honours that. Idempotent by command_id.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadBlackboard(self, request, context):
+        """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlackboard(self, request, context):
+        """Which keys there are, without values, in their order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteBlackboard(self, request, context):
+        """Writes or removes keys, all of them or none. Idempotent by command_id.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (a key has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (a value, or all of
+        them, would be too large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlackboardHistory(self, request, context):
+        """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckpointContext(self, request, context):
+        """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreContext(self, request, context):
+        """Brings context and blackboard back to a checkpoint, as a new version; what was written since stays in the history.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
+        UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadBlob(self, request, context):
         """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -759,6 +862,46 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ListFlows,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsResponse.SerializeToString,
+            ),
+            'GetContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContext,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextResponse.SerializeToString,
+            ),
+            'UpdateContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContext,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextResponse.SerializeToString,
+            ),
+            'ReadBlackboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadBlackboard,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardResponse.SerializeToString,
+            ),
+            'ListBlackboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlackboard,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardResponse.SerializeToString,
+            ),
+            'WriteBlackboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteBlackboard,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardResponse.SerializeToString,
+            ),
+            'ListBlackboardHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlackboardHistory,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryResponse.SerializeToString,
+            ),
+            'CheckpointContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckpointContext,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextResponse.SerializeToString,
+            ),
+            'RestoreContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreContext,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.SerializeToString,
             ),
             'ReadBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadBlob,
@@ -1848,6 +1991,222 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/ListFlows',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListFlowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/GetContext',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.GetContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/UpdateContext',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.UpdateContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadBlackboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ReadBlackboard',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReadBlackboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlackboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListBlackboard',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteBlackboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/WriteBlackboard',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.WriteBlackboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlackboardHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListBlackboardHistory',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ListBlackboardHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckpointContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/CheckpointContext',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.CheckpointContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/RestoreContext',
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -153,6 +153,34 @@ class CoordinatorServiceStub:
     """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListFlowsRequest, _coordinator_service_pb2.ListFlowsResponse]
     """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    GetContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetContextRequest, _coordinator_service_pb2.GetContextResponse]
+    """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    UpdateContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateContextRequest, _coordinator_service_pb2.UpdateContextResponse]
+    """Changes it; the next decision honours that. Idempotent by command_id.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ReadBlackboard: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadBlackboardRequest, _coordinator_service_pb2.ReadBlackboardResponse]
+    """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListBlackboard: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardRequest, _coordinator_service_pb2.ListBlackboardResponse]
+    """Which keys there are, without values, in their order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    WriteBlackboard: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.WriteBlackboardRequest, _coordinator_service_pb2.WriteBlackboardResponse]
+    """Writes or removes keys, all of them or none. Idempotent by command_id.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (a key has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (a value, or all of
+    them, would be too large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListBlackboardHistory: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardHistoryRequest, _coordinator_service_pb2.ListBlackboardHistoryResponse]
+    """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    CheckpointContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckpointContextRequest, _coordinator_service_pb2.CheckpointContextResponse]
+    """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    RestoreContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RestoreContextRequest, _coordinator_service_pb2.RestoreContextResponse]
+    """Brings context and blackboard back to a checkpoint, as a new version; what was written since stays in the history.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
+    UNAUTHENTICATED, PERMISSION_DENIED.
+    """
     ReadBlob: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]
     """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
@@ -280,6 +308,34 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """One flow. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     ListFlows: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListFlowsRequest, _coordinator_service_pb2.ListFlowsResponse]  # type: ignore[assignment]
     """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    GetContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetContextRequest, _coordinator_service_pb2.GetContextResponse]  # type: ignore[assignment]
+    """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    UpdateContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateContextRequest, _coordinator_service_pb2.UpdateContextResponse]  # type: ignore[assignment]
+    """Changes it; the next decision honours that. Idempotent by command_id.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ReadBlackboard: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadBlackboardRequest, _coordinator_service_pb2.ReadBlackboardResponse]  # type: ignore[assignment]
+    """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListBlackboard: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardRequest, _coordinator_service_pb2.ListBlackboardResponse]  # type: ignore[assignment]
+    """Which keys there are, without values, in their order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    WriteBlackboard: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.WriteBlackboardRequest, _coordinator_service_pb2.WriteBlackboardResponse]  # type: ignore[assignment]
+    """Writes or removes keys, all of them or none. Idempotent by command_id.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (a key has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (a value, or all of
+    them, would be too large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListBlackboardHistory: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardHistoryRequest, _coordinator_service_pb2.ListBlackboardHistoryResponse]  # type: ignore[assignment]
+    """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    CheckpointContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckpointContextRequest, _coordinator_service_pb2.CheckpointContextResponse]  # type: ignore[assignment]
+    """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    RestoreContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RestoreContextRequest, _coordinator_service_pb2.RestoreContextResponse]  # type: ignore[assignment]
+    """Brings context and blackboard back to a checkpoint, as a new version; what was written since stays in the history.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
+    UNAUTHENTICATED, PERMISSION_DENIED.
+    """
     ReadBlob: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
@@ -644,6 +700,82 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.ListFlowsResponse, _abc.Awaitable[_coordinator_service_pb2.ListFlowsResponse]]:
         """Flows by name. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def GetContext(
+        self,
+        request: _coordinator_service_pb2.GetContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.GetContextResponse, _abc.Awaitable[_coordinator_service_pb2.GetContextResponse]]:
+        """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def UpdateContext(
+        self,
+        request: _coordinator_service_pb2.UpdateContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.UpdateContextResponse, _abc.Awaitable[_coordinator_service_pb2.UpdateContextResponse]]:
+        """Changes it; the next decision honours that. Idempotent by command_id.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadBlackboard(
+        self,
+        request: _coordinator_service_pb2.ReadBlackboardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ReadBlackboardResponse, _abc.Awaitable[_coordinator_service_pb2.ReadBlackboardResponse]]:
+        """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBlackboard(
+        self,
+        request: _coordinator_service_pb2.ListBlackboardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ListBlackboardResponse, _abc.Awaitable[_coordinator_service_pb2.ListBlackboardResponse]]:
+        """Which keys there are, without values, in their order. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def WriteBlackboard(
+        self,
+        request: _coordinator_service_pb2.WriteBlackboardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.WriteBlackboardResponse, _abc.Awaitable[_coordinator_service_pb2.WriteBlackboardResponse]]:
+        """Writes or removes keys, all of them or none. Idempotent by command_id.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (a key has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (a value, or all of
+        them, would be too large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBlackboardHistory(
+        self,
+        request: _coordinator_service_pb2.ListBlackboardHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.ListBlackboardHistoryResponse, _abc.Awaitable[_coordinator_service_pb2.ListBlackboardHistoryResponse]]:
+        """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def CheckpointContext(
+        self,
+        request: _coordinator_service_pb2.CheckpointContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.CheckpointContextResponse, _abc.Awaitable[_coordinator_service_pb2.CheckpointContextResponse]]:
+        """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreContext(
+        self,
+        request: _coordinator_service_pb2.RestoreContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.RestoreContextResponse, _abc.Awaitable[_coordinator_service_pb2.RestoreContextResponse]]:
+        """Brings context and blackboard back to a checkpoint, as a new version; what was written since stays in the history.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
+        UNAUTHENTICATED, PERMISSION_DENIED.
+        """
 
     @_abc_1.abstractmethod
     def ReadBlob(

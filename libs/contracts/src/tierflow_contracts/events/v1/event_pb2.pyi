@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tierflow_contracts.common.v1 import blackboard_pb2 as _blackboard_pb2
 from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
@@ -208,6 +209,10 @@ class Event(_message.Message):
     STEP_ENTERED_FIELD_NUMBER: _builtins.int
     CONTEXT_EXPORTED_FIELD_NUMBER: _builtins.int
     EVENT_CONSUMED_FIELD_NUMBER: _builtins.int
+    CONTEXT_UPDATED_FIELD_NUMBER: _builtins.int
+    BLACKBOARD_CHANGED_FIELD_NUMBER: _builtins.int
+    CONTEXT_CHECKPOINTED_FIELD_NUMBER: _builtins.int
+    CONTEXT_RESTORED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
     step_id: _builtins.str
@@ -422,6 +427,22 @@ class Event(_message.Message):
     def event_consumed(self) -> Global___EventConsumed:
         """A task that listens took an event."""
 
+    @_builtins.property
+    def context_updated(self) -> Global___ContextUpdated:
+        """A swarm's context was changed."""
+
+    @_builtins.property
+    def blackboard_changed(self) -> Global___BlackboardChanged:
+        """Keys of a swarm's blackboard were written."""
+
+    @_builtins.property
+    def context_checkpointed(self) -> Global___ContextCheckpointed:
+        """The present state of a swarm's context was given a name."""
+
+    @_builtins.property
+    def context_restored(self) -> Global___ContextRestored:
+        """A swarm's context went back to a checkpoint."""
+
     def __init__(
         self,
         *,
@@ -480,12 +501,16 @@ class Event(_message.Message):
         step_entered: Global___StepEntered | None = ...,
         context_exported: Global___ContextExported | None = ...,
         event_consumed: Global___EventConsumed | None = ...,
+        context_updated: Global___ContextUpdated | None = ...,
+        blackboard_changed: Global___BlackboardChanged | None = ...,
+        context_checkpointed: Global___ContextCheckpointed | None = ...,
+        context_restored: Global___ContextRestored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_exported", b"context_exported", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_exported", b"context_exported", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -2373,3 +2398,225 @@ class StepGrown(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepGrown: _TypeAlias = StepGrown  # noqa: Y015
+
+@_typing.final
+class ContextUpdated(_message.Message):
+    """ContextUpdated says what a swarm's context is from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    run_id: _builtins.str
+    """The run of the agent that did; empty where a person or a program did."""
+    step_id: _builtins.str
+    """Its step."""
+    reason: _builtins.str
+    """Why."""
+    command_id: _builtins.str
+    """Id of the command."""
+    @_builtins.property
+    def context(self) -> _blackboard_pb2.SwarmContext:
+        """The context, without counts and checkpoints."""
+
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of what was changed."""
+
+    def __init__(
+        self,
+        *,
+        context: _blackboard_pb2.SwarmContext | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        actor: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "command_id", b"command_id", "context", b"context", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextUpdated: _TypeAlias = ContextUpdated  # noqa: Y015
+
+@_typing.final
+class BlackboardChanged(_message.Message):
+    """BlackboardChanged says which keys have which values from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision: the version of each key that was written."""
+    actor: _builtins.str
+    """Who."""
+    run_id: _builtins.str
+    """The run of the attempt that wrote; empty where a person or a program did."""
+    step_id: _builtins.str
+    """Its step."""
+    command_id: _builtins.str
+    """Id of the command."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlackboardKeyChanged]:
+        """The keys."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___BlackboardKeyChanged] | None = ...,
+        actor: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "command_id", b"command_id", "revision", b"revision", "run_id", b"run_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlackboardChanged: _TypeAlias = BlackboardChanged  # noqa: Y015
+
+@_typing.final
+class BlackboardKeyChanged(_message.Message):
+    """BlackboardKeyChanged is one key and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    previous_version: _builtins.int
+    """The version that it had; 0 where it was not there."""
+    encoding: _builtins.str
+    """How the bytes that are referred to are coded: empty, or `zlib`."""
+    size: _builtins.int
+    """Bytes of the value as JSON text."""
+    sha256: _builtins.str
+    """SHA-256 of the value as JSON text, 64 hex digits."""
+    @_builtins.property
+    def value(self) -> _payload_pb2.Payload:
+        """The value as it is stored: JSON text, or a reference to bytes that the coordinator keeps. Unset: the key was removed."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        previous_version: _builtins.int = ...,
+        value: _payload_pb2.Payload | None = ...,
+        encoding: _builtins.str = ...,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "key", b"key", "previous_version", b"previous_version", "sha256", b"sha256", "size", b"size", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlackboardKeyChanged: _TypeAlias = BlackboardKeyChanged  # noqa: Y015
+
+@_typing.final
+class ContextCheckpointed(_message.Message):
+    """ContextCheckpointed names the present state of a swarm's context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    revision: _builtins.int
+    """The revision."""
+    hash: _builtins.str
+    """SHA-256 of what there is, 64 hex digits."""
+    actor: _builtins.str
+    """Who."""
+    command_id: _builtins.str
+    """Id of the command."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command_id", b"command_id", "hash", b"hash", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextCheckpointed: _TypeAlias = ContextCheckpointed  # noqa: Y015
+
+@_typing.final
+class ContextRestored(_message.Message):
+    """ContextRestored says that a swarm's context is as it was at a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The checkpoint's name."""
+    to_revision: _builtins.int
+    """The revision that it was of."""
+    revision: _builtins.int
+    """The revision that this made: the version of each key that is different from before."""
+    hash: _builtins.str
+    """The checkpoint's hash."""
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    command_id: _builtins.str
+    """Id of the command."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        to_revision: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command_id", b"command_id", "hash", b"hash", "name", b"name", "reason", b"reason", "revision", b"revision", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextRestored: _TypeAlias = ContextRestored  # noqa: Y015

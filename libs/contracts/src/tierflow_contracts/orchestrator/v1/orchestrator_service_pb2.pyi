@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tierflow_contracts.common.v1 import blackboard_pb2 as _blackboard_pb2
 from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import explanation_pb2 as _explanation_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
@@ -141,6 +142,54 @@ RERUN_KIND_REPLAY: RerunKind.ValueType  # 4
 Global___RerunKind: _TypeAlias = RerunKind  # noqa: Y015
 
 @_typing.final
+class CallContextRequest(_message.Message):
+    """CallContextRequest brings a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> _blackboard_pb2.ContextCall:
+        """The call."""
+
+    def __init__(
+        self,
+        *,
+        call: _blackboard_pb2.ContextCall | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallContextRequest: _TypeAlias = CallContextRequest  # noqa: Y015
+
+@_typing.final
+class CallContextResponse(_message.Message):
+    """CallContextResponse brings the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> _blackboard_pb2.ContextAnswer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        answer: _blackboard_pb2.ContextAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallContextResponse: _TypeAlias = CallContextResponse  # noqa: Y015
+
+@_typing.final
 class ExecuteRunsRequest(_message.Message):
     """ExecuteRunsRequest is a batch from a coordinator. Commands and acknowledgements are looked at before new work."""
 
@@ -150,6 +199,7 @@ class ExecuteRunsRequest(_message.Message):
     EXECUTE_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    CONTEXT_ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___CoordinatorHello:
         """Who calls; in the first frame."""
@@ -166,6 +216,10 @@ class ExecuteRunsRequest(_message.Message):
     def acknowledge(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunAcknowledgement]:
         """Ended runs whose results the coordinator has committed."""
 
+    @_builtins.property
+    def context_answers(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.ContextAnswer]:
+        """Answers to calls of attempts."""
+
     def __init__(
         self,
         *,
@@ -173,10 +227,11 @@ class ExecuteRunsRequest(_message.Message):
         execute: _abc.Iterable[_run_pb2.RunExecutionRequest] | None = ...,
         commands: _abc.Iterable[Global___CommandRunRequest] | None = ...,
         acknowledge: _abc.Iterable[Global___RunAcknowledgement] | None = ...,
+        context_answers: _abc.Iterable[_blackboard_pb2.ContextAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "commands", b"commands", "execute", b"execute", "hello", b"hello"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "commands", b"commands", "context_answers", b"context_answers", "execute", b"execute", "hello", b"hello"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +302,7 @@ class ExecuteRunsResponse(_message.Message):
     REDIRECTS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    CONTEXT_CALLS_FIELD_NUMBER: _builtins.int
     draining: _builtins.bool
     """The instance is draining: it takes no new runs."""
     @_builtins.property
@@ -273,6 +329,10 @@ class ExecuteRunsResponse(_message.Message):
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommandRunResponse]:
         """Answers to commands."""
 
+    @_builtins.property
+    def context_calls(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.ContextCall]:
+        """What attempts ask of their swarm's context. Any coordinator answers for any swarm."""
+
     def __init__(
         self,
         *,
@@ -283,10 +343,11 @@ class ExecuteRunsResponse(_message.Message):
         redirects: _abc.Iterable[Global___RunRedirect] | None = ...,
         commands: _abc.Iterable[Global___CommandRunResponse] | None = ...,
         draining: _builtins.bool = ...,
+        context_calls: _abc.Iterable[_blackboard_pb2.ContextCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "commands", b"commands", "draining", b"draining", "hello", b"hello", "redirects", b"redirects", "refused", b"refused", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "commands", b"commands", "context_calls", b"context_calls", "draining", b"draining", "hello", b"hello", "redirects", b"redirects", "refused", b"refused", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

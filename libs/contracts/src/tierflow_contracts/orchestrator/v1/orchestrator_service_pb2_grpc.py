@@ -1281,3 +1281,80 @@ class BlobService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ContextServiceStub(object):
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CallContext = channel.unary_unary(
+                '/tierflow.orchestrator.v1.ContextService/CallContext',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextResponse.FromString,
+                _registered_method=True)
+
+
+class ContextServiceServicer(object):
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """
+
+    def CallContext(self, request, context):
+        """One call of an attempt that is under way in a run of this instance.
+        Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ContextServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CallContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.CallContext,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tierflow.orchestrator.v1.ContextService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tierflow.orchestrator.v1.ContextService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ContextService(object):
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """
+
+    @staticmethod
+    def CallContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.ContextService/CallContext',
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CallContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

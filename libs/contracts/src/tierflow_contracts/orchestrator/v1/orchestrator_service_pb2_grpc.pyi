@@ -483,3 +483,40 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads a value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ContextServiceStub:
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ContextServiceAsyncStub: ...
+    CallContext: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CallContextRequest, _orchestrator_service_pb2.CallContextResponse]
+    """One call of an attempt that is under way in a run of this instance.
+    Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+    """
+
+@_typing.type_check_only
+class ContextServiceAsyncStub(ContextServiceStub):
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CallContext: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CallContextRequest, _orchestrator_service_pb2.CallContextResponse]  # type: ignore[assignment]
+    """One call of an attempt that is under way in a run of this instance.
+    Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+    """
+
+class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
+    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+
+    @_abc_1.abstractmethod
+    def CallContext(
+        self,
+        request: _orchestrator_service_pb2.CallContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.CallContextResponse, _abc.Awaitable[_orchestrator_service_pb2.CallContextResponse]]:
+        """One call of an attempt that is under way in a run of this instance.
+        Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+        """
+
+def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
