@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 
-from tierflow_runtime.settings import PREFIX, ServiceSettings
+from tierflow_runtime.settings import Described, ServiceSettings, described
 
 SERVICES = ("coordinator", "orchestrator", "executor")
 
@@ -19,7 +19,7 @@ def page() -> str:
     for service in SERVICES:
         parts += [
             f"\n## {service.capitalize()}\n",
-            _table(settings_of(service), without=frozenset(ServiceSettings.model_fields)),
+            _table(settings_of(service), without=frozenset(one.name for one in described(ServiceSettings))),
         ]
     return "".join(parts)
 
@@ -36,15 +36,17 @@ def settings_of(service: str) -> type[ServiceSettings]:
 
 
 def _table(cls: type[ServiceSettings], without: frozenset[str]) -> str:
+    shared = {one.name: one for one in described(ServiceSettings)}
     lines = ["\n| variable | default | |\n|---|---|---|"]
-    for name, field in cls.model_fields.items():
-        base = ServiceSettings.model_fields.get(name)
-        if name in without and base is not None and base.default == field.default:
+    for one in described(cls):
+        if one.name in without and shared[one.name].default == one.default:
             continue
-        variable = field.validation_alias if isinstance(field.validation_alias, str) else PREFIX + name.upper()
-        default = "must be set" if field.is_required() else _shown(field.default)
-        lines.append(f"| `{variable}` | {default} | {field.description or ''} |")
+        lines.append(f"| `{one.variable}` | {_default(one)} | {one.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _default(one: Described) -> str:
+    return "must be set" if one.required else _shown(one.default)
 
 
 def _shown(default: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tierflow_runtime.settings import PREFIX
+from tierflow_runtime.settings import PREFIX, described
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 
@@ -222,10 +222,10 @@ def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], resour
     """Q33, L5: no manifest sets what its service does not read, or leaves out what it must be told."""
     shared = set(one(resources, "ConfigMap", "tierflow")["data"])
     for tier, service in services.items():
-        fields = docs_settings.settings_of(tier).model_fields
+        fields = described(docs_settings.settings_of(tier))
         given = {name for name in shared | set(variables(service)) if name.startswith(PREFIX)}
-        assert given <= {PREFIX + name.upper() for name in fields}, tier
-        assert {PREFIX + name.upper() for name, field in fields.items() if field.is_required()} <= given, tier
+        assert given <= {field.variable for field in fields}, tier
+        assert {field.variable for field in fields if field.required} <= given, tier
 
 
 def selecting(resources: list[dict[str, Any]], labels: dict[str, str]) -> list[dict[str, Any]]:

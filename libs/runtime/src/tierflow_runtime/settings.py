@@ -1,4 +1,7 @@
-"""Settings: one validated object per service, from `TIERFLOW_*` variables. A bad one stops the start, by name and with what is expected (L5)."""
+"""Settings: one validated object per service, from `TIERFLOW_*` variables. A bad one stops the start, by name and with what is expected (L5).
+
+Fields are annotated with `Meta` (bounds, and the description that is shown to people) and, where a text must be read in a way of its own, with `Read`.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,76 @@ import os
 import re
 import socket
 import sys
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+import msgspec
+from msgspec import Meta
 
 PREFIX: Final = "TIERFLOW_"
 EXIT_CONFIGURATION: Final = 78
 """The exit code of a process that is configured wrongly (EX_CONFIG): starting it again does not help."""
-_EXPLAINED: Final = frozenset({"address", "url", "module"})
-_BOUNDS: Final = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
 
-def _split(text: object) -> object:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+class Unfit(ValueError):
+    """A text that a setting cannot be; says what is expected, or nothing where the setting's description says it. Never the text itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """How the text of a setting becomes its value. `secret`: it is not shown.
+
+    Attributes:
+        parse: Raises Unfit.
+        secret: Whether the value may not be shown to anybody.
+    """
+
+    parse: Callable[[str], Any]
+    secret: bool = False
+
+
+def parts_of(text: str) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _address(text: str) -> str:
     match = _ADDRESS.fullmatch(text.removeprefix("dns:///"))
     if match is None or not 1 <= int(match[1]) <= 65535:
-        raise PydanticCustomError("address", "host:port or dns:///name:port")
+        raise Unfit("host:port or dns:///name:port")
     return text
 
 
-def _advertised(text: str) -> str:
-    return _address(text) if text else text
+def _addresses(text: str) -> tuple[str, ...]:
+    found = tuple(_address(part) for part in parts_of(text))
+    if not found:
+        raise Unfit
+    return found
 
 
-def _url(*schemes: str) -> Any:
+def _modules(text: str) -> tuple[str, ...]:
+    found = tuple(parts_of(text))
+    if not all(part.isidentifier() for name in found for part in name.split(".")):
+        raise Unfit("names of Python modules, separated by commas")
+    return found
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise Unfit
+    return text.lower()
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
     def check(text: str) -> str:
-        parts = urlsplit(text)
         try:
+            parts = urlsplit(text)
             sound = (
                 parts.scheme in schemes
                 and (bool(parts.hostname) or "host=" in parts.query)
@@ -49,91 +87,93 @@ def _url(*schemes: str) -> Any:
         except ValueError:
             sound = False
         if not sound:
-            raise PydanticCustomError("url", " or ".join(f"{scheme}://host:port…" for scheme in schemes[:1]))
+            raise Unfit(f"{schemes[0]}://host:port…")
         return text
 
-    return AfterValidator(check)
+    return check
 
 
-def _module(text: str) -> str:
-    if not all(part.isidentifier() for part in text.split(".")):
-        raise PydanticCustomError("module", "names of Python modules, separated by commas")
-    return text
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[float, Meta(gt=0)]
+Address = Annotated[str, Read(_address)]
+Addresses = Annotated[tuple[str, ...], Read(_addresses)]
+Modules = Annotated[tuple[str, ...], Read(_modules)]
+LogLevel = Annotated[str, Read(_log_level)]
+DatabaseUrl = Annotated[
+    str, Meta(description="postgresql://user:password@host:port/database"), Read(_url("postgresql", "postgres"), True)
+]
+NatsUrl = Annotated[str, Read(_url("nats", "tls"), True)]
 
 
-def _lower(text: object) -> object:
-    return text.lower() if isinstance(text, str) else text
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that can be told by variables. Made by hand it is taken as it is; `load_settings` checks."""
+
+    def inconsistency(self) -> tuple[str, str] | None:
+        """The first setting that does not go with the others, and what is expected of it."""
+        return None
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in described(type(self)) if not one.secret)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Address = Annotated[str, AfterValidator(_address)]
-Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_split)]
-Modules = Annotated[tuple[Annotated[str, AfterValidator(_module)], ...], NoDecode, BeforeValidator(_split)]
-DatabaseUrl = Annotated[str, _url("postgresql", "postgres"), Field(repr=False)]
-NatsUrl = Annotated[str, _url("nats", "tls"), Field(repr=False)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-
-
-class ServiceSettings(BaseSettings):
+class ServiceSettings(Settings, frozen=True, kw_only=True):
     """What every service can be told. Subclasses add their own; times are seconds here, where people write them."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._:-]{0,100}$",
+            description="a name that is stable over restarts and unique within the tier",
+        ),
+    ] = ""
+    host: Annotated[str, Meta(description="an address to listen on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="a port; 0 takes any that is free")] = 0
+    advertise: Annotated[Address, Meta(description="host:port under which others reach this process")] = ""
+    admin_port: Annotated[
+        Port | None,
+        Meta(description="a port for channelz, health and reflection, on loopback; 0 takes any that is free"),
+    ] = None
+    admin_host: Annotated[str, Meta(description="an address for the admin port")] = "127.0.0.1"
+    metrics_port: Annotated[Port | None, Meta(description="a port for Prometheus; 0 takes any that is free")] = None
+    metrics_host: Annotated[str, Meta(description="an address for the metrics port")] = "127.0.0.1"
+    log_level: Annotated[LogLevel, Meta(description="debug, info, warning or error")] = "info"
+    development: Annotated[bool | None, Meta(description="true or false; true lets everybody in, on loopback only")] = (
+        None
+    )
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="true or false; true allows development mode beyond loopback: whoever reaches the port may do anything"
+        ),
+    ] = False
+    drain_timeout: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="seconds that work under way is given when the service is told to stop"),
+    ] = 30.0
+    lease_seconds: Annotated[Positive, Meta(le=600, description="seconds")] = 10.0
+    heartbeat_seconds: Annotated[Positive, Meta(le=60, description="seconds")] = 2.0
+    max_message_bytes: Annotated[
+        int, Meta(ge=64 * 1024, le=64 * 1024 * 1024, description="bytes of the largest gRPC message")
+    ] = 4 * 1024 * 1024
+    most_calls: Annotated[
+        int, Meta(ge=1, description="calls and streams at once, above which further ones are refused")
+    ] = 10_000
+    otel_endpoint: Annotated[str, Meta(description="the address of an OpenTelemetry collector (gRPC)")] = msgspec.field(
+        name="OTEL_EXPORTER_OTLP_ENDPOINT", default=""
+    )
+    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="the share of traces that are recorded, 0 to 1")] = 1.0
 
-    name: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9._:-]{0,100}$",
-        description="a name that is stable over restarts and unique within the tier",
-    )
-    host: str = Field(default="127.0.0.1", min_length=1, description="an address to listen on")
-    port: Port = Field(default=0, description="a port; 0 takes any that is free")
-    advertise: Annotated[str, AfterValidator(_advertised)] = Field(
-        default="", description="host:port under which others reach this process"
-    )
-    admin_port: Port | None = Field(
-        default=None, description="a port for channelz, health and reflection, on loopback; 0 takes any that is free"
-    )
-    admin_host: str = Field(default="127.0.0.1", min_length=1, description="an address for the admin port")
-    metrics_port: Port | None = Field(default=None, description="a port for Prometheus; 0 takes any that is free")
-    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="an address for the metrics port")
-    log_level: LogLevel = Field(default="info", description="debug, info, warning or error")
-    development: bool | None = Field(
-        default=None, description="true or false; true lets everybody in, on loopback only"
-    )
-    insecure: bool = Field(
-        default=False,
-        description="true or false; true allows development mode beyond loopback: whoever reaches the port may do anything",
-    )
-    drain_timeout: float = Field(
-        default=30.0,
-        ge=0,
-        le=86_400,
-        description="seconds that work under way is given when the service is told to stop",
-    )
-    lease_seconds: PositiveFloat = Field(default=10.0, le=600, description="seconds")
-    heartbeat_seconds: PositiveFloat = Field(default=2.0, le=60, description="seconds")
-    max_message_bytes: int = Field(
-        default=4 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024, description="bytes of the largest gRPC message"
-    )
-    most_calls: int = Field(
-        default=10_000, ge=1, description="calls and streams at once, above which further ones are refused"
-    )
-    otel_endpoint: str = Field(
-        default="",
-        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="the address of an OpenTelemetry collector (gRPC)",
-    )
-    trace_ratio: float = Field(default=1.0, ge=0, le=1, description="the share of traces that are recorded, 0 to 1")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def inconsistency(self) -> tuple[str, str] | None:
+        """See `Settings`."""
         if self.lease_seconds < 3 * self.heartbeat_seconds:
-            raise PydanticCustomError("lease_seconds", "at least three times TIERFLOW_HEARTBEAT_SECONDS")
+            return "lease_seconds", "at least three times TIERFLOW_HEARTBEAT_SECONDS"
         if self.development and not self.insecure and self.host not in _LOOPBACK:
-            raise PydanticCustomError(
+            return (
                 "development",
                 "false unless TIERFLOW_HOST is loopback: development mode lets everybody in (TIERFLOW_INSECURE=true allows that)",
             )
-        return self
+        return None
 
     @property
     def is_development(self) -> bool:
@@ -152,71 +192,128 @@ class ServiceSettings(BaseSettings):
         return self.advertise or f"{self.host}:{port}"
 
 
-class StatefulSettings(ServiceSettings):
+class StatefulSettings(ServiceSettings, frozen=True, kw_only=True):
     """Settings of the tiers that hold state (1 and 2)."""
 
-    database_url: DatabaseUrl = Field(description="postgresql://user:password@host:port/database")
-    nats_url: NatsUrl = Field(
-        default="", validate_default=False, description="nats://host:port; without it nobody can watch"
-    )
-    most_commits_waiting: int = Field(
-        default=10_000, ge=1, description="how many swarms or runs may wait for a commit before new ones are refused"
-    )
+    database_url: DatabaseUrl
+    nats_url: Annotated[NatsUrl, Meta(description="nats://host:port; without it nobody can watch")] = ""
+    most_commits_waiting: Annotated[
+        int, Meta(ge=1, description="how many swarms or runs may wait for a commit before new ones are refused")
+    ] = 10_000
 
 
-class MigrationSettings(BaseSettings):
+class MigrationSettings(Settings, frozen=True, kw_only=True):
     """What the `migrate` command of a stateful tier needs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
-
-    database_url: DatabaseUrl = Field(description="postgresql://user:password@host:port/database")
+    database_url: DatabaseUrl
 
 
-SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
-def load_settings(cls: type[SettingsType], **given: object) -> SettingsType:
-    """The settings from the environment.
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting, as people see it.
+
+    Attributes:
+        name: Of the field.
+        variable: Of the environment.
+        type: With its annotations.
+        required: Whether it must be set.
+        default: Where it need not.
+        description: What it is.
+        read: How its text is read, where `type` alone does not say.
+    """
+
+    name: str
+    variable: str
+    type: Any
+    required: bool
+    default: Any
+    description: str
+    read: Read | None
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value may not be shown."""
+        return self.read is not None and self.read.secret
+
+
+def described(cls: type[Settings]) -> list[Described]:
+    """All settings of a class, in their order."""
+    return [_described(one) for one in msgspec.structs.fields(cls)]
+
+
+def _described(one: msgspec.structs.FieldInfo) -> Described:
+    notes = getattr(one.type, "__metadata__", ())
+    if one.default_factory is not msgspec.NODEFAULT:
+        default = typing.cast("Callable[[], Any]", one.default_factory)()
+    else:
+        default = one.default
+    return Described(
+        name=one.name,
+        variable=one.encode_name if one.encode_name != one.name else PREFIX + one.name.upper(),
+        type=one.type,
+        required=default is msgspec.NODEFAULT,
+        default=default,
+        description=next((note.description for note in notes if isinstance(note, Meta) and note.description), ""),
+        read=next((note for note in notes if isinstance(note, Read)), None),
+    )
+
+
+def load_settings(cls: type[SettingsType], environment: Mapping[str, str] | None = None) -> SettingsType:
+    """The settings from the environment; a variable that is empty counts as not set.
 
     Where something is missing or wrong: writes one line per problem to standard error, naming the variable and what is expected, and ends the process with
     exit code 78. Values are not shown: some are secrets.
 
     Args:
         cls: The settings' class.
-        given: Values that take precedence over the environment, by field name.
+        environment: By default that of the process.
     """
-    try:
-        return cls(**given)  # type: ignore[arg-type]  # checked by pydantic
-    except ValidationError as error:
-        print_problems(*(problem(cls, item) for item in error.errors(include_url=False, include_input=True)))
-        raise SystemExit(EXIT_CONFIGURATION) from None
+    variables = os.environ if environment is None else environment
+    given: dict[str, Any] = {}
+    problems: list[str] = []
+    known = {one.name: one for one in described(cls)}
+    for one in known.values():
+        text = variables.get(one.variable, "")
+        if not text:
+            if one.required:
+                problems.append(f"{one.variable} is not set; expected {one.description or 'a value'}")
+            continue
+        try:
+            given[one.name] = _value(one, text)
+        except (Unfit, msgspec.ValidationError) as error:
+            problems.append(_problem(one, text, error))
+    if not problems:
+        settings = cls(**given)
+        wrong = settings.inconsistency()
+        if wrong is None:
+            return settings
+        problems.append(f"{known[wrong[0]].variable} is not valid; expected {wrong[1]}")
+    print_problems(*problems)
+    raise SystemExit(EXIT_CONFIGURATION)
+
+
+def _value(one: Described, text: str) -> Any:
+    return msgspec.convert(text, one.type, strict=False) if one.read is None else one.read.parse(text)
+
+
+def _problem(one: Described, text: str, error: Exception) -> str:
+    """One line about what is wrong with one setting: its variable and what is expected. Never its value."""
+    said = str(error)
+    if isinstance(error, Unfit):
+        expected = said or one.description
+    else:
+        expected = one.description or said
+        if "=" in said or "<" in said or ">" in said:
+            expected += f" ({said.replace('`', '').removeprefix('Expected ')})"
+    if text.startswith("tcp://"):
+        expected += " - this looks like a Kubernetes service link: set enableServiceLinks to false"
+    return f"{one.variable} is not valid; expected {expected}"
 
 
 def print_problems(*problems: str) -> None:
     """Writes one line per problem of the configuration to standard error."""
     for line in problems:
         print(f"configuration: {line}", file=sys.stderr)
-
-
-def problem(cls: type[BaseSettings], item: ErrorDetails) -> str:
-    """One line about what is wrong with one setting: its variable and what is expected. Never its value."""
-    name = str(item["loc"][0]) if item["loc"] else item["type"]
-    variable = name if name.isupper() else PREFIX + name.upper()
-    if item["type"] == "missing":
-        return f"{variable} is not set; expected {_expected(cls, name) or 'a value'}"
-    if not item["loc"] or item["type"] in _EXPLAINED:
-        expected = item["msg"]
-    else:
-        expected = _expected(cls, name) or item["msg"]
-        if item["type"] in _BOUNDS:
-            expected += f" ({item['msg'].lower()})"
-    if str(item.get("input", "")).startswith("tcp://"):
-        expected += " - this looks like a Kubernetes service link: set enableServiceLinks to false"
-    return f"{variable} is not valid; expected {expected}"
-
-
-def _expected(cls: type[BaseSettings], name: str) -> str:
-    """What the description of a setting, by its name or its variable, says that it is."""
-    aliases = {str(field.validation_alias): field for field in cls.model_fields.values()}
-    field = cls.model_fields.get(name) or aliases.get(name)
-    return (field.description if field is not None else None) or ""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from tierflow_runtime.settings import Addresses, StatefulSettings
+from msgspec import Meta
+from tierflow_runtime.settings import Addresses, Port, Read, StatefulSettings
 
 
-class OrchestratorSettings(StatefulSettings):
+class OrchestratorSettings(StatefulSettings, frozen=True, kw_only=True):
     """Settings of Tier 2, from TIERFLOW_*."""
 
-    port: int = Field(default=7702, ge=0, le=65535, description="a port; 0 takes any that is free")
-    executors: Addresses = Field(
-        min_length=1,
-        description="addresses of executors, separated by commas: host:port, or dns:///name:port for one address per executor",
-    )
-    executor_lost_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="seconds without an answer after which an executor's attempts are lost"
-    )
-    keep_days: int = Field(default=30, ge=1, le=3650, description="days for which ended runs are kept")
-    policy_file: Path | None = Field(
-        default=None, description="a file of norms; with it, handlers with side effects need a permission"
-    )
-    most_runs: int = Field(default=50_000, ge=1, description="runs in memory above which new ones are refused")
+    port: Annotated[Port, Meta(description="a port; 0 takes any that is free")] = 7702
+    executors: Annotated[
+        Addresses,
+        Meta(
+            description="addresses of executors, separated by commas: host:port, or dns:///name:port for one address per executor"
+        ),
+    ]
+    executor_lost_seconds: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="seconds without an answer after which an executor's attempts are lost"),
+    ] = 30.0
+    keep_days: Annotated[int, Meta(ge=1, le=3650, description="days for which ended runs are kept")] = 30
+    policy_file: Annotated[
+        Path | None,
+        Meta(description="a file of norms; with it, handlers with side effects need a permission"),
+        Read(Path),
+    ] = None
+    most_runs: Annotated[int, Meta(ge=1, description="runs in memory above which new ones are refused")] = 50_000
