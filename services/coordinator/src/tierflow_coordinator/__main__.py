@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tierflow_durable.migrating import migrate_command
-from tierflow_runtime.process import run_service
-
-from tierflow_coordinator.app import SCHEMA, serve
-from tierflow_coordinator.settings import CoordinatorSettings
+from tierflow_coordinator.settings import SCHEMA, CoordinatorSettings
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command that the arguments name, and returns the exit code."""
     if arguments == ["migrate"]:
+        from tierflow_durable.migrating import migrate_command  # without the service: a migration loads little
+
         return migrate_command(SCHEMA)
     if arguments:
         print(
@@ -21,6 +19,10 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    from tierflow_runtime.process import run_service
+
+    from tierflow_coordinator.app import serve
+
     return run_service(serve, CoordinatorSettings, service="coordinator")
 
 

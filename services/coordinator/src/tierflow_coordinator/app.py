@@ -39,14 +39,13 @@ from tierflow_coordinator.orchestrators import Orchestrators
 from tierflow_coordinator.progress import Progress
 from tierflow_coordinator.queue import Queue
 from tierflow_coordinator.service import CoordinatorServicer
-from tierflow_coordinator.settings import CoordinatorSettings
+from tierflow_coordinator.settings import SCHEMA, CoordinatorSettings
 from tierflow_coordinator.submission import Submission
 from tierflow_coordinator.tracing import Tracing
 from tierflow_coordinator.watch import Watches
 
 log = get_log(__name__)
 
-SCHEMA: Final = "coordinator"
 SERVICE: Final = "tierflow.coordinator.v1.CoordinatorService"
 PEERS: Final = "tierflow.common.v1.PeerService"
 _WEATHER: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError)

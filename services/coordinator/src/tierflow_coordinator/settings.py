@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 from tierflow_runtime.settings import Addresses, Port, StatefulSettings
+
+SCHEMA: Final = "coordinator"
+"""Of the database."""
 
 
 class CoordinatorSettings(StatefulSettings, frozen=True, kw_only=True):

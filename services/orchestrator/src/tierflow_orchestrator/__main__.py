@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tierflow_durable.migrating import migrate_command
-from tierflow_runtime.serving import run_service
-
-from tierflow_orchestrator.app import PACKAGES, SCHEMA, main
-from tierflow_orchestrator.settings import OrchestratorSettings
+from tierflow_orchestrator.settings import PACKAGES, SCHEMA, OrchestratorSettings
 
 
 def command(arguments: list[str]) -> int:
     """Runs what the arguments name, and returns the exit code."""
     if arguments == ["migrate"]:
+        from tierflow_durable.migrating import migrate_command  # without the service: a migration loads little
+
         return migrate_command(SCHEMA, *PACKAGES)
     if arguments:
         print(
@@ -21,6 +19,10 @@ def command(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    from tierflow_runtime.process import run_service
+
+    from tierflow_orchestrator.app import main
+
     return run_service(main, OrchestratorSettings, service="orchestrator")
 
 

@@ -31,14 +31,12 @@ from tierflow_orchestrator.machine import RunMachine
 from tierflow_orchestrator.policy import PolicyFile
 from tierflow_orchestrator.prerequisites import Prerequisites
 from tierflow_orchestrator.sessions import Sessions
-from tierflow_orchestrator.settings import OrchestratorSettings
+from tierflow_orchestrator.settings import PACKAGES, SCHEMA, OrchestratorSettings
 from tierflow_orchestrator.spans import RunSpans
 from tierflow_orchestrator.starting import Starting
 
 log = get_log(__name__)
 
-SCHEMA = "orchestrator"
-PACKAGES = ("tierflow_orchestrator",)
 READINESS_EVERY = 0.5
 
 

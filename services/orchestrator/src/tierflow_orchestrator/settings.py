@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 from tierflow_runtime.settings import Addresses, Port, Read, StatefulSettings
+
+SCHEMA: Final = "orchestrator"
+"""Of the database."""
+PACKAGES: Final = ("tierflow_orchestrator",)
+"""Where migrations are beside those of the durable library."""
 
 
 class OrchestratorSettings(StatefulSettings, frozen=True, kw_only=True):
