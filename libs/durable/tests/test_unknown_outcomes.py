@@ -168,6 +168,40 @@ async def test_a_lost_answer_to_letting_go(
     assert not node.fenced.done()
 
 
+async def test_a_claim_that_is_carried_out_late(
+    start_node: Start, toy: str, cable: Cable, direct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R14, K11: the claim of a parked entity got no answer, and is carried out seconds later: its owner finds it."""
+    monkeypatch.setattr("tierflow_durable.host.PARK_AFTER", 0)
+    node = await start_node(url=cable.url(toy), lease=30.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    await node.durable.router.command(entity_id, Park(wake_at=node.durable.clock.now() + 600_000_000))
+    await eventually(lambda: entity_id not in node.host.entities)
+    holding = direct.transaction()
+    await holding.start()
+    await direct.execute("SELECT 1 FROM toy.entity WHERE id = $1 FOR UPDATE", entity_id)
+    asked = asyncio.create_task(node.durable.router.command(entity_id, Add(n=10)))
+    await eventually(lambda: _claiming(direct))
+    await cable.cut()
+    with pytest.raises(FailureError):
+        await asked
+    owning, looks = node.host.owning, []
+    while len(looks) < 4:  # Whoever looks only for a moment finds nothing.
+        looks.append(owning._next_look)
+        await eventually(lambda: owning._next_look > looks[-1])
+    await holding.rollback()
+    await eventually(lambda: entity_id in node.host.entities)
+    assert await node.durable.router.command(entity_id, Add(n=1)) in (2, 12)
+
+
+async def _claiming(connection: Any) -> bool:
+    """Whether a claim waits for its row."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%entity%'"
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return bool(await connection.fetchval(query))
+
+
 async def test_answers_wait_for_the_commit(start_node: Start, direct: Any) -> None:
     """R7, C1: while a commit is held up nobody is told what it will say: not who asked, not who reads, not who waits for an end."""
     node = await start_node(lease=30.0)

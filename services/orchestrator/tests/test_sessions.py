@@ -76,6 +76,30 @@ async def test_a_result_acknowledged_elsewhere_is_forgotten() -> None:
     assert scene.sessions.unacknowledged == 0
 
 
+async def test_a_run_that_is_retried_meanwhile_has_no_result() -> None:
+    """R28, R31: between the look at its row and the look at its state, a run has begun its next generation."""
+    scene = Scene()
+    run = Run.fresh(RUN)
+
+    async def view(_: str, look: Any) -> Any:
+        return look(run)
+
+    async def fetchrow(*_: object, **__: object) -> dict[str, Any]:
+        return {"owner": None, "ended_at": 1, "address": None, "fenced": True}
+
+    scene.fetchrow = fetchrow  # type: ignore[attr-defined]
+    scene.sessions._durable.reader = SimpleNamespace(view=view)  # type: ignore[assignment]
+    scene.sessions._sessions.append(scene.session)
+    for state, told in (("RUNNING", False), ("FAILED", True)):
+        run.state, run.outcome = state, "FAILURE" if told else ""
+        await scene.sessions._attach(scene.session, RUN)
+        assert bool(scene.session.frames.size) is told
+    await scene.session.frames.next()
+    run.state = "RUNNING"
+    await scene.sessions._send_again(RUN)
+    assert not scene.session.frames.size
+
+
 async def test_interest_in_runs_that_went_elsewhere_ends() -> None:
     """R28: a run that was parked and goes on elsewhere leaves nothing behind here."""
     scene = Scene()

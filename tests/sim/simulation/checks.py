@@ -5,34 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from tierflow_contracts.events.v1 import event_pb2
-from tierflow_runtime.wire import RUN_STATES, SWARM_STATES, failure_from_proto
+from tierflow_runtime.wire import RUN_STATES, failure_from_proto
 
-from simulation.committed import Committed, described, short
+from simulation.committed import Committed, described, lease_is_good, schema_of, short
+from simulation.runs import Runs
+from simulation.telling import Telling
 
-_STEPS = "/tierflow.executor.v1.ExecutorService/ExecuteSteps"
-_RUNS = "/tierflow.orchestrator.v1.OrchestratorService/ExecuteRuns"
-_COORDINATOR = "/tierflow.coordinator.v1.CoordinatorService/"
 _CLOSING = (
     "step_completed",
     "step_retrying",
     "step_failed",
     "step_cancelled",
+    "step_interrupted",
+    "step_skipped",
     "late_result",
     "handler_called",
     "step_grown",
 )
 
 
+_SAID = {"command_received": "command_id", "signal_received": "signal_id", "approval_decided": "decision_id"}
+"""Where events that say what somebody wanted have its id."""
+
+
 class Violated(Exception):
     """An invariant does not hold."""
 
 
-class Checks:
+class Checks(Telling):
     """All checks of one world."""
 
     def __init__(self, world: Any) -> None:
         self.world = world
         self.journal = Committed()
+        self.runs = Runs(world)
         self.attempts: dict[str, list[str]] = {}
         """By attempt id: the incarnations that performed it."""
         self.running: dict[str, Any] = {}
@@ -107,6 +113,8 @@ class Checks:
             self.expect(owner == me, "V24", f"{session.process} commits {short(entity_id)}, which is owned by {owner}")
             if row is not None:
                 said.append(self._row(row))
+                if tables.schema == "orchestrator":
+                    self.runs.row(entity_id, row["data"])
         for entity_id in fresh:
             owners.setdefault(entity_id, transaction.me)
         owners.update(after)
@@ -143,37 +151,61 @@ class Checks:
         if kind == "step_scheduled":
             self.expect(value.attempt_id not in journal.scheduled, "V6", f"{value.attempt_id} is scheduled twice")
             journal.scheduled[value.attempt_id] = value.executor_id
+            if value.child_run_id:
+                known = journal.children.setdefault(value.child_run_id, value.attempt_id)
+                self.expect(
+                    known == value.attempt_id, "V50", f"{short(value.child_run_id)} is {known} and {value.attempt_id}"
+                )
         elif kind in _CLOSING:
             self._closing(event, kind, value)
-        elif kind == "command_received":
-            journal.commands.add((entity_id, value.command_id))
-        elif kind == "run_created":
+        elif kind in _SAID:
+            journal.commands.add((entity_id, getattr(value, _SAID[kind])))
+        elif kind.startswith("run_"):
+            self._of_run(entity_id, kind, value)
+        elif kind.startswith("swarm_"):
+            self._of_swarm(entity_id, kind, value)
+
+    def _of_run(self, entity_id: str, kind: str, value: Any) -> None:
+        journal = self.journal
+        if kind == "run_created":
             journal.runs.add(entity_id)
             if not value.flow.hash:
                 journal.buried.add(entity_id)
+            known = entity_id in journal.requested or entity_id in journal.children
+            self.expect(known or not value.flow.hash, "V50", f"nobody asked for run {short(entity_id)}")
+        elif kind == "run_state_changed" and value.generation:
+            journal.generations[entity_id] = value.generation
         elif kind == "run_ended":
-            key = (entity_id, 1)
+            key = (entity_id, journal.generation(entity_id))
             self.expect(key not in journal.run_ends, "V1", f"run {short(entity_id)} ends twice")
             journal.run_ends[key] = value.to
         elif kind == "run_requested":
             journal.requested[value.run_id] = entity_id
+            if value.generation > 1:
+                journal.generations[entity_id] = value.generation
         elif kind == "run_taken":
             early = value.run_id in journal.buried
             self.expect(not early, "V45", f"run {short(value.run_id)} is taken, and was cancelled before it came")
         elif kind == "run_finished":
-            journal.finished.add(value.run_id)
-        elif kind == "swarm_created":
+            key = (value.run_id, value.generation or 1)
+            self.expect(journal.run_ends.get(key) == value.state, "V41", f"run {key} has not ended as its swarm says")
+            journal.finished.add(key)
+
+    def _of_swarm(self, entity_id: str, kind: str, value: Any) -> None:
+        journal = self.journal
+        if kind == "swarm_created":
             journal.swarms.add(entity_id)
         elif kind == "swarm_ended":
-            self.expect(entity_id not in journal.swarm_ends, "V28", f"swarm {short(entity_id)} ends twice")
-            journal.swarm_ends[entity_id] = value.to
+            key = (entity_id, journal.generation(entity_id))
+            self.expect(key not in journal.swarm_ends, "V28", f"swarm {short(entity_id)} ends twice")
+            journal.swarm_ends[key] = value.to
 
     def _closing(self, event: Any, kind: str, value: Any) -> None:
         if not value.attempt_id:
             return
         self.journal.closed.add(value.attempt_id)
         if kind in ("step_completed", "step_grown"):
-            done = self.done.get(value.attempt_id, False)
+            done = self.done.get(value.attempt_id, False) or self._child_of(value.attempt_id) == "COMPLETED"
             self.expect(done, "V42", f"{value.attempt_id} is completed, which its handler did not do")
         if kind in ("step_retrying", "step_failed", "handler_called"):
             failure = failure_from_proto(value.failure)
@@ -182,13 +214,20 @@ class Checks:
             if failure.code in ("HANDLER_FAILED", "HANDLER_REJECTED"):
                 failed = self.done.get(value.attempt_id) is False
                 self.expect(failed, "V42", f"{value.attempt_id} is failed, which its handler did not do")
-            if failure.code == "EXECUTOR_LOST" and failure.tier == 2:
+            if failure.code == "EXECUTOR_LOST" and failure.tier == 2 and failure.operation != "interrupt":
                 self.journal.lost.append((self.world.now, value.attempt_id, failure.message))
                 self.world.no_loss(value.attempt_id, failure.message)
         elif kind == "step_cancelled" and value.confirmed:
             self.journal.stopped.add(value.attempt_id)
             one = self.running.get(value.attempt_id)
             self.expect(one is None or not one.alive, "V43", f"{value.attempt_id} is said to be stopped, and runs")
+
+    def _child_of(self, attempt_id: str) -> str:
+        """How the run that an attempt is has ended; empty where it has not, or is none."""
+        journal = self.journal
+        child = next((run for run, attempt in journal.children.items() if attempt == attempt_id), "")
+        state = journal.run_ends.get((child, journal.generation(child)))
+        return "" if state is None else RUN_STATES.name(state)
 
     def _one_holder(self, schema: str, entity_id: str) -> None:
         fence = self.world.database.engine.tables(schema).fence
@@ -223,103 +262,6 @@ class Checks:
                             "V36",
                             f"the watermark of {short(id_)} passes {short(line['entity_id'])} {missing}, which are not published",
                         )
-
-    # --- messages ---
-
-    def sent(self, connection: Any, up: bool, method: str, message: Any) -> None:
-        """A message leaves its sender."""
-        if method == _STEPS:
-            if up:
-                self._to_executor(connection.client, message)
-        elif method == _RUNS:
-            if up:
-                self._to_orchestrator(message)
-            else:
-                self._to_coordinator(message)
-        elif method.startswith(_COORDINATOR) and not up:
-            self._to_client(method.removeprefix(_COORDINATOR), message)
-
-    def _to_executor(self, loop: Any, frame: Any) -> None:
-        journal = self.journal
-        process = loop.process
-        for request in frame.execute:
-            attempt_id = request.context.attempt_id
-            self.expect(attempt_id in journal.scheduled, "V30", f"{attempt_id} is dispatched before it is committed")
-            self.expect(lease_is_good(process), "V34", f"{process.name} dispatches {attempt_id} past its lease")
-        for attempt_id in frame.acknowledge:
-            known = attempt_id in journal.closed or attempt_id not in journal.scheduled
-            self.expect(known, "V33", f"the result of {attempt_id} is acknowledged before it is committed")
-
-    def _to_orchestrator(self, frame: Any) -> None:
-        journal = self.journal
-        for request in frame.execute:
-            run_id = request.context.run_id
-            self.expect(
-                run_id in journal.requested, "V30", f"run {short(run_id)} is asked for before that is committed"
-            )
-        for one in frame.acknowledge:
-            swarm = journal.requested.get(one.run_id)
-            known = one.run_id in journal.finished or swarm in journal.swarm_ends
-            self.expect(known, "V33", f"the result of run {short(one.run_id)} is acknowledged before it is committed")
-
-    def _to_coordinator(self, frame: Any) -> None:
-        journal = self.journal
-        for answer in frame.accepted:
-            self.expect(
-                answer.run_id in journal.runs, "V26", f"run {short(answer.run_id)} is accepted before it is committed"
-            )
-        for result in frame.results:
-            key = (result.context.run_id, result.context.generation or 1)
-            self.expect(
-                journal.run_ends.get(key) == result.state,
-                "V26",
-                f"run {short(key[0])} is said to be {RUN_STATES.name(result.state)}, which is not committed",
-            )
-        for answer in frame.commands:
-            if answer.applied:
-                known = (answer.run_id, answer.command_id) in journal.commands
-                self.expect(
-                    known,
-                    "V26",
-                    f"command {answer.command_id} to run {short(answer.run_id)} is said to be applied and is not committed",
-                )
-
-    def _to_client(self, method: str, message: Any) -> None:
-        if method == "SubmitSwarm":
-            self._accepted(message)
-        elif method == "ExecuteSwarms":
-            for answer in message.answers:
-                if answer.HasField("accepted"):
-                    self._accepted(answer.accepted)
-            for result in message.results:
-                self.ended(result.context.swarm_id, result.state)
-        elif method == "WaitSwarm" and message.ended:
-            self.ended(message.swarm.context.swarm_id, message.swarm.state)
-
-    def _accepted(self, answer: Any) -> None:
-        self.expect(
-            answer.swarm_id in self.journal.swarms,
-            "V26",
-            f"swarm {short(answer.swarm_id)} is accepted before it is committed",
-        )
-
-    def ended(self, swarm_id: str, state: int) -> None:
-        """Somebody is told that a swarm has ended."""
-        known = self.journal.swarm_ends.get(swarm_id)
-        self.expect(
-            known == state,
-            "V26",
-            f"swarm {short(swarm_id)} is said to be {SWARM_STATES.name(state)}, which is not committed",
-        )
-
-    def applied(self, entity_id: str, command_id: str) -> None:
-        """Somebody was told that a command applied."""
-        # What a swarm hands on to its run at once is in the run's journal.
-        runs = [run_id for run_id, swarm_id in self.journal.requested.items() if swarm_id == entity_id]
-        known = any((each, command_id) in self.journal.commands for each in (entity_id, *runs))
-        self.expect(
-            known, "V26", f"command {command_id} to {short(entity_id)} was said to be applied and is not committed"
-        )
 
     # --- attempts ---
 
@@ -379,15 +321,3 @@ class Checks:
 def _entity_of(process: Any, entity_id: str) -> Any:
     durable = process.parts.get("durable")
     return None if durable is None or not process.alive else durable.host.entities.get(entity_id)
-
-
-def lease_is_good(process: Any) -> bool:
-    """Whether a process's lease is good now, by its own clock."""
-    world = process.world
-    now = int((world.now * process.skew.rate + process.skew.boot) * 1e6)
-    return bool(now < process.parts["durable"].instance._lease_until)
-
-
-def schema_of(kind: str) -> str:
-    """The schema of a kind of process."""
-    return {"c": "coordinator", "o": "orchestrator"}[kind]

@@ -24,17 +24,31 @@ class Committed:
         """Runs that were cancelled before they came."""
         self.run_ends: dict[tuple[str, int], int] = {}
         """State by run and generation."""
+        self.generations: dict[str, int] = {}
+        """Of runs and swarms: the present one, where it is not the first."""
         self.requested: dict[str, str] = {}
         """Runs that swarms asked for, with the swarm."""
-        self.finished: set[str] = set()
-        """Runs whose end is in their swarm's journal."""
+        self.children: dict[str, str] = {}
+        """Runs that are steps of others, with the attempt that they are."""
+        self.finished: set[tuple[str, int]] = set()
+        """Runs, by generation, whose end is in their swarm's journal."""
         self.swarms: set[str] = set()
-        self.swarm_ends: dict[str, int] = {}
+        self.swarm_ends: dict[tuple[str, int], int] = {}
+        """State by swarm and generation."""
         self.commands: set[tuple[str, str]] = set()
-        """Entity and command id."""
+        """Entity and id of a command, a signal or a decision."""
         self.lost: list[tuple[float, str, str]] = []
         """Attempts given up by Tier 2: when, attempt, why."""
         self.owner: dict[str, str | None] = {}
+
+    def generation(self, entity_id: str) -> int:
+        """The present generation of a run or swarm."""
+        return self.generations.get(entity_id, 1)
+
+    def end_of(self, entity_id: str) -> int | None:
+        """The state in which the present generation of a swarm or run ended, where it did."""
+        key = (entity_id, self.generation(entity_id))
+        return self.swarm_ends.get(key, self.run_ends.get(key))
 
 
 def short(name: str) -> str:
@@ -59,3 +73,15 @@ def described(event: Any, kind: str) -> str:
     elif kind in ("step_failed", "step_retrying", "handler_called"):
         text += f" {failure_from_proto(value.failure).code}"
     return text
+
+
+def lease_is_good(process: Any) -> bool:
+    """Whether a process's lease is good now, by its own clock."""
+    world = process.world
+    now = int((world.now * process.skew.rate + process.skew.boot) * 1e6)
+    return bool(now < process.parts["durable"].instance._lease_until)
+
+
+def schema_of(kind: str) -> str:
+    """The schema of a kind of process."""
+    return {"c": "coordinator", "o": "orchestrator"}[kind]

@@ -6,13 +6,9 @@ from typing import Any
 
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_coordinator.core import states as swarm_states
-from tierflow_flow import parse
-from tierflow_orchestrator.machine import RunMachine
 from tierflow_runtime.wire import RUN_STATES, SWARM_STATES
-from tierflow_testing.history import check_history, shape_of
 
 from simulation.committed import short
-from simulation.flows import FLOWS
 
 
 class Final:
@@ -104,27 +100,23 @@ class Final:
             self._expect(len(ids) == 1, "V27", f"{request_id} made swarms {ids}")
 
     def _runs(self) -> None:
-        """V1 to V20, each run's journal; V12: what is stored of the entity is what the journal says."""
-        machine = RunMachine()
+        """V11: each run has ended; V12: what is stored of the entity is what the journal says; V50: what runs are steps of has heard of their end."""
         tables = self.world.database.engine.tables("orchestrator")
-        swarms = self.world.checks.journal.requested
-        for run_id, rows in tables.journal.items():
-            events = [(event, time) for row in rows for _, time, event in machine.decode(row["data"])]
-            name = events[0][0].flow_name
-            flow = _flow_of(name) if name else None
-            for breach in check_history(events, **(shape_of(flow) if flow else {}), complete=True):
-                self._expect(False, breach.invariant, f"run {short(run_id)}: {breach}")
-            state = machine.fresh(run_id)
-            state.flow = flow
-            for event, time in events:
-                machine.evolve(state, event, time)
-            row = tables.entity[run_id]
+        runs, journal = self.world.checks.runs, self.world.checks.journal
+        for run_id in tables.journal:
+            state, row = runs.states[run_id], tables.entity[run_id]
+            self._expect(runs.has_ended(run_id), "V11", f"run {short(run_id)} has not ended: it is {state.state}")
             self._expect(
                 row["state"] == state.state and row["outcome"] == state.outcome,
                 "V12",
                 f"run {short(run_id)} is {state.state} by its journal and {row['state']} by its row",
             )
-            self._expect(run_id in swarms, "V41", f"no swarm asked for run {short(run_id)}")
+            known = run_id in journal.requested or run_id in journal.children
+            self._expect(known, "V41", f"nobody asked for run {short(run_id)}")
+        for run_id, attempt_id in journal.children.items():
+            self._expect(
+                attempt_id in journal.closed, "V50", f"{attempt_id} has not ended, though run {short(run_id)} has"
+            )
 
     def _swarms(self) -> None:
         """V41: a swarm ends as its run did; V28: it ends once."""
@@ -132,7 +124,7 @@ class Final:
         journal = world.checks.journal
         tables = world.database.engine.tables("coordinator")
         for swarm_id in tables.journal:
-            end = journal.swarm_ends.get(swarm_id)
+            end = journal.end_of(swarm_id)
             self._expect(end is not None, "V28", f"swarm {short(swarm_id)} has no end")
             state = SWARM_STATES.name(end)
             row = tables.entity[swarm_id]
@@ -142,22 +134,23 @@ class Final:
                 f"swarm {short(swarm_id)} is {state} by its journal and {row['state']} by its row",
             )
             run_id = next((run for run, swarm in journal.requested.items() if swarm == swarm_id), "")
-            run_end = journal.run_ends.get((run_id, 1))
-            if run_end is not None and run_id in journal.finished:
+            key = (run_id, journal.generation(swarm_id))
+            run_end = journal.run_ends.get(key)
+            if run_end is not None and key in journal.finished:
                 wanted = swarm_states.RUN_ENDS[RUN_STATES.name(run_end)]
                 self._expect(
                     state == wanted, "V41", f"swarm {short(swarm_id)} is {state}, its run {RUN_STATES.name(run_end)}"
                 )
             if run_id in journal.runs - journal.buried and state != "TERMINATED":
                 self._expect(
-                    run_id in journal.finished,
+                    key in journal.finished,
                     "V41",
                     f"swarm {short(swarm_id)} ended {state} and does not know how its run {short(run_id)} did",
                 )
         for number, swarm_id in world.clients.accepted.items():
             told = world.clients.results.get(number)
             self._expect(
-                told == SWARM_STATES.name(journal.swarm_ends[swarm_id]), "V26", f"swarm {number} was said to be {told}"
+                told == SWARM_STATES.name(journal.end_of(swarm_id)), "V26", f"swarm {number} was said to be {told}"
             )
 
     def _published(self) -> None:
@@ -170,7 +163,7 @@ class Final:
                         coded = stored.pop((entity_id, event.seq), None)
                         self._expect(coded is not None, "V37", f"{short(entity_id)} {event.seq} was not published")
                         self._expect(
-                            coded == event.SerializeToString(),
+                            coded == event.SerializeToString(deterministic=True),
                             "V37",
                             f"{short(entity_id)} {event.seq} was published as something else",
                         )
@@ -199,10 +192,3 @@ class Final:
         elif one.kind == "e" and engine is not None:
             found = [("results", len(engine.attempts.holding))]
         return found
-
-
-def _flow_of(name: str) -> Any:
-    return parse(_TEXTS[name], "json")
-
-
-_TEXTS = {parse(text, "json").name: text for text in FLOWS}

@@ -15,7 +15,7 @@ _LARGE = "x" * 70_000
 class Conduct:
     """How one attempt goes."""
 
-    __slots__ = ("fails", "fatal", "hangs", "large", "seconds", "stubborn", "talks")
+    __slots__ = ("doubts", "fails", "fatal", "hangs", "large", "seconds", "stubborn", "talks")
 
     def __init__(self, name: str, temper: dict[str, float]) -> None:
         chance = random.Random(name)
@@ -32,21 +32,25 @@ class Conduct:
         self.stubborn = chance.random() < temper["stubborn"]
         self.large = chance.random() < temper["large"]
         self.talks = chance.random() < 0.1
+        self.doubts = chance.random() < 0.5
 
 
 def _begin(context: Context) -> tuple[Any, Conduct]:
     incarnation: Any = asyncio.get_running_loop().process  # type: ignore[attr-defined]
     world = incarnation.world
     world.checks.performed(incarnation, context.attempt_id)
-    name = f"{world.seed}/{context.correlation_id}/{context.step_id}/{context.attempt}"
+    epoch = context.attempt_id.rpartition("/")[2]
+    name = f"{world.seed}/{context.correlation_id}/{context.step_id}/{epoch}"
     return world, Conduct(name, world.scenario.temper)
 
 
-async def _perform(context: Context) -> Any:
+async def _perform(context: Context, *, doubtful: bool = False) -> Any:
     world, conduct = _begin(context)
     done = False
     try:
         await _take_time(context, conduct)
+        if doubtful and conduct.doubts:
+            raise Rejected("it could not be done this time")
         done = True
     finally:
         world.checks.ended_attempt(context.attempt_id, done=done)
@@ -85,3 +89,15 @@ def echo(context: Context, given: str) -> str:
     world, _ = _begin(context)
     world.checks.ended_attempt(context.attempt_id, done=True)
     return given
+
+
+async def doubt(context: Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Does something that often cannot be done."""
+    return await _perform(context, doubtful=True)  # type: ignore[no-any-return]
+
+
+async def plan(context: Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Says what else is to be done."""
+    await _perform(context)
+    steps = {"x": {"call": "sim.work", "with": {}}, "y": {"call": "sim.echo", "needs": "x", "with": {}}}
+    return {"steps": steps, "output": 1} if context.attempt % 2 else {"v": 1}

@@ -153,6 +153,15 @@ def put_result(t: Transaction, tables: Tables, p: P) -> list[P]:
     return [{"key_hash": p["key_hash"]}]
 
 
+@model("drop_expired_results", writes=True)
+def drop_expired_results(t: Transaction, tables: Tables, p: P) -> list[P]:
+    old = [(row["expires_at"], key) for key, row in tables.step_cache.items() if row["expires_at"] <= p["now"]]
+    for _, key in sorted(old)[: p["limit"]]:
+        t.exclusive(("step_cache", key))
+        t.write(tables.step_cache.pop, key, None)
+    return [{"key_hash": key[1]} for _, key in sorted(old)[: p["limit"]]]
+
+
 @model("put_version", writes=True)
 def put_version(t: Transaction, tables: Tables, p: P) -> list[P]:
     key = (p["tenant"], p["name"], p["version"])

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from simulation.flows import FLOWS
+from simulation.steered_flows import STEERED, TEXTS, steps_of
 
 FAULTS_UNTIL = 9.0
 """Seconds after which nothing new goes wrong."""
@@ -18,6 +19,7 @@ class Order:
     after: float
     command: str
     number: int
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Swarm:
     """Over ExecuteSwarms."""
     orders: tuple[Order, ...]
     timeout: float | None
+    steered: bool = False
+    """Somebody steers it all the time, and people are asked by it."""
+    retries: int = 0
+    """How often it is retried where it fails."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ def draw(seed: int) -> Scenario:
     ]
     swarms, more = _hasty(seed, swarms, orchestrators)
     swarms = _nested(seed, swarms)
+    swarms = _steered(seed, swarms)
     return Scenario(
         seed=seed,
         coordinators=coordinators,
@@ -169,6 +176,55 @@ def _hasty(seed: int, swarms: tuple[Swarm, ...], orchestrators: int) -> tuple[tu
     one = replace(swarms[0], number=len(swarms), at=at, twice=False, orders=(order,), timeout=None)
     crash = Fault(at=at - chance.random() * 0.2, kind="crash", seconds=0.5 + chance.random())
     return (*swarms, one), [replace(crash, who=f"o{number}") for number in range(orchestrators)]
+
+
+_COMBINED = (
+    ("pause", "resume"),
+    ("interrupt", "resume"),
+    ("interrupt", "migrate", "resume"),
+    ("pause", "step", "step", "migrate", "resume"),
+    ("break", "step", "step", "unbreak", "resume"),
+    ("pause", "skip", "resume"),
+    ("skip",),
+    ("update",),
+    ("pause", "update", "resume"),
+    ("rerun",),
+    ("fork",),
+    ("replay",),
+    ("cancel",),
+    ("terminate",),
+)
+"""What somebody does one after the other."""
+
+
+def _steered(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
+    """Now and then one or two more swarms that somebody steers all the time: every command, at any moment, in the middle of whatever goes wrong."""
+    chance = random.Random(f"steered {seed}")
+    made = []
+    for number in range(len(swarms), len(swarms) + chance.choice((0, 0, 1, 1, 1, 2))):
+        flow = len(TEXTS) - 1 - chance.randrange(len(STEERED))
+        orders: list[Order] = []
+        for _ in range(chance.choice((0, 1, 1, 2, 3))):
+            moment = chance.random() ** 2 * 5.0
+            for command in chance.choice(_COMBINED):
+                step = chance.choice(steps_of(TEXTS[flow])) if command != "break" or chance.random() < 0.5 else "*"
+                orders.append(Order(moment, command, len(orders), step))
+                moment += chance.random() * chance.choice((0.1, 1.0))
+        orders.sort(key=lambda order: order.after)
+        one = _swarm(chance, number)
+        at = chance.choice(swarms).at if swarms else one.at
+        made.append(
+            replace(
+                one,
+                flow=flow,
+                at=at,
+                orders=tuple(orders),
+                timeout=None,
+                steered=True,
+                retries=chance.choice((0, 1, 2)),
+            )
+        )
+    return (*swarms, *made)
 
 
 _OF_PROCESSES = (

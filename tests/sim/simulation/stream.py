@@ -48,7 +48,7 @@ class Broker:
         for event in batch.events:
             key = (entity, event.seq)
             self.subjects[key] = subject
-            self.stored[key] = event.SerializeToString()
+            self.stored[key] = event.SerializeToString(deterministic=True)
             self.ever.add(key)
 
     def stop(self) -> None:

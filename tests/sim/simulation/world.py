@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from simulation import clocks, standins
-from simulation.checks import Checks, Violated, schema_of
+from simulation.checks import Checks, Violated
 from simulation.commits import Engine
+from simulation.committed import schema_of
 from simulation.database import Server
 from simulation.faults import Faults
 from simulation.final import Final

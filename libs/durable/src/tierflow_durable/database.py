@@ -34,6 +34,9 @@ DISCONNECTED = (
 PATIENCE = 8.0
 """Seconds for which a call waits for a database that restarts; calls between tiers wait for ten."""
 
+LONGEST_STATEMENT = 30.0
+"""Seconds after which a statement of the pool is given up, by its caller and by the server: what got no answer is not carried out any later."""
+
 APPLICATION = "tierflow"
 
 WRITER_SETTINGS = {
@@ -91,9 +94,9 @@ class Database:
                 self.url,
                 min_size=0,
                 max_size=self._size,
-                server_settings=self._settings(),
+                server_settings=self._settings({"transaction_timeout": str(int(LONGEST_STATEMENT * 1000))}),
                 timeout=5,
-                command_timeout=30,
+                command_timeout=LONGEST_STATEMENT,
             )
         return self._pool
 

@@ -12,6 +12,7 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
 from tierflow_durable.chain import is_sound
+from tierflow_durable.database import LONGEST_STATEMENT
 from tierflow_durable.entity import Entity
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ log = get_log(__name__)
 PAGE = 1000
 ADOPT_AT_ONCE = 100
 DUE_AT_ONCE = 500
+LOOK_EVERY = 0.5
+"""Seconds between looks for what has come due, and for what was claimed without an answer."""
 MOST_ADOPTIONS = 3
 """An entity adopted more often without progress is suspected of killing its owners (rule R13)."""
 MOST_SUSPICIONS = 6
@@ -92,8 +95,9 @@ class Owning:
         self._unloaded: dict[str, int] = {}
         """Owned by this instance, but not yet in memory, with their adoptions: loading them is tried until it works."""
         self._loading: dict[str, asyncio.Future[Entity[Any] | None]] = {}
-        self._doubts = 0
-        """A claim got no answer: so many looks until what it may have claimed is known."""
+        self._doubted_until = 0.0
+        """A claim got no answer: until then (on the loop's clock) it may be carried out, and looks are taken for what it may have claimed."""
+        self._next_look = 0.0
         self._strays: set[str] = set()
         self._sifted: Set[str] = frozenset()
         """Suspects that are being let go at the moment."""
@@ -135,8 +139,8 @@ class Owning:
         """Makes this instance the owner of entities: their ids, with their adoptions. Without an answer it may have become that all the same."""
         try:
             rows = await self._host.database.fetch(query, me=self._host.instance.id, **values)
-        except FailureError:
-            self._doubts = 2
+        except BaseException:  # Whoever asked may have gone, too: the statement may be carried out all the same.
+            self._doubt()
             raise
         return {str(row["id"]): row["adoptions"] for row in rows}
 
@@ -153,7 +157,7 @@ class Owning:
                 moments = [now + step * number for number in range(1, len(spread) + 1)]
                 await self._host.database.fetch("put_off", me=self._host.instance.id, ids=spread, moments=moments)
         except FailureError:
-            self._doubts = 2  # Those that are still this instance's are found and loaded when the database is back.
+            self._doubt()  # Those that are still this instance's are found and loaded when the database is back.
             raise
         finally:
             self._sifted = frozenset()
@@ -162,7 +166,7 @@ class Owning:
         """Claims parked entities whose time has come (rule R15), and loads what could not be loaded before."""
         host = self._host
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK_EVERY)
             if self.stopped or not host.instance.alive:
                 continue
             try:
@@ -177,20 +181,26 @@ class Owning:
             if entity_id in self._unloaded:  # Else somebody else has taken it meanwhile, and it may have ended since.
                 await self.take(entity_id, self._unloaded[entity_id])
 
+    def _doubt(self) -> None:
+        """A statement without an answer is carried out late or never: as long as its session may live."""
+        self._doubted_until = asyncio.get_running_loop().time() + LONGEST_STATEMENT + 3 * LOOK_EVERY
+
     async def _recount(self) -> None:
         """After a claim without an answer: what names this instance as its owner, and was not in memory at two looks in turn, is loaded."""
-        if not self._doubts:
+        now = asyncio.get_running_loop().time()
+        if now >= self._doubted_until:
+            self._strays = set()
+        if now >= self._doubted_until or now < self._next_look:
             return
         host = self._host
         rows = await host.database.fetch("owned", me=host.instance.id)
         found = {str(row["id"]): row["adoptions"] for row in rows}
         missing = found.keys() - host.entities.keys() - self._unloaded.keys() - self._sifted
-        if self._doubts == 1:
-            for entity_id in missing & self._strays:
-                log.warning("an entity was claimed without an answer", entity_id=entity_id)
-                self._unloaded[entity_id] = found[entity_id]
+        for entity_id in missing & self._strays:
+            log.warning("an entity was claimed without an answer", entity_id=entity_id)
+            self._unloaded[entity_id] = found[entity_id]
         self._strays = missing
-        self._doubts -= 1
+        self._next_look = now + (LOOK_EVERY if missing else 2 * LOOK_EVERY)
 
     def is_loading(self, entity_id: str) -> bool:
         """Whether it is owned here and on its way into memory: it exists."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tierflow_testing.history_approvals import ApprovalRules, Asked
-from tierflow_testing.history_blocks import BlockRules, beside, helps, path_of
+from tierflow_testing.history_blocks import BlockRules, beside, blocks_of, helps, path_of
 from tierflow_testing.history_steering import SteeringRules, StepSeen
 from tierflow_testing.history_steps import StepRules
 
@@ -352,10 +352,7 @@ def shape_of(flow: Any) -> dict[str, Any]:
     """What `check_history` wants to know of a compiled flow."""
     return {
         "needs": {step.id: step.needs for step in flow.by_id.values()},
-        "blocks": {
-            "": [step.id for step in flow.steps],
-            **{step.id: [inner.id for inner in step.block.steps] for step in flow.by_id.values() if step.block},
-        },
+        "blocks": blocks_of(flow),
         "joins": {name: (join.at_least, join.of) for name, join in flow.joins.items()},
     }
 

@@ -28,6 +28,12 @@ def beside(step_id: str, path: str) -> str:
     return step_id[: len(step_id) - len(local)] + path.rpartition("/")[2]
 
 
+def blocks_of(flow: Any) -> dict[str, list[str]]:
+    """By the path of a step: the paths of those that begin with it; empty for the run."""
+    begun = {step.id: [inner.id for inner in step.block.steps] for step in flow.by_id.values() if step.block}
+    return {"": [step.id for step in flow.steps], **begun}
+
+
 def compiled_below(step_id: str, definition: str) -> dict[str, Any]:
     """The shape of what has grown below a step."""
     found: dict[str, Any] = {"needs": {}, "blocks": {}}

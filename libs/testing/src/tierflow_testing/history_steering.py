@@ -9,6 +9,8 @@ from typing import Any
 
 from tierflow_flow import from_canonical
 
+from tierflow_testing.history_blocks import blocks_of, path_of
+
 
 @dataclass(slots=True)
 class StepSeen:
@@ -62,10 +64,16 @@ def _way(name: str) -> tuple[str, str]:
 _WAY = re.compile(r"([^\[/#!]+)(\[\d+\])?")
 
 
+def _has_begun(step: StepSeen) -> bool:
+    """Whether anything has happened to it."""
+    return bool(step.epoch or step.ended or step.expanded >= 0 or step.waits or step.inner)
+
+
 class SteeringRules:
     """Handlers of the events of steering. The checker has the state."""
 
     needs: Mapping[str, Sequence[str]] | None
+    blocks: Mapping[str, Sequence[str]] | None
     steps: dict[str, StepSeen]
     state: str
     generation: int
@@ -210,15 +218,19 @@ class SteeringRules:
     def on_RunMigrated(self, event: Any, time: int) -> None:  # noqa: N802
         """Another version of the flow: what has begun is part of it."""
         self.expect(self.state == "PAUSED", "V2", f"the run was migrated while it was {self.state}")
-        definition = event.definition if hasattr(event, "definition") else event.definition_json
-        needs = {step.id: step.needs for step in from_canonical(definition).steps}
+        flow = from_canonical(event.definition if hasattr(event, "definition") else event.definition_json)
+        needs = {step.id: step.needs for step in flow.by_id.values()}
         for name, step in list(self.steps.items()):
-            if not (step.epoch or step.ended or step.expanded >= 0 or step.waits or "[" in name):
+            own = _way(name)[0] == name
+            if own and not _has_begun(step):
                 del self.steps[name]
-            else:
-                known = name.partition("[")[0] in needs
-                self.expect(known, "V4", f"{name} has begun and is not part of the version that the run goes on with")
+                continue
+            step.held = step.held and not own  # The flow's own are looked at anew.
+            known = path_of(name) in needs
+            self.expect(known, "V4", f"{name} has begun and is not part of the version that the run goes on with")
         self.needs = needs
+        if self.blocks is not None:
+            self.blocks = blocks_of(flow)
 
     def on_SignalAnswered(self, event: Any, time: int) -> None:  # noqa: N802
         """An answer belongs to a step that is under way."""

@@ -27,6 +27,7 @@ def result_message(swarm: Swarm) -> swarm_pb2.SwarmExecutionResult:
     """How an ended swarm ended, without internals (F29)."""
     message = swarm_pb2.SwarmExecutionResult()
     fill_context(message.context, swarm.context, labels=False)
+    message.context.generation = swarm.generation
     message.state = SWARM_STATES.number(swarm.state)
     message.outcome = OUTCOMES.number(swarm.outcome)
     fill_payload(message.output, swarm.output)
@@ -49,7 +50,7 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         readable: Whether payloads travel as protobuf values, for people.
     """
     ended = swarm.ended_at
-    return swarm_pb2.Swarm(
+    message = swarm_pb2.Swarm(
         context=context_to_proto(swarm.context),
         state=SWARM_STATES.number(swarm.state),
         reason=swarm.reason,
@@ -67,6 +68,8 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         seq=seq,
         owner=owner,
     )
+    message.context.generation = swarm.generation  # That of its request is the first.
+    return message
 
 
 def row_message(row: EntityRow, now: Micros) -> swarm_pb2.Swarm:

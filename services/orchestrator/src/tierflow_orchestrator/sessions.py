@@ -148,7 +148,9 @@ class Sessions:
                 return
             row = await self._durable.database.fetchrow("owner", id=run_id)
             if row is not None and row["ended_at"] is not None:
-                session.frames.put("results", await self._durable.reader.view(run_id, result_of))
+                result = await self._durable.reader.view(run_id, _result_if_ended)
+                if result is not None:
+                    session.frames.put("results", result)
             elif row is not None and row["owner"] is not None and row["address"] and not row["fenced"]:
                 session.frames.put("redirects", pb.RunRedirect(run_id=run_id, address=row["address"]))
         except FailureError as error:
@@ -227,8 +229,8 @@ class Sessions:
             return
         result = self._results.get(run_id)
         if result is None:
-            result = await self._durable.reader.view(run_id, result_of)
-        if result.context.attempt_id:
+            result = await self._durable.reader.view(run_id, _result_if_ended)
+        if result is None or result.context.attempt_id:
             return  # a step of another run stands for it: its result goes there
         session.frames.put("results", result)
 
@@ -256,6 +258,11 @@ class Sessions:
         """Ends all streams once what is there is written."""
         for session in self._sessions:
             session.frames.close()
+
+
+def _result_if_ended(run: Run) -> run_pb2.RunExecutionResult | None:
+    """None for a run that is being retried: between two looks it has begun its next generation (rule R31)."""
+    return result_of(run) if run.ended else None
 
 
 def failure_message(error: FailureError) -> failure_pb2.Failure:

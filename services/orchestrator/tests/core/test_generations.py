@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tierflow_flow import Flow, parse
 from tierflow_orchestrator.core import dump
-from tierflow_orchestrator.core.commands import Cancel, Migrate, Pause, Resume, Retry, Update, WakeUp
+from tierflow_orchestrator.core.commands import Cancel, Migrate, Pause, Resume, Retry, SetBreakpoints, Update, WakeUp
 from tierflow_orchestrator.core.events import RunEnded, RunStateChanged
 from tierflow_runtime.values import Allocation, RetryPolicy
-from tierflow_testing.history import check_history
+from tierflow_testing.history import check_history, shape_of
 
 from .fakes import SECOND, START, Shell, Value, call, flow, map_
 from .invariants import check_invariants
@@ -238,3 +238,57 @@ def test_versions_in_which_it_could_not_have_been(text: str, why: str) -> None:
     assert decision.reply.failure is not None
     assert why in decision.reply.failure.message
     assert dump(shell.run) == before
+
+
+NESTED = """
+name: test
+version: "1"
+steps:
+  g: {steps: {x: {call: h}, y: {call: h, needs: [x]}}}
+  z: {call: h, needs: [g]}
+"""
+
+
+def test_what_is_held_within_a_block_stays_held() -> None:
+    """Q21, S6, V13, V18: a migration forgets no breakpoint at which a step waits, so that resuming lets it go."""
+    shell = Shell(version(NESTED))
+    shell.tell(SetBreakpoints(command_id="b", breakpoints=("g/y",)))
+    shell.complete("g/x")
+    assert (shell.run.state, shell.run.steps["g/y"].held) == ("PAUSED", True)
+    after = version(NESTED.replace('"1"', '"2"') + "  n: {call: h, needs: [z]}\n")
+    assert shell.tell(migrate(after)).reply.applied
+    check_invariants(shell.run)
+    shell.check()
+    shell.run = shell.folded()
+    shell.tell(Resume(command_id="r"))
+    for step_id in ("g/y", "z", "n"):
+        shell.complete(step_id)
+    assert shell.run.state == "COMPLETED"
+
+
+HANDLED = """
+name: test
+version: "1"
+steps:
+  a: {call: h, retry: {max_attempts: 1}, on_error: {goto: r, then: retry, calls: 2}}
+  r: {call: h}
+"""
+
+
+def test_handlers_that_were_called_are_not_forgotten() -> None:
+    """Q21, V6, V48: after a migration the next call of a step that handles errors has another id than the ones before, and counts with them."""
+    shell = Shell(version(HANDLED))
+    shell.fail("a")
+    shell.tell(Pause(command_id="p"))
+    shell.complete("a!/r")
+    assert (shell.run.state, shell.state("a")) == ("PAUSED", "READY")
+    after = version(HANDLED.replace('"1"', '"2"') + "  n: {call: h, needs: [a]}\n")
+    assert shell.tell(migrate(after)).reply.applied
+    shell.run = shell.folded()
+    shell.tell(Resume(command_id="q"))
+    shell.fail("a")
+    assert shell.state("a!2/r") == "SCHEDULED"
+    shell.complete("a!2/r")
+    shell.fail("a")
+    assert shell.run.state == "FAILED", "it may be called twice, whatever the version"
+    assert not check_history(shell.journal, **shape_of(after), complete=True)

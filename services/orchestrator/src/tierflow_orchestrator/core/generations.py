@@ -136,11 +136,11 @@ def _goes_into(run: Run, step: Step, reset: set[str]) -> str | None:
     return way[-1] if handled else None
 
 
-def anew(step: Step, *, handler: str, attempt: int = 0) -> Step:
+def anew(step: Step, *, handler: str) -> Step:
     """The step before its next attempt, as if nothing had been; its epochs go on, and its bill."""
     return Step(
         id=step.id, of=step.of, handler=handler, index=step.index, parent=step.parent, epoch=step.epoch, usage=step.usage,
-        unbooked=step.unbooked, attempt=attempt,
+        unbooked=step.unbooked,
     )  # fmt: skip
 
 
@@ -172,8 +172,8 @@ def _is_decided(step: Step, join: Join | None) -> bool:
 
 
 def not_begun(step: Step) -> bool:
-    """Whether it is a step of the flow itself of which nothing has happened."""
-    return step.state in ("PENDING", "READY") and not step.above and not step.epoch
+    """Whether it is a step of the flow itself of which nothing has happened: no attempt, no error that was handled."""
+    return step.state in ("PENDING", "READY") and not step.above and not step.epoch and not step.calls
 
 
 def recount(run: Run) -> None:

@@ -112,8 +112,8 @@ def _migrated(run: Run, event: events.RunMigrated, time: Micros) -> None:
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.looked_into = run.unloaded = None
     _make_anew(run, flow)
-    if run.steer is not None:
-        run.steer.held = []
+    if run.steer is not None:  # What waits within blocks goes on waiting; the flow's own steps are looked at anew.
+        run.steer.held = [name for name in run.steer.held if name in run.steps and run.steps[name].held]
     for spec in flow.steps:
         if spec.id not in run.steps:
             handler = spec.handler if spec.dispatched else ""
@@ -130,7 +130,9 @@ def _make_anew(run: Run, flow: Flow) -> None:
         else:  # Between two attempts: the next one is made as the new version says.
             spec = flow.by_id[step.id]
             handler = spec.handler if spec.kind == "call" else ""
-            run.steps[step.id] = generations.anew(step, handler=handler, attempt=step.attempt)
+            again = run.steps[step.id] = generations.anew(step, handler=handler)
+            # What is counted of it goes on: the ids of what it calls for are made of these.
+            again.attempt, again.spent, again.calls = step.attempt, step.spent, step.calls
 
 
 # Results of other runs, and answers.
