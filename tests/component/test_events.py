@@ -12,6 +12,7 @@ from tierflow_durable.migrations import migrate
 from tierflow_durable.outlet import Outlet
 from tierflow_durable.packing import Message, messages_of_row
 from tierflow_runtime.messaging import Messaging
+from tierflow_runtime.publisher import Heard
 from tierflow_testing.auditing.stream import Published, read_stream
 from tierflow_testing.counter import Add, End, Node
 from tierflow_testing.nats import EmbeddedNats
@@ -54,7 +55,7 @@ class _Watched(Outlet):
         super().__init__(messaging)
         self.ways: list[list[str]] = []
 
-    def publish(self, message: Message) -> asyncio.Future[Any]:
+    def send(self, message: Message, heard: Heard) -> None:
         way, frame = [], sys._getframe(1)
         while frame is not None:
             module = frame.f_globals.get("__name__", "")
@@ -62,7 +63,7 @@ class _Watched(Outlet):
                 way.append(module)
             frame = frame.f_back  # type: ignore[assignment]
         self.ways.append(way)
-        return super().publish(message)
+        super().send(message, heard)
 
 
 async def test_few_hops(start: Start, nats_url: str) -> None:

@@ -9,6 +9,7 @@ from tierflow_durable import relay
 from tierflow_durable.departed import Message
 from tierflow_durable.ids import uuid7
 from tierflow_durable.migrations import migrate
+from tierflow_runtime.publisher import Heard
 from tierflow_testing.counter import Add, Node
 
 BOUND = 20_000
@@ -24,12 +25,10 @@ class Switched:
         self.connected = False
         self.taken: set[tuple[str, int]] = set()
 
-    def publish(self, message: Message) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def send(self, message: Message, heard: Heard) -> None:
         batch = event_pb2.EventBatch.FromString(message.payload)
         self.taken |= {(batch.source.entity_id, event.seq) for event in batch.events}
-        future.set_result(None)
-        return future
+        heard(b"")
 
 
 @pytest.fixture

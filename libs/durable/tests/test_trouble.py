@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from tierflow_durable.ids import uuid7
 from tierflow_durable.migrations import migrate
+from tierflow_runtime.publisher import Heard
 from tierflow_runtime.values import Failure, FailureError
 from tierflow_testing.counter import Add, End, Node
 
@@ -204,13 +205,11 @@ class Deaf:
     room = 1000
 
     def __init__(self) -> None:
-        self.sent: list[asyncio.Future[object]] = []
+        self.sent: list[object] = []
 
-    def publish(self, message: object) -> asyncio.Future[object]:
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        future.set_result(message)
-        self.sent.append(future)
-        return future
+    def send(self, message: object, heard: Heard) -> None:
+        self.sent.append(message)
+        asyncio.get_running_loop().call_soon(heard, b"")
 
 
 async def test_nothing_is_born_while_draining(start: Start, toy: str) -> None:

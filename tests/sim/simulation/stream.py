@@ -9,6 +9,7 @@ from typing import Any
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime.errors import failure
 from tierflow_runtime.messaging import EVENTS, StreamMade
+from tierflow_runtime.publisher import Heard
 from tierflow_runtime.values import FailureError
 
 from simulation.loop import World
@@ -96,6 +97,10 @@ class SimPublisher:
             return future
         world.after(0.0003 + 0.001 * chance.random(), self._arrive, number, subject, payload, fate)
         return future
+
+    def send(self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None, heard: Heard) -> None:
+        future = self.publish(subject, payload, msg_id, headers)
+        future.add_done_callback(lambda done: done.cancelled() or heard(done.exception() or b""))
 
     def _arrive(self, number: int, subject: str, payload: bytes, fate: int) -> None:
         broker = self._broker

@@ -38,8 +38,8 @@ class Publisher(Protocol):
         """Messages that may be sent now."""
         ...
 
-    def publish(self, message: Message) -> asyncio.Future[Any]:
-        """Sends; the future is resolved by JetStream's acknowledgement or an error."""
+    def send(self, message: Message, heard: Callable[[bytes | FailureError], None]) -> None:
+        """Sends; `heard` is called once, with JetStream's acknowledgement or an error, possibly before this returns."""
         ...
 
 
@@ -84,8 +84,7 @@ class Departed:
         messages = [
             message for row in rows for message in messages_of_row(self._kind, row, instance_id or str(row["instance"]))
         ]
-        results = await asyncio.gather(*map(self._publisher.publish, messages), return_exceptions=True)
-        return not any(isinstance(result, BaseException) and not is_final(result) for result in results)
+        return await _all_sent(self._publisher, messages)
 
     async def fill(self, created: str, now: Callable[[], Micros]) -> None:
         """Publishes the whole retained journal on a stream that does not have it yet (rule R20): one instance of the tier does it, and another where that dies.
@@ -135,6 +134,23 @@ class Departed:
                 continue
             after_id, after_seq = str(rows[-1]["entity_id"]), rows[-1]["seq"]
             count += len(rows)
+
+
+async def _all_sent(publisher: Publisher, messages: list[Message]) -> bool:
+    """Sends all; whether JetStream has all that it will ever take."""
+    done = asyncio.get_running_loop().create_future()
+    answers: list[bytes | FailureError] = []
+
+    def heard(answer: bytes | FailureError) -> None:
+        answers.append(answer)
+        if len(answers) == len(messages) and not done.done():
+            done.set_result(None)
+
+    for message in messages:
+        publisher.send(message, heard)
+    if messages:
+        await done
+    return not any(isinstance(answer, FailureError) and not is_final(answer) for answer in answers)
 
 
 def _key(kind: str) -> int:

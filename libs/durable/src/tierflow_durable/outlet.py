@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from tierflow_runtime.messaging import Messaging
+from tierflow_runtime.publisher import Heard
 
 from tierflow_durable.packing import Message
 
@@ -26,6 +24,7 @@ class Outlet:
         """Messages that may be sent now."""
         return self._messaging.publisher.room
 
-    def publish(self, message: Message) -> asyncio.Future[Any]:
-        """Sends; the future is resolved by JetStream's acknowledgement or an error."""
-        return self._messaging.publisher.publish(message.subject, message.payload, message.msg_id, message.headers)
+    def send(self, message: Message, heard: Heard) -> None:
+        """Sends; `heard` is called once, with JetStream's acknowledgement or an error."""
+        subject, payload, msg_id, headers = message
+        self._messaging.publisher.send(subject, payload, msg_id, headers, heard)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tierflow_contracts.events.v1 import event_pb2
-from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
+from tierflow_runtime.subjects import RELIABLE, class_of, prefix_of
 
 from tierflow_durable.machine import Source
 
@@ -44,29 +44,53 @@ def event_part(encoded: bytes) -> bytes:
     return bytes(head) + encoded
 
 
-def by_class(first_seq: int, parts: Sequence[bytes], classes: Sequence[str]) -> list[tuple[str, int, bytes]]:
-    """Groups a row's events: class, first sequence number, the events as fields of an EventBatch. One message each."""
-    if len(set(classes)) == 1:
-        return [(classes[0], first_seq, b"".join(parts))]
-    groups: dict[str, tuple[int, list[bytes]]] = {}
-    for offset, (part, name) in enumerate(zip(parts, classes, strict=True)):
-        groups.setdefault(name, (first_seq + offset, []))[1].append(part)
-    return [(name, seq, b"".join(some)) for name, (seq, some) in groups.items()]
+class Group:
+    """Events of one class that will share a message."""
+
+    __slots__ = ("first_seq", "name", "parts")
+
+    def __init__(self, name: str, first_seq: int) -> None:
+        self.name = name
+        self.first_seq = first_seq
+        self.parts: list[bytes] = []
+
+
+def sort_in(groups: list[Group], first_seq: int, parts: Sequence[bytes], classes: Sequence[str]) -> None:
+    """Adds a row's events, each as a field of an EventBatch, to the groups of their classes."""
+    group: Group | None = None
+    seq = first_seq
+    for name, part in zip(classes, parts, strict=True):
+        if group is None or group.name != name:
+            group = _group(groups, name, seq)
+        group.parts.append(part)
+        seq += 1
+
+
+def _group(groups: list[Group], name: str, seq: int) -> Group:
+    for group in groups:
+        if group.name == name:
+            return group
+    group = Group(name, seq)
+    groups.append(group)
+    return group
 
 
 def messages_of(
-    entity_id: str, source: Source, head: bytes, groups: Sequence[tuple[str, int, bytes]], instance_id: str
+    entity_id: str, source: Source, head: bytes, groups: Sequence[Group], instance_id: str
 ) -> list[Message]:
-    """The messages of grouped events (see `by_class`): the id is `entity/class/first seq+length/instance` (rule R20).
+    """The messages of grouped events, one a group: the id is `entity/class/first seq+length/instance` (rule R20).
 
     The length, because rows may travel alone or together: JetStream must not take more for a repetition of less.
     """
     headers = {"traceparent": source.traceparent} if source.traceparent else None
-    prefix = subjects_of(source.tenant, source.swarm_id, source.run_id).prefix
-    return [
-        Message(f"{prefix}.{name}", head + body, f"{entity_id}/{name}/{seq}+{len(body)}/{instance_id}", headers)
-        for name, seq, body in groups
-    ]
+    prefix = prefix_of(source.tenant, source.swarm_id, source.run_id)
+    messages: list[Message] = []
+    for group in groups:
+        name = group.name
+        payload = b"".join((head, *group.parts))
+        msg_id = f"{entity_id}/{name}/{group.first_seq}+{len(payload) - len(head)}/{instance_id}"
+        messages.append(Message(f"{prefix}.{name}", payload, msg_id, headers))
+    return messages
 
 
 def messages_of_row(kind: str, row: Any, instance_id: str) -> list[Message]:
@@ -83,5 +107,6 @@ def messages_of_row(kind: str, row: Any, instance_id: str) -> list[Message]:
     )
     batch = event_pb2.EventBatch.FromString(row["data"])
     parts = [event_part(event.SerializeToString()) for event in batch.events]
-    groups = by_class(row["first_seq"], parts, [RELIABLE[class_of(event)] for event in batch.events])
+    groups: list[Group] = []
+    sort_in(groups, row["first_seq"], parts, [RELIABLE[class_of(event)] for event in batch.events])
     return messages_of(entity_id, source, source_bytes(kind, source), groups, instance_id)

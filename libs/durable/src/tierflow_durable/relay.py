@@ -22,7 +22,7 @@ from tierflow_runtime.values import FailureError, Micros
 from tierflow_durable.database import Database
 from tierflow_durable.departed import PAGE, Departed, Publisher, is_final
 from tierflow_durable.machine import Source
-from tierflow_durable.packing import Message, by_class, messages_of, messages_of_row
+from tierflow_durable.packing import Group, Message, messages_of, messages_of_row, sort_in
 
 log = get_log(__name__)
 
@@ -37,42 +37,60 @@ LINGER_MOST = 0.2
 """Seconds for which events gather while many entities have some, so that an entity's events travel together; those of an entity that is let go do not wait."""
 
 FEW = 16
-"""So many gathered messages are sent at once: there is little to do."""
+"""Parcels of so many entities are sent at once: there is little to do."""
 
-BOX_BYTES = 256 * 1024
-"""A message that has gathered as much is sent at once."""
+PARCEL_BYTES = 256 * 1024
+"""A parcel that has gathered as much is sent at once."""
+
+_NOBODY = Source(tenant="", user_id="", swarm_id="", run_id="", trace_id="", correlation_id="")
+"""Where the messages of a parcel say whose they are."""
 
 AGAIN_AFTER = 0.5
 """Seconds after which a message that was not acknowledged is sent again."""
 
 
 class Waybill:
-    """One journal row on its way: its position, its bytes, and how many of its messages are not yet acknowledged."""
+    """One journal row on its way: its position, its bytes, and whether its events are not yet acknowledged."""
 
     __slots__ = ("open", "position", "size")
 
     def __init__(self, position: int, size: int) -> None:
         self.position = position
         self.size = size
-        self.open = 0
+        self.open = True
 
 
-class Box:
-    """Events of one entity and class that will share a message."""
+class Parcel:
+    """Rows of one entity whose events travel together: a message for each class."""
 
-    __slots__ = ("bodies", "entity_id", "first_seq", "head", "name", "since", "size", "source", "waybills")
+    __slots__ = ("entity_id", "groups", "head", "open", "since", "size", "source", "waybills")
 
-    def __init__(self, entity: Any, name: str, first_seq: int, since: float) -> None:
-        self.entity_id: str = entity.id
-        self.source: Source = entity.source
-        self.head: bytes = entity.source_bytes
-        self.name = name
-        self.first_seq = first_seq
+    def __init__(self, entity_id: str, source: Source, head: bytes, since: float) -> None:
+        self.entity_id = entity_id
+        self.source = source
+        self.head = head
         self.since = since
         """Loop seconds at which it was begun."""
-        self.bodies: list[bytes] = []
+        self.groups: list[Group] = []
         self.size = 0
         self.waybills: list[Waybill] = []
+        self.open = 0
+        """Messages that are not acknowledged."""
+
+
+class Letter:
+    """A message on its way, with the parcel that it is a part of."""
+
+    __slots__ = ("_relay", "message", "parcel")
+
+    def __init__(self, relay: Relay, message: Message, parcel: Parcel) -> None:
+        self._relay = relay
+        self.message = message
+        self.parcel = parcel
+
+    def heard(self, answer: bytes | FailureError) -> None:
+        """It has arrived, or not."""
+        self._relay.answered(self, answer)
 
 
 class Relay:
@@ -86,10 +104,10 @@ class Relay:
         self._kind = kind
         self._me = instance_id
         self._departed = Departed(database, publisher, kind=kind, instance_id=instance_id)
-        self._boxes: dict[tuple[str, str], Box] = {}
-        """By entity and class, the oldest first."""
-        self._full: deque[Box] = deque()
-        """Boxes to which nothing is added any more; they are sent before the others."""
+        self._open: dict[str, Parcel] = {}
+        """By entity, the oldest first."""
+        self._closed: deque[Parcel] = deque()
+        """Parcels to which nothing is added any more; they are sent before the others."""
         self._waybills: deque[Waybill] = deque()
         """Rows in the order of their positions, the oldest that is not acknowledged first."""
         self.held_bytes = 0
@@ -136,10 +154,16 @@ class Relay:
             self._behind = True
             return
         waybill = self._hold(position, sum(map(len, parts)))
-        for name, seq, body in by_class(first_seq, parts, classes):
-            self._pack(entity, name, seq, body, waybill)
-        if last:
-            self._close(entity.id)
+        parcel = self._open.get(entity.id)
+        if parcel is None:
+            now = asyncio.get_running_loop().time()
+            parcel = self._open[entity.id] = Parcel(entity.id, entity.source, entity.source_bytes, now)
+        parcel.waybills.append(waybill)
+        parcel.size += waybill.size
+        sort_in(parcel.groups, first_seq, parts, classes)
+        if last or parcel.size > PARCEL_BYTES:
+            del self._open[entity.id]
+            self._closed.append(parcel)
         if self._flush_at is None:
             self._plan_flush()
 
@@ -149,94 +173,83 @@ class Relay:
         self.held_bytes += size
         return waybill
 
-    def _pack(self, entity: Any, name: str, first_seq: int, body: bytes, waybill: Waybill) -> None:
-        box = self._boxes.get((entity.id, name))
-        if box is None:
-            now = asyncio.get_running_loop().time()
-            box = self._boxes[entity.id, name] = Box(entity, name, first_seq, now)
-        box.bodies.append(body)
-        box.size += len(body)
-        box.waybills.append(waybill)
-        waybill.open += 1
-        if box.size > BOX_BYTES:
-            self._full.append(self._boxes.pop((entity.id, name)))
-
-    def _close(self, entity_id: str) -> None:
-        for name in RELIABLE.values():
-            box = self._boxes.pop((entity_id, name), None)
-            if box is not None:
-                self._full.append(box)
-
     @property
     def _can_send(self) -> bool:
-        return self._publisher is not None and self._publisher.connected and self._publisher.room > 0
+        return self._publisher is not None and self._publisher.connected and self._publisher.room >= len(RELIABLE)
 
     def _plan_flush(self) -> None:
         """At once after a quiet moment, else when a few milliseconds' events have gathered."""
         loop = asyncio.get_running_loop()
         quiet = loop.time() - self._flushed_at > 2 * LINGER
-        self._flush_at = loop.call_later(0 if quiet else LINGER, self._flush_boxes)
+        self._flush_at = loop.call_later(0 if quiet else LINGER, self._flush_parcels)
 
-    def _flush_boxes(self, *, everything: bool = False) -> None:
+    def _flush_parcels(self, *, everything: bool = False) -> None:
         self._flush_at = None
         self._flushed_at = now = asyncio.get_running_loop().time()
-        while self._full and self._can_send:
-            self._send(self._full.popleft())
-        everything = everything or len(self._boxes) <= FEW
-        while self._boxes and self._can_send:
-            key, box = next(iter(self._boxes.items()))
-            if not everything and now - box.since < LINGER_MOST:
+        while self._closed and self._can_send:
+            self._send(self._closed.popleft())
+        everything = everything or len(self._open) <= FEW
+        while self._open and self._can_send:
+            entity_id, parcel = next(iter(self._open.items()))
+            if not everything and now - parcel.since < LINGER_MOST:
                 break
-            del self._boxes[key]
-            self._send(box)
-        if self._boxes and self._can_send:
+            del self._open[entity_id]
+            self._send(parcel)
+        if self._open and self._can_send:
             self._plan_flush()
 
-    def _send(self, box: Box) -> None:
-        body = box.bodies[0] if len(box.bodies) == 1 else b"".join(box.bodies)
-        messages = messages_of(box.entity_id, box.source, box.head, [(box.name, box.first_seq, body)], self._me)
-        self._publish(messages[0], box.waybills)
+    def _send(self, parcel: Parcel) -> None:
+        self._send_all(parcel, messages_of(parcel.entity_id, parcel.source, parcel.head, parcel.groups, self._me))
 
-    def _publish(self, message: Message, waybills: list[Waybill]) -> None:
+    def _send_all(self, parcel: Parcel, messages: list[Message]) -> None:
+        parcel.open = len(messages)
+        for message in messages:
+            self._post(Letter(self, message, parcel))
+
+    def _post(self, letter: Letter) -> None:
         if self._publisher is not None:
-            future = self._publisher.publish(message)
-            future.add_done_callback(lambda done: self._answered(message, waybills, done))
+            self._publisher.send(letter.message, letter.heard)
 
-    def _answered(self, message: Message, waybills: list[Waybill], done: asyncio.Future[Any]) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is not None and not is_final(error):
-            self.retries += 1
-            if self.retries % 1000 == 1:
-                log.warning(
-                    "an event was not acknowledged; it is sent again", subject=message.subject, reason=str(error)
-                )
-            asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, message, waybills)
-            return
-        if error is not None:
+    def answered(self, letter: Letter, answer: bytes | FailureError) -> None:
+        """A message was acknowledged, or was not."""
+        if isinstance(answer, FailureError):
+            if not is_final(answer):
+                self._retry(letter, answer)
+                return
             self.undeliverable += 1
+            message = letter.message
             log.error("an event message is too large for JetStream", subject=message.subject, msg_id=message.msg_id)
         else:
             self.published += 1
-        self._sign_off(waybills)
+        parcel = letter.parcel
+        parcel.open -= 1
+        if not parcel.open:
+            self._sign_off(parcel)
 
-    def _sign_off(self, waybills: list[Waybill]) -> None:
+    def _retry(self, letter: Letter, error: FailureError) -> None:
+        self.retries += 1
+        if self.retries % 1000 == 1:
+            subject = letter.message.subject
+            log.warning("an event was not acknowledged; it is sent again", subject=subject, reason=str(error))
+        asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, letter)
+
+    def _sign_off(self, parcel: Parcel) -> None:
         """Moves the watermark to the last row before which everything is acknowledged."""
-        for waybill in waybills:
-            waybill.open -= 1
-        while self._waybills and self._waybills[0].open == 0:
-            waybill = self._waybills.popleft()
+        for waybill in parcel.waybills:
+            waybill.open = False
+        waybills = self._waybills
+        while waybills and not waybills[0].open:
+            waybill = waybills.popleft()
             self.held_bytes -= waybill.size
             self.watermark = waybill.position
-        if self._full or (self._boxes and self._flush_at is None) or self._behind:
+        if self._closed or (self._open and self._flush_at is None) or self._behind:
             self._wake.set()
 
-    def _again(self, message: Message, waybills: list[Waybill]) -> None:
+    def _again(self, letter: Letter) -> None:
         if self._can_send:
-            self._publish(message, waybills)
+            self._post(letter)
         else:
-            asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, message, waybills)
+            asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, letter)
 
     async def run(self) -> None:
         """Sends what could not be sent at once, reads what was dropped from memory, saves the watermark about every second."""
@@ -245,7 +258,7 @@ class Relay:
                 await asyncio.wait_for(self._wake.wait(), 1.0)
             self._wake.clear()
             if self._flush_at is None:
-                self._flush_boxes()
+                self._flush_parcels()
             if self._behind and not self._waybills and self._can_send:
                 await self._catch_up()
             await self.save()
@@ -268,10 +281,9 @@ class Relay:
         except FailureError:
             return
         for row in rows:
-            waybill = self._hold(row["position"], len(row["data"]))
-            for message in messages_of_row(self._kind, row, self._me):
-                waybill.open += 1
-                self._publish(message, [waybill])
+            parcel = Parcel(str(row["entity_id"]), _NOBODY, b"", 0.0)
+            parcel.waybills.append(self._hold(row["position"], len(row["data"])))
+            self._send_all(parcel, messages_of_row(self._kind, row, self._me))
         # Rows that were committed between the read and now are behind the page: they are read next.
         self._behind = len(rows) == PAGE or (bool(rows) and rows[-1]["position"] < self._last)
         self._wake.set()
@@ -291,7 +303,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         while self.lag > 0 and loop.time() < until and self._publisher is not None and self._publisher.connected:
-            self._flush_boxes(everything=True)
+            self._flush_parcels(everything=True)
             self._wake.set()
             await asyncio.sleep(0.01)
         await self.save()

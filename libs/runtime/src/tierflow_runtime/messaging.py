@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
+from tierflow_runtime.acknowledgements import new_client
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.publisher import ACK_TIMEOUT, IN_FLIGHT, Ack, EventPublisher
 from tierflow_runtime.subjects import PROGRESS_SUBJECTS, RELIABLE_SUBJECTS, EntitySubjects, class_of, subjects_of
@@ -126,7 +127,7 @@ class Messaging:
     async def _connection(self) -> None:
         """One connection, from its beginning to its end for good; nats-py itself reconnects in between."""
         closed = asyncio.Event()
-        client = Client()
+        client = new_client()
         self._client = client
         try:
             await self._connect(client, closed)

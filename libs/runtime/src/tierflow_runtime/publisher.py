@@ -1,16 +1,17 @@
 """The publisher: the only module that publishes (B16), and the two guarantees that there are (H11).
 
-Reliable: `publish` gives a future that is done when JetStream has acknowledged. Many are in flight at once; acknowledgements come back on one subscription,
-for half the cost of a request each. Fire and forget: `publish_progress` and `hint`; without a connection, or beyond the bound, they are dropped and counted.
+Reliable: `send` calls back, and `publish` gives a future that is done, when JetStream has acknowledged. Many are in flight at once; acknowledgements come back on one
+subscription, and are read below it (`acknowledgements`). Fire and forget: `publish_progress` and `hint`; without a connection, or beyond the bound, they are dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 from nats.aio.client import Client
@@ -19,6 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from tierflow_contracts.events.v1.event_pb2 import EventBatch, EventClass
 
+from tierflow_runtime.acknowledgements import parser_of
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
@@ -45,21 +47,25 @@ class Ack(NamedTuple):
     duplicate: bool
 
 
+Heard: TypeAlias = Callable[[bytes | FailureError], None]
+"""Hears JetStream's acknowledgement as it came, or why there is none."""
+
+
 class _Item(NamedTuple):
     subject: str
     payload: bytes
-    headers: dict[str, str] | None
-    future: asyncio.Future[Ack] | None
+    head: str
+    heard: Heard | None
 
 
-def _head(headers: Mapping[str, str] | None) -> bytes:
-    """Headers as the server reads them; empty where there are none. A value with a line end would be further headers: it is left out."""
-    if not headers:
-        return b""
-    lines = "".join(
-        f"{name}: {value}\r\n" for name, value in headers.items() if "\n" not in value and "\r" not in value
-    )
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
+def _head(msg_id: str, headers: Mapping[str, str] | None) -> str:
+    """Headers as the server reads them. A value with a line end would be further headers: it is left out."""
+    head = f"NATS/1.0\r\n{MESSAGE_ID}: {msg_id}\r\n"
+    if headers:
+        for name, value in headers.items():
+            if "\n" not in value and "\r" not in value:
+                head += f"{name}: {value}\r\n"
+    return head + "\r\n"
 
 
 class EventPublisher:
@@ -89,7 +95,10 @@ class EventPublisher:
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._unacknowledged: dict[str, tuple[asyncio.Future[Ack], float]] = {}
+        self._none = asyncio.Event()
+        self._none.set()
+        self._unacknowledged: dict[int, tuple[Heard, float]] = {}
+        """By number, the oldest first: who hears, and the moment at which it has failed."""
         self._open = 0
         self._number = 0
         self.acknowledged = 0
@@ -153,17 +162,33 @@ class EventPublisher:
         The future's error is a FailureError: EVENTS_UNAVAILABLE (no connection, lost connection, no acknowledgement in time, no stream; publish again),
         MESSAGE_TOO_LARGE (final), or QUEUE_FULL (see `room` and `wait_room`).
         """
-        if self._open >= self._bound:
-            return self._failed(_error("QUEUE_FULL", f"{self._bound} messages are in flight; wait for room."))
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+
+        def heard(answer: bytes | FailureError) -> None:
+            if future.done():
+                return  # cancelled by whoever waited
+            if isinstance(answer, FailureError):
+                future.set_exception(answer)
+                future.exception()  # whoever fires and forgets a reliable message is not warned of; `failed` counts
+            else:
+                future.set_result(_ack(answer))
+
+        self.send(subject, payload, msg_id, headers, heard)
+        return future
+
+    def send(self, subject: str, payload: bytes, msg_id: str, headers: Mapping[str, str] | None, heard: Heard) -> None:
+        """As `publish`; `heard` is called once, possibly before this returns."""
+        if self._open >= self._bound:
+            self.failed += 1
+            heard(_error("QUEUE_FULL", f"{self._bound} messages are in flight; wait for room."))
+            return
+        if not self._open:
+            self._none.clear()
         self._open += 1
         if self._open >= self._bound:
             self._room.clear()
-        self._queue.append(
-            _Item(subject, payload, {MESSAGE_ID: msg_id, **headers} if headers else {MESSAGE_ID: msg_id}, future)
-        )
+        self._queue.append(_Item(subject, payload, _head(msg_id, headers), heard))
         self._more.set()
-        return future
 
     def publish_progress(self, subject: str, batch: EventBatch) -> None:
         """Publishes progress, fire and forget: it may be lost, and costs nobody anything but this. Raises FailureError for events that are not progress."""
@@ -183,7 +208,7 @@ class EventPublisher:
         if self._client is None or len(self._queue) >= self._bound:
             self.dropped += 1
             return
-        self._queue.append(_Item(subject, payload, None, None))
+        self._queue.append(_Item(subject, payload, "", None))
         self._more.set()
 
     async def run(self) -> None:
@@ -204,6 +229,9 @@ class EventPublisher:
         self._subscription = await client.subscribe(
             self._inbox + "*", cb=self._acknowledge, pending_msgs_limit=2 * self._bound + 1024
         )
+        parser = parser_of(client)
+        if parser is not None:
+            parser.hear(self._inbox, self._answer)
         self._client = client
 
     def resumed(self, client: Client) -> None:
@@ -217,53 +245,49 @@ class EventPublisher:
 
     async def drained(self, timeout: float) -> bool:
         """Waits until nothing is in flight, at most `timeout` seconds; whether that is so."""
-        open_futures = [item.future for item in self._queue if item.future is not None] + [
-            future for future, _ in self._unacknowledged.values()
-        ]
-        if open_futures:
-            await asyncio.wait(open_futures, timeout=timeout)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._none.wait(), timeout)
         return self._open == 0
 
     async def _send_queued(self) -> None:
-        while self._queue:
-            block = [
-                command
-                for command in (self._command(self._queue.popleft()) for _ in range(min(len(self._queue), _SLICE)))
-                if command
-            ]
+        while True:
+            block = self._block()
             if block:
-                await self._write(b"".join(block))
+                await self._write(block)
+            if not self._queue:
+                return
             await asyncio.sleep(0)
 
-    def _command(self, item: _Item) -> bytes:
-        """A message as the server reads it; empty where it is not sent."""
-        client, future = self._client, item.future
-        if future is not None and future.done():
-            return b""
-        if client is None:
-            self._finish(future, error=_error("EVENTS_UNAVAILABLE", "There is no connection to NATS."))
-            return b""
-        head = _head(item.headers)
-        size = len(head) + len(item.payload)
-        if size > client.max_payload:
-            self._finish(
-                future,
-                error=_error(
-                    "MESSAGE_TOO_LARGE",
-                    f"An event message has {size} bytes; this NATS server takes {client.max_payload}.",
-                ),
-            )
-            return b""
-        reply = ""
-        if future is not None:
-            self._number += 1
-            reply = f"{self._inbox}{self._number}"
-            self._unacknowledged[reply] = (future, time.monotonic() + self._ack_timeout)
-        if head:
-            line = f"HPUB {item.subject} {reply} {len(head)} {size}\r\n"
+    def _block(self) -> bytes:
+        """The next messages as the server reads them."""
+        client = self._client
+        due = time.monotonic() + self._ack_timeout
+        parts: list[bytes] = []
+        for _ in range(min(len(self._queue), _SLICE)):
+            item = self._queue.popleft()
+            if client is None:
+                self._fail(item.heard, _error("EVENTS_UNAVAILABLE", "There is no connection to NATS."))
+            else:
+                self._add(parts, item, client.max_payload, due)
+        return b"".join(parts)
+
+    def _add(self, parts: list[bytes], item: _Item, most: int, due: float) -> None:
+        """Adds one message to a block, where the server takes it."""
+        subject, payload, head, heard = item
+        length = len(head) if head.isascii() else len(head.encode())
+        size = length + len(payload)
+        if size > most:
+            text = f"An event message has {size} bytes; this NATS server takes {most}."
+            self._fail(heard, _error("MESSAGE_TOO_LARGE", text))
+            return
+        if heard is None:
+            parts.append(f"PUB {subject} {size}\r\n".encode())
         else:
-            line = f"PUB {item.subject} {reply} {size}\r\n"
-        return b"".join((line.encode(), head, item.payload, b"\r\n"))
+            self._number = number = self._number + 1
+            self._unacknowledged[number] = (heard, due)
+            parts.append(f"HPUB {subject} {self._inbox}{number} {length} {size}\r\n{head}".encode())
+        parts.append(payload)
+        parts.append(b"\r\n")
 
     async def _write(self, block: bytes) -> None:
         """Writes several messages at once: a third of the cost of one call each. Goes through the client's own buffer, below its `publish`."""
@@ -277,30 +301,32 @@ class EventPublisher:
             log.debug("NATS did not take messages; they fail in time", reason=f"{type(error).__name__}: {error}")
 
     async def _acknowledge(self, message: Msg) -> None:
-        found = self._unacknowledged.pop(message.subject, None)
+        """An answer that has taken the long way: one that was cut in two as it came, or has no content."""
+        number = int(message.subject.removeprefix(self._inbox))
+        if message.data:
+            self._answer(number, message.data)
+            return
+        found = self._unacknowledged.pop(number, None)
         if found is None:
-            return  # too late, or of a connection that was lost: its future has failed already
-        future = found[0]
-        if not message.data:
-            missing = (message.headers or {}).get("Status") == _NO_RESPONDERS
-            self._finish(
-                future,
-                error=_error(
-                    "EVENTS_UNAVAILABLE", "No stream takes the message." if missing else "NATS answered with nothing."
-                ),
-            )
-            if missing and self._stream_missing is not None:
-                self._stream_missing()
             return
-        answer = orjson.loads(message.data)
-        problem = answer.get("error")
-        if problem is None:
-            self._finish(
-                future, ack=Ack(answer.get("stream", ""), answer.get("seq", 0), answer.get("duplicate", False))
-            )
+        missing = (message.headers or {}).get("Status") == _NO_RESPONDERS
+        text = "No stream takes the message." if missing else "NATS answered with nothing."
+        self._fail(found[0], _error("EVENTS_UNAVAILABLE", text))
+        if missing and self._stream_missing is not None:
+            self._stream_missing()
+
+    def _answer(self, number: int, data: bytes) -> None:
+        """JetStream's answer to a message."""
+        found = self._unacknowledged.pop(number, None)
+        if found is None:
+            return  # too late, or of a connection that was lost: it has failed already
+        if b'"error"' in data and (problem := orjson.loads(data).get("error")) is not None:
+            code = "MESSAGE_TOO_LARGE" if problem.get("err_code") == _TOO_LARGE else "EVENTS_UNAVAILABLE"
+            self._fail(found[0], _error(code, "JetStream refused a message.", str(problem)))
             return
-        code = "MESSAGE_TOO_LARGE" if problem.get("err_code") == _TOO_LARGE else "EVENTS_UNAVAILABLE"
-        self._finish(future, error=_error(code, "JetStream refused a message.", str(problem)))
+        self.acknowledged += 1
+        self._closed()
+        found[0](data)
 
     async def _fail_late(self) -> None:
         """Fails what is not acknowledged in time; the oldest are first in the dictionary."""
@@ -308,45 +334,35 @@ class EventPublisher:
             await asyncio.sleep(min(1.0, self._ack_timeout / 4))
             now = time.monotonic()
             while self._unacknowledged:
-                reply, (future, due) = next(iter(self._unacknowledged.items()))
+                number, (heard, due) = next(iter(self._unacknowledged.items()))
                 if due > now:
                     break
-                del self._unacknowledged[reply]
-                self._finish(
-                    future,
-                    error=_error(
-                        "EVENTS_UNAVAILABLE",
-                        f"NATS did not acknowledge a message within {self._ack_timeout:g} seconds.",
-                    ),
-                )
+                del self._unacknowledged[number]
+                text = f"NATS did not acknowledge a message within {self._ack_timeout:g} seconds."
+                self._fail(heard, _error("EVENTS_UNAVAILABLE", text))
 
     def _fail_all(self, message: str) -> None:
-        waiting = [item.future for item in self._queue] + [future for future, _ in self._unacknowledged.values()]
+        waiting = [item.heard for item in self._queue] + [heard for heard, _ in self._unacknowledged.values()]
         self._queue.clear()
         self._unacknowledged.clear()
-        for future in waiting:
-            self._finish(future, error=_error("EVENTS_UNAVAILABLE", message))
+        for heard in waiting:
+            self._fail(heard, _error("EVENTS_UNAVAILABLE", message))
 
-    def _finish(
-        self, future: asyncio.Future[Ack] | None, *, ack: Ack | None = None, error: FailureError | None = None
-    ) -> None:
-        if future is None:
+    def _fail(self, heard: Heard | None, error: FailureError) -> None:
+        if heard is None:
             self.dropped += 1
             return
+        self.failed += 1
+        self._closed()
+        heard(error)
+
+    def _closed(self) -> None:
+        """One message less is in flight."""
         self._open -= 1
         if self._open < self._bound:
             self._room.set()
-        if error is not None:
-            self.failed += 1
-        else:
-            self.acknowledged += 1
-        if future.done():
-            return  # cancelled by whoever waited
-        if error is not None:
-            future.set_exception(error)
-            future.exception()  # whoever fires and forgets a reliable message is not warned of; `failed` counts
-        elif ack is not None:
-            future.set_result(ack)
+        if not self._open:
+            self._none.set()
 
     def _failed(self, error: FailureError) -> asyncio.Future[Ack]:
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
@@ -354,6 +370,11 @@ class EventPublisher:
         future.set_exception(error)
         future.exception()
         return future
+
+
+def _ack(data: bytes) -> Ack:
+    answer = orjson.loads(data)
+    return Ack(answer.get("stream", ""), answer.get("seq", 0), answer.get("duplicate", False))
 
 
 def _error(code: str, message: str, detail: str = "") -> FailureError:

@@ -115,6 +115,8 @@ def token(text: str) -> str:
         return "-"
     if text == "-":
         return "=2D"
+    if _UNSAFE.search(text) is None:
+        return text
     return _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode()), text)
 
 
@@ -127,13 +129,18 @@ def untoken(part: str) -> str:
     return raw.decode()
 
 
+def prefix_of(tenant: str, swarm_id: str, run_id: str) -> str:
+    """What the subjects of an entity's events begin with; the class follows after a dot."""
+    return f"{ROOT}.{token(tenant)}.{token(swarm_id)}.{token(run_id)}"
+
+
 class EntitySubjects:
     """The subjects of one swarm's or run's events."""
 
     __slots__ = ("_by_class", "_progress", "prefix")
 
     def __init__(self, tenant: str, swarm_id: str, run_id: str) -> None:
-        self.prefix = f"{ROOT}.{token(tenant)}.{token(swarm_id)}.{token(run_id)}"
+        self.prefix = prefix_of(tenant, swarm_id, run_id)
         self._by_class = {event_class: f"{self.prefix}.{name}" for event_class, name in RELIABLE.items()}
         self._progress = f"{self.prefix}.{PROGRESS}."
 
