@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tierflow_durable.batch import commit_statement
+from tierflow_durable.columns import number_array, text_array
 from tierflow_durable.database import Database
 from tierflow_durable.reading import ListFilter, Reader
 from tierflow_durable.sqlfile import Statement, blocks, statement
@@ -252,8 +253,10 @@ async def test_a_changed_state_moves_no_index(connect: Any) -> None:
     before = await connection.fetchrow(query)
     for state in ("PAUSING", "PAUSED", "RUNNING"):
         values = {
-            "me": ME, "u_id": ids, "u_state": [state] * n, "u_reason": [state.lower()] * n, "u_outcome": [""] * n, "u_generation": [1] * n,
-            "u_ended_at": [None] * n, "u_seq": [3] * n, "u_release": [False] * n, "u_wake_at": [None] * n, "u_unacknowledged": [False] * n,
+            "me": ME, "u_id": text_array(ids), "u_state": text_array([state] * n), "u_reason": text_array([state.lower()] * n),
+            "u_outcome": text_array([""] * n), "u_generation": number_array([1] * n), "u_ended_at": number_array([None] * n),
+            "u_seq": number_array([3] * n), "u_release": number_array([False] * n), "u_wake_at": number_array([None] * n),
+            "u_unacknowledged": number_array([False] * n),
         }  # fmt: skip
         verdict = await connection.fetchrow(each.text, *each.arguments(**values))
         assert verdict["updated"] == n

@@ -123,6 +123,7 @@ def _cte(text: str, name: str) -> str:
 
 def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tables, p: Row) -> list[Row]:
     """The group commit (rules R1 to R4)."""
+    p = {name: _column(value) for name, value in p.items()}
     me = t.me = p["me"]
     is_held = models.held(t, tables, me, share=clauses.share, check=clauses.check)
     verdict: Row = {"held": int(is_held), "created": [] if "creates" in parts else None, "updated": 0}
@@ -147,6 +148,22 @@ def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tab
         for name, chunk, data in zip(p["b_sha256"], p["b_chunk"], p["b_data"], strict=True):
             t.write(tables.put_chunk, name, chunk, data)
     return [verdict]
+
+
+_ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}]+)')
+_WORDS: dict[str, Any] = {"NULL": None, "True": True, "False": False}
+
+
+def _word(text: str) -> Any:
+    return _WORDS[text] if text in _WORDS else int(text)
+
+
+def _column(value: Any) -> Any:
+    """A parameter as the server reads it: the list, where it is an array in text."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    found = _ELEMENT.finditer(value)
+    return [re.sub(r"\\(.)", r"\1", each[1]) if each[2] is None else _word(each[2]) for each in found]
 
 
 def _requests(t: Transaction, tables: Tables, p: Row) -> set[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from tierflow_runtime.values import Micros
 
 from tierflow_durable.chain import checksum
+from tierflow_durable.columns import number_array, text_array
 from tierflow_durable.entity import Entity, Pending
 from tierflow_durable.machine import Header
 from tierflow_durable.sqlfile import Statement, blocks, compiled
@@ -79,7 +80,7 @@ class Batch:
         acknowledgements.sort()
         self.writes = writes
         self.acknowledgements = acknowledgements
-        sections: tuple[tuple[str, tuple[str, ...], list[tuple[Any, ...]]], ...] = (
+        sections: tuple[tuple[str, dict[str, Kind], list[tuple[Any, ...]]], ...] = (
             ("requests", _REQUEST, _request_rows(writes, now)),
             ("creates", _CREATE, _create_rows(writes)),
             ("updates", _UPDATE, _update_rows(writes)),
@@ -92,25 +93,33 @@ class Batch:
         """How many rows its updates must hit."""
         values: dict[str, Any] = {"me": me}
         parts: list[str] = []
-        for part, names, rows in sections:
+        for part, columns, rows in sections:
             if rows:
                 parts.append(part)
-                for name, column in zip(names, zip(*rows, strict=True), strict=True):
-                    values[f"{part[0]}_{name}"] = column
+                for (name, kind), column in zip(columns.items(), zip(*rows, strict=True), strict=True):
+                    values[f"{part[0]}_{name}"] = kind(column)
         self.statement = commit_statement(tuple(parts), keyed="requests" in parts)
         self.arguments = self.statement.arguments(**values)
 
 
-_REQUEST = ("tenant", "request_id", "body_hash", "entity_id", "created_at")
-_CREATE = (
-    "id", "keyed", "labels", "seq", "release", "wake_at", "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id",
-    "correlation_id", "outcome", "generation", "created_at", "ended_at", "unacknowledged",
-)  # fmt: skip
-_UPDATE = ("id", "seq", "release", "wake_at", "state", "reason", "outcome", "generation", "ended_at", "unacknowledged")
-_ACKNOWLEDGEMENT = ("id", "generation")
-_JOURNAL = ("entity_id", "new", "seq", "first_seq", "position", "data", "chain")
-_SNAPSHOT = ("entity_id", "seq", "data", "chain", "checksum")
-_BLOB = ("sha256", "chunk", "chunks", "data")
+Kind: TypeAlias = Callable[[Sequence[Any]], Any]
+_T: Kind = text_array
+_N: Kind = number_array
+_B: Kind = list
+
+_REQUEST = {"tenant": _T, "request_id": _T, "body_hash": _B, "entity_id": _T, "created_at": _N}
+_CREATE = {
+    "id": _T, "keyed": _N, "labels": _T, "seq": _N, "release": _N, "wake_at": _N, "tenant": _T, "user_id": _T, "state": _T, "reason": _T, "name": _T,
+    "version": _T, "parent_id": _T, "trace_id": _T, "correlation_id": _T, "outcome": _T, "generation": _N, "created_at": _N, "ended_at": _N,
+    "unacknowledged": _N,
+}  # fmt: skip
+_UPDATE = {
+    "id": _T, "seq": _N, "release": _N, "wake_at": _N, "state": _T, "reason": _T, "outcome": _T, "generation": _N, "ended_at": _N, "unacknowledged": _N,
+}  # fmt: skip
+_ACKNOWLEDGEMENT = {"id": _T, "generation": _N}
+_JOURNAL = {"entity_id": _T, "new": _N, "seq": _N, "first_seq": _N, "position": _N, "data": _B, "chain": _B}
+_SNAPSHOT = {"entity_id": _T, "seq": _N, "data": _B, "chain": _B, "checksum": _B}
+_BLOB = {"sha256": _B, "chunk": _N, "chunks": _N, "data": _B}
 
 
 def _request_order(write: Write) -> tuple[str, str]:
