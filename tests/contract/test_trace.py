@@ -71,7 +71,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 async def test_one_goal_is_one_trace(collector: tuple[Collector, str], make_stack: Callable[..., Stack]) -> None:
-    """M1, M2, S4, C11, Lesson 36: client, three tiers, a retry and an event on JetStream share a trace; parents lead from each attempt up to the client."""
+    """M1, M2, S4, C11, K3, Lesson 36: client, three tiers, a retry and an event on JetStream share a trace; parents lead from each attempt up to the client; a replay has a trace of its own, linked to it."""
     spans, endpoint = collector
     stack = make_stack(
         handlers=("contract_handlers",),
@@ -121,6 +121,23 @@ async def test_one_goal_is_one_trace(collector: tuple[Collector, str], make_stac
     assert [move.name for move in found[span_id_of(taken.swarm_id)][1].events] == ["RUNNING", "COMPLETED"]
     times = [run.start_time_unix_nano, *(move.time_unix_nano for move in run.events), run.end_time_unix_nano]
     assert times == sorted(times)
+    async with open_channel(stack.address) as channel:
+        client = coordinator.CoordinatorServiceStub(channel)
+        again = (await client.ReplaySwarm(api.ReplaySwarmRequest(swarm_id=taken.swarm_id))).accepted
+        await client.WaitSwarm(api.WaitSwarmRequest(swarm_id=again.swarm_id), timeout=60)
+    assert again.trace_id != TRACE
+    pairs = {span_id_of(again.swarm_id): span_id_of(taken.swarm_id), span_id_of(again.run_id): span_id_of(taken.run_id)}
+
+    def links() -> dict[str, list[tuple[str, str]]]:
+        return {
+            span.span_id.hex(): [(one.trace_id.hex(), one.span_id.hex()) for one in span.links]
+            for _, span in spans.spans
+            if span.span_id.hex() in pairs
+        }
+
+    spans.wait_for(lambda: links().keys() == pairs.keys())
+    linked = links()
+    assert linked == {span_id: [(TRACE, before)] for span_id, before in pairs.items()}
     seen = set()
     while not {taken.swarm_id, taken.run_id} <= seen:
         message = await subscription.next_msg(timeout=30)

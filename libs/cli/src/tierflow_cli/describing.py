@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import click
 from tierflow.results import story, trace_id, whole
 from tierflow_contracts.common.v1 import state_pb2
-from tierflow_contracts.common.v1.execution_pb2 import Usage
+from tierflow_contracts.common.v1.execution_pb2 import ReusedSteps, Usage
 from tierflow_contracts.common.v1.payload_pb2 import Payload
 from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import GetQueueResponse
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
@@ -47,7 +47,7 @@ def list_swarms(swarms: Iterable[Swarm]) -> None:
             text.ago(s.created_at),
             text.duration(s.duration),
             s.context.user_id,
-            s.reason,
+            s.reason or _made_of(s.origin),
         )
         for s in swarms
     ]
@@ -65,7 +65,7 @@ def list_runs(runs: Iterable[Run]) -> None:
             text.ago(r.created_at),
             text.duration(r.duration),
             r.context.user_id,
-            r.reason,
+            r.reason or _made_of(r.reuse),
         )
         for r in runs
     ]
@@ -97,6 +97,7 @@ def show_swarm(swarm: Swarm) -> None:
             ),
             ("flow", _flow(swarm)),
             *_common(swarm),
+            ("made of", _made_of(swarm.origin)),
             ("runs", ", ".join(swarm.run_ids)),
         ]
     )
@@ -115,6 +116,7 @@ def show_run(run: Run, steps: Sequence[Step], *, within: Swarm | None = None) ->
             *pairs,
             ("flow", _flow(run)),
             *_common(run),
+            ("made of", _made_of(run.reuse)),
         ]
     pairs += [("wakes", text.moment(run.wake_at)), ("steps", _counts(run))]
     text.fields(pairs)
@@ -123,6 +125,15 @@ def show_run(run: Run, steps: Sequence[Step], *, within: Swarm | None = None) ->
         show_steps(steps)
     if run.counts.total > len(steps):
         click.echo(text.dim(f"... {len(steps)} of {run.counts.total} steps; all of them: --steps {run.counts.total}"))
+
+
+def _made_of(origin: ReusedSteps) -> str:
+    """Of which other swarm, how, and with what of it."""
+    if not origin.swarm_id:
+        return ""
+    at = f" at {origin.checkpoint} (event {origin.at_seq})" if origin.checkpoint else ""
+    kept = f", with {', '.join(origin.step_ids)}" if origin.step_ids else ""
+    return f"{origin.kind} of {origin.swarm_id}{at}{kept}"
 
 
 def _because(reason: str) -> str:

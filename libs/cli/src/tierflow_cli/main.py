@@ -26,6 +26,8 @@ _COMMANDS = {
     "rerun": ("steering_runs", "rerun", "Start anew from a step on."),
     "fork": ("steering_runs", "fork", "Start anew with results of chosen steps."),
     "replay": ("steering_runs", "replay", "Start anew with the same flow and input."),
+    "checkpoint": ("checkpoints", "checkpoint", "Name the place to which a swarm has come."),
+    "checkpoints": ("checkpoints", "checkpoints", "List the checkpoints of a swarm."),
     "skip": ("steering_runs", "skip", "End a step by hand; go on without it."),
     "step": ("steering_runs", "step", "Run what is ready in a paused run."),
     "breakpoints": ("steering_runs", "breakpoints", "Pause before steps."),

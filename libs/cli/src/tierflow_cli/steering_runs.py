@@ -13,6 +13,7 @@ from tierflow_cli.connection import Connection, as_json, connected
 _reason = click.option("--reason", default="", help="Why; kept in the history.")
 _id = click.argument("entity_id", metavar="ID")
 _steps = click.argument("step_ids", metavar="STEP...", nargs=-1)
+_checkpoint = click.option("--checkpoint", default="", help="Results count as of this checkpoint.")
 _plan = click.option("--plan", "only_plan", is_flag=True, help="Only say what would be executed, reused, and may cost.")
 
 
@@ -34,19 +35,28 @@ async def retry(connection: Connection, *, entity_id: str, reason: str, only_pla
 
 @click.command()
 @_id
-@click.argument("step_ids", metavar="STEP...", nargs=-1, required=True)
+@_steps
+@_checkpoint
 @_plan
 @as_json
 @connected
 async def rerun(
-    connection: Connection, *, entity_id: str, step_ids: tuple[str, ...], only_plan: bool, as_json: bool
+    connection: Connection,
+    *,
+    entity_id: str,
+    step_ids: tuple[str, ...],
+    checkpoint: str,
+    only_plan: bool,
+    as_json: bool,
 ) -> None:
-    """Start a new swarm from these steps on, with what completed before them."""
+    """Start a new swarm from these steps, or from a checkpoint, on, with what completed before them."""
+    if not step_ids and not checkpoint:
+        raise click.UsageError("Name steps to begin with, or a --checkpoint.")
     swarm_id = await _swarm(connection, entity_id)
     if only_plan:
-        _show_plan(await connection.client.plan_rerun(swarm_id, *step_ids), as_json)
+        _show_plan(await connection.client.plan_rerun(swarm_id, *step_ids, checkpoint=checkpoint), as_json)
         return
-    new = await connection.client.rerun(swarm_id, *step_ids)
+    new = await connection.client.rerun(swarm_id, *step_ids, checkpoint=checkpoint)
     _say({"swarm_id": new, "of": swarm_id}, new, as_json)
 
 
@@ -54,15 +64,22 @@ async def rerun(
 @_id
 @_steps
 @click.option("--input", "input_json", help="Another input, a JSON object.")
+@_checkpoint
 @as_json
 @connected
 async def fork(
-    connection: Connection, *, entity_id: str, step_ids: tuple[str, ...], input_json: str | None, as_json: bool
+    connection: Connection,
+    *,
+    entity_id: str,
+    step_ids: tuple[str, ...],
+    input_json: str | None,
+    checkpoint: str,
+    as_json: bool,
 ) -> None:
     """Start a new swarm with the results of these steps, and nothing else."""
     swarm_id = await _swarm(connection, entity_id)
     value = None if input_json is None else _json(input_json, "--input")
-    new = await connection.client.fork(swarm_id, *step_ids, input=value)
+    new = await connection.client.fork(swarm_id, *step_ids, input=value, checkpoint=checkpoint)
     _say({"swarm_id": new, "of": swarm_id}, new, as_json)
 
 

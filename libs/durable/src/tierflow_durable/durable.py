@@ -9,6 +9,7 @@ from typing import Any
 
 from tierflow_runtime.logs import get_log
 
+from tierflow_durable.checkpoints import Checkpoints
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database
 from tierflow_durable.departed import Publisher
@@ -110,6 +111,7 @@ class Durable:
             relay=self.relay,
         )
         self.reader: Reader[Any] = Reader(self.host)
+        self.checkpoints = Checkpoints(self.host)
         self.router: Router[Any, Any] = Router(self.host, self.reader)
         self.peer_servicer = PeerServicer(self.host, self.router)
         self.retention = Retention(self.database, self.clock, keep_days=options.keep_days)

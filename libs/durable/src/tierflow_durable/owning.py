@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
@@ -39,6 +40,8 @@ class Loader:
 
     def __init__(self, host: Host[Any, Any, Any]) -> None:
         self._host = host
+        self.damaged_snapshots = 0
+        """Snapshots that could not be used since the start: the journal was read instead."""
 
     async def load(self, entity_id: str) -> Entity[Any] | None:
         """The entity as it is stored, in memory but not registered; None where there is none. Raises FailureError while the database is away."""
@@ -52,7 +55,7 @@ class Loader:
                 entity.chain = bytes(row["chain"] or entity.chain)
                 for seq, time, event in host.machine.decode(row["data"]):
                     if fresh:
-                        await self._prepare(entity, event)
+                        await self.prepare(entity, event)
                         fresh = False
                     host.machine.evolve(entity.state, event, time)
                     entity.seq, entity.last_time = seq, time
@@ -69,17 +72,30 @@ class Loader:
         found = await self._host.database.fetch_patiently("snapshots_of", ids=[entity.id])
         if not found:
             return False
-        if not is_sound(found[0]):
-            log.error("a snapshot is not as it was written; the journal is read instead", entity_id=entity.id)
+        state = self._state_of(found[0], entity.id)
+        if state is None:
             return False
         entity.chain = bytes(found[0]["chain"] or entity.chain)
-        entity.state = self._host.machine.load(found[0]["data"])
+        entity.state = state
         entity.seq = found[0]["seq"]
         entity.snapshot_bytes = len(found[0]["data"])
-        await self._prepare(entity, None)
+        await self.prepare(entity, None)
         return True
 
-    async def _prepare(self, entity: Entity[Any], first: Any) -> None:
+    def _state_of(self, row: Any, entity_id: str) -> Any | None:
+        """The state in a stored snapshot; None where it was changed, or is of another version than this build reads: the journal has it all."""
+        problem = "" if is_sound(row) else "is not as it was written"
+        if not problem:
+            try:
+                return self._host.machine.load(row["data"])
+            except msgspec.DecodeError as error:
+                problem = f"cannot be read by this build: {error}"
+        self.damaged_snapshots += 1
+        log.error(f"a snapshot {problem}; the journal is read instead", entity_id=entity_id, seq=row["seq"])
+        return None
+
+    async def prepare(self, entity: Entity[Any], first: Any) -> None:
+        """Gives a state that is being built what it needs from outside; `first` is its first event, None where it comes from a snapshot."""
         if not self._host.hooks.prepare_now(entity.state, first, None):
             await self._host.hooks.prepare(entity.state, first, None)
 

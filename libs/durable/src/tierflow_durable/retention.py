@@ -93,6 +93,7 @@ class Retention:
         await self._drop_partitions(connection)
         await self._forget_blobs()
         await self._delete("forget_requests", before=self._clock.now() - max(self.keep, 7 * DAY))
+        await self._delete("forget_checkpoints", before=self._clock.now() - self.keep)
         await self._database.fetch("forget_instances", before=self._clock.now() - DAY)
 
     # --- making ---

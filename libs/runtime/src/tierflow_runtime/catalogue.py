@@ -360,6 +360,13 @@ _ENTRIES: Final = (
         "What was to be changed has another version than was expected.",
         "Read it again, decide again, and send the version that was read.",
     ),
+    CodeInfo(
+        "HISTORY_DAMAGED",
+        StatusCode.DATA_LOSS,
+        False,
+        "The stored history is not as it was written.",
+        "See where with VerifySwarm; restore the database from before that.",
+    ),
 )
 
 CATALOGUE: Final[dict[str, CodeInfo]] = {entry.code: entry for entry in _ENTRIES}

@@ -14,6 +14,7 @@ from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time
+from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload, Reuse
 from tierflow_runtime.wire import micros, options_to_proto
 
@@ -109,8 +110,7 @@ def run_request(
     if input is not None:
         fill_payload(request.input.input, input)
     if reuse is not None:
-        request.input.reuse.run_id = reuse.run_id
-        request.input.reuse.step_ids.extend(reuse.step_ids)
+        fill_reuse(request.input.reuse, reuse)
     _fill_limits(request, allocation, options)
     return request
 

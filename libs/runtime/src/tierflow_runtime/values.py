@@ -137,10 +137,19 @@ class Options(Value, frozen=True):
 
 
 class Reuse(Value, frozen=True):
-    """Finished steps of another run whose results a run starts with."""
+    """Of which other run a run was made, and the finished steps of that one whose results it starts with."""
 
     run_id: str
     step_ids: tuple[str, ...]
+    swarm_id: str = ""
+    """The other run's swarm."""
+    kind: str = ""
+    """`rerun`, `fork`, `replay` or `dead_letter`."""
+    checkpoint: str = ""
+    at_seq: int = 0
+    """Where the checkpoint is in the other run's history; 0 for its latest state."""
+    traceparent: str = ""
+    """Of the other swarm."""
 
 
 class Context(Value, frozen=True):

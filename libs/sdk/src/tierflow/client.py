@@ -15,6 +15,7 @@ from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 from tierflow.approvals import Approvals
 from tierflow.budget import Budget
 from tierflow.calls import Calls
+from tierflow.checkpoints import Checkpoints
 from tierflow.errors import Unavailable
 from tierflow.exchange import Exchange
 from tierflow.handle import Handle
@@ -28,7 +29,7 @@ _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
 
 
-class Client(Steering, Queries, Approvals):
+class Client(Steering, Queries, Approvals, Checkpoints):
     """A client of Tierflow, for one event loop.
 
     ```python

@@ -12,6 +12,7 @@ from tierflow.results import Result, result_of
 from tierflow.steering import Answer, State
 
 if TYPE_CHECKING:
+    from tierflow_contracts.coordinator.v1.checkpoint_pb2 import SwarmCheckpoint
     from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import SubmitSwarmResponse
     from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 
@@ -123,13 +124,26 @@ class Handle:
         """A new execution with the same flow and input."""
         return self._client.handle(await self._client.replay(self.id))
 
-    async def rerun(self, *step_ids: str) -> Handle:
-        """A new execution from these steps on, with what completed before them."""
-        return self._client.handle(await self._client.rerun(self.id, *step_ids))
+    async def rerun(self, *step_ids: str, checkpoint: str = "") -> Handle:
+        """A new execution from these steps, or from a checkpoint, on, with what completed before them."""
+        return self._client.handle(await self._client.rerun(self.id, *step_ids, checkpoint=checkpoint))
 
-    async def fork(self, *step_ids: str, input: Any = None) -> Handle:  # noqa: A002 - it is called so everywhere else
-        """A new execution with the results of these steps, and perhaps another input."""
-        return self._client.handle(await self._client.fork(self.id, *step_ids, input=input))
+    async def fork(
+        self,
+        *step_ids: str,
+        input: Any = None,  # noqa: A002 - it is called so everywhere else
+        checkpoint: str = "",
+    ) -> Handle:
+        """A new execution with the results of these steps, and perhaps another input; as of a checkpoint, where one is named."""
+        return self._client.handle(await self._client.fork(self.id, *step_ids, input=input, checkpoint=checkpoint))
+
+    async def checkpoint(self, name: str, reason: str = "") -> SwarmCheckpoint:
+        """Names the place up to which this execution has come; takes what `Client.checkpoint` takes."""
+        return await self._client.checkpoint(self.id, name, reason)
+
+    async def checkpoints(self) -> tuple[SwarmCheckpoint, ...]:
+        """Its checkpoints, newest first."""
+        return await self._client.checkpoints(self.id)
 
     def __repr__(self) -> str:
         return f"Handle({self.id})"

@@ -95,14 +95,16 @@ class Steering:
         )
         return answer.plan
 
-    async def rerun(self, swarm_id: str, *step_ids: str, request_id: str | None = None) -> str:
-        """Starts a new swarm from these steps on, with what completed before them. Returns its id."""
-        request = api.RerunSwarmRequest(swarm_id=swarm_id, step_ids=step_ids, request_id=request_id or new_id())
+    async def rerun(self, swarm_id: str, *step_ids: str, checkpoint: str = "", request_id: str | None = None) -> str:
+        """Starts a new swarm from these steps on, with what completed before them; or from a checkpoint on, then without steps too. Returns its id."""
+        request = api.RerunSwarmRequest(
+            swarm_id=swarm_id, step_ids=step_ids, checkpoint=checkpoint, request_id=request_id or new_id()
+        )
         return str((await self._do("RerunSwarm", request)).accepted.swarm_id)
 
-    async def plan_rerun(self, swarm_id: str, *step_ids: str) -> RerunPlan:
-        """What a rerun from these steps would execute, reuse, and may cost."""
-        request = api.RerunSwarmRequest(swarm_id=swarm_id, step_ids=step_ids, validate_only=True)
+    async def plan_rerun(self, swarm_id: str, *step_ids: str, checkpoint: str = "") -> RerunPlan:
+        """What a rerun from these steps, or from a checkpoint, would execute, reuse, and may cost."""
+        request = api.RerunSwarmRequest(swarm_id=swarm_id, step_ids=step_ids, checkpoint=checkpoint, validate_only=True)
         answer: api.RerunSwarmResponse = await self._do("RerunSwarm", request)
         return answer.plan
 
@@ -111,10 +113,16 @@ class Steering:
         swarm_id: str,
         *step_ids: str,
         input: Any = None,  # noqa: A002 - it is called so everywhere else
+        checkpoint: str = "",
         request_id: str | None = None,
     ) -> str:
-        """Starts a new swarm with the results of these steps, and perhaps another input. Returns its id."""
-        request = api.ForkSwarmRequest(swarm_id=swarm_id, step_ids=step_ids, request_id=request_id or new_id())
+        """Starts a new swarm with the results of these steps, and perhaps another input. Returns its id.
+
+        With a checkpoint: with the results as they were then, and without steps those of all that had completed by then.
+        """
+        request = api.ForkSwarmRequest(
+            swarm_id=swarm_id, step_ids=step_ids, checkpoint=checkpoint, request_id=request_id or new_id()
+        )
         if input is not None:
             request.input.json = _text(input)
         return str((await self._do("ForkSwarm", request)).accepted.swarm_id)

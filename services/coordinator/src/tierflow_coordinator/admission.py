@@ -13,6 +13,7 @@ from tierflow_durable.ids import uuid7
 from tierflow_durable.machine import RequestKey
 from tierflow_runtime.contract import check_swarm_request, refuse_if
 from tierflow_runtime.errors import failure
+from tierflow_runtime.lineage import reuse_from_proto
 from tierflow_runtime.payloads import payload_from_proto
 from tierflow_runtime.security import Caller, own_or_refuse
 from tierflow_runtime.tracecontext import child_traceparent, span_id_of
@@ -21,7 +22,6 @@ from tierflow_runtime.wire import allocation_from_proto, context_from_proto, opt
 
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.flows import CheckedFlow, Flows
-from tierflow_coordinator.wire import reuse_from_proto
 
 INPUT_PATH: Final = "input.flow.input"
 RETRY_AFTER: Final[Micros] = 1_000_000

@@ -84,7 +84,8 @@ class Engine:
 
         def done(created: Created | FailureError) -> None:
             if isinstance(created, Created) and created.created:
-                self._tracing.admitted(admitted.command.context, admitted.parent_traceparent, self._durable.clock.now())
+                command, now = admitted.command, self._durable.clock.now()
+                self._tracing.admitted(command.context, admitted.parent_traceparent, now, command.reuse)
             else:
                 self.load.withdrawn()
             on_done(created)

@@ -63,4 +63,6 @@ def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches:
     gauge("partitions_overdue", overdue, lambda: durable.retention.overdue)
     unpublished = "Of these: kept because their events are not on the event stream."
     gauge("partitions_unpublished", unpublished, lambda: durable.retention.unpublished)
+    damaged = "Snapshots that could not be used since the start; the journal was read instead."
+    gauge("snapshots_damaged", damaged, lambda: host.loader.damaged_snapshots)
     gauge("adopted", "Swarms adopted from fenced instances since the start.", lambda: host.owning.adopted)

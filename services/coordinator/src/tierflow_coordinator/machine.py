@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 import msgspec
 from tierflow_durable.machine import Header, Source
+from tierflow_runtime.lineage import with_origin
 from tierflow_runtime.values import Failure, Micros
 
 from tierflow_coordinator import wire
 from tierflow_coordinator.core import commands, events, states
 from tierflow_coordinator.core.decide import Decision, decide
-from tierflow_coordinator.core.swarm import Swarm, evolve
+from tierflow_coordinator.core.swarm import SCHEMA, Swarm, evolve
 
 _AUDIT = frozenset((events.CommandReceived, *events.SHARED))
 _COMMANDS = msgspec.msgpack.Decoder(commands.SwarmCommand)
@@ -49,7 +50,7 @@ class SwarmMachine:
             version=state.flow_version,
             trace_id=context.trace_id,
             correlation_id=context.correlation_id,
-            labels=context.labels,
+            labels=context.labels if state.reuse is None else with_origin(context.labels, state.reuse),
             outcome=state.outcome,
             generation=state.generation,
             created_at=state.created_at,
@@ -99,7 +100,10 @@ class SwarmMachine:
 
     def load(self, data: bytes) -> Swarm:
         """The swarm of a snapshot."""
-        return _SWARMS.decode(data)
+        swarm = _SWARMS.decode(data)
+        if swarm.schema > SCHEMA:
+            raise msgspec.DecodeError(f"schema {swarm.schema}; this build knows {SCHEMA}")
+        return swarm
 
     def dump_command(self, command: commands.SwarmCommand) -> bytes:
         """A command for the owner."""

@@ -20,6 +20,7 @@ from tierflow_runtime.wire import SWARM_STATES
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
+from tierflow_coordinator.checkpoints import Checkpoints
 from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.core import commands, states
 from tierflow_coordinator.core.swarm import Swarm
@@ -38,7 +39,7 @@ MOST_AT_ONCE: Final = 1000
 QUARANTINED: Final = "QUARANTINED"
 
 
-class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, servicers.CoordinatorServiceServicer):
+class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, Checkpoints, servicers.CoordinatorServiceServicer):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 
     def __init__(

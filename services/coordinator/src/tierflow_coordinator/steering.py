@@ -12,9 +12,10 @@ from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure
+from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.requests import swarm_request
 from tierflow_runtime.security import Caller, caller_of
-from tierflow_runtime.values import Failure, FailureError
+from tierflow_runtime.values import Failure, FailureError, Reuse
 from tierflow_runtime.wire import SWARM_STATES, allocation_to_proto, options_to_proto, payload_to_proto
 
 from tierflow_coordinator import listing
@@ -25,6 +26,11 @@ from tierflow_coordinator.reaching import Reaching
 MARGIN: Final = 5.0
 """Seconds for which an answer may be on its way, on top of what is waited for."""
 LONGEST_WAIT: Final = 600.0
+_KINDS: Final = {
+    orchestrator.RERUN_KIND_FROM_STEPS: "rerun",
+    orchestrator.RERUN_KIND_FORK: "fork",
+    orchestrator.RERUN_KIND_REPLAY: "replay",
+}
 
 
 class Steering(Reaching):
@@ -76,15 +82,24 @@ class Steering(Reaching):
         """Starts a new swarm with the flow of another and some of its results, or only says what that would mean."""
         listing.check_texts(request_id=request.request_id)
         swarm = await self._visible(request.swarm_id, caller, hide=False)
-        planned = await self._plan(swarm, caller, kind, getattr(request, "step_ids", ()))
+        checkpoint = getattr(request, "checkpoint", "")
+        listing.check_texts(checkpoint=checkpoint)
+        planned = await self._plan(swarm, caller, kind, getattr(request, "step_ids", ()), checkpoint)
         if request.validate_only:
             return None, planned.plan
         plan = swarm_pb2.FlowPlan(flow=flow_pb2.FlowRef(hash=planned.flow.hash), input=payload_to_proto(swarm.input))
         if kind == orchestrator.RERUN_KIND_FORK and request.HasField("input"):
             plan.input.CopyFrom(request.input)
-        if planned.plan.reused and swarm.run is not None:
-            plan.reuse.run_id = swarm.run.run_id
-            plan.reuse.step_ids.extend(planned.plan.reused)
+        origin = Reuse(
+            run_id=_run_of(swarm),
+            step_ids=tuple(planned.plan.reused),
+            swarm_id=swarm.swarm_id,
+            kind=_KINDS[kind],
+            checkpoint=checkpoint,
+            at_seq=planned.at_seq,
+            traceparent=swarm.context.traceparent,
+        )
+        fill_reuse(plan.reuse, origin)
         made = swarm_request(
             swarm_pb2.SwarmInput(flow=plan),
             allocation=allocation_to_proto(swarm.allocation),
@@ -100,9 +115,16 @@ class Steering(Reaching):
         return answer, planned.plan
 
     async def _plan(
-        self, swarm: Swarm, caller: Caller, kind: orchestrator.RerunKind.ValueType, step_ids: Any = ()
+        self,
+        swarm: Swarm,
+        caller: Caller,
+        kind: orchestrator.RerunKind.ValueType,
+        step_ids: Any = (),
+        checkpoint: str = "",
     ) -> orchestrator.PlanRerunResponse:
-        wanted = orchestrator.PlanRerunRequest(run_id=_run_of(swarm), kind=kind, step_ids=step_ids)
+        wanted = orchestrator.PlanRerunRequest(
+            run_id=_run_of(swarm), kind=kind, step_ids=step_ids, checkpoint=checkpoint
+        )
         found: orchestrator.PlanRerunResponse = await self._of_run("PlanRerun", wanted, caller)
         return found
 

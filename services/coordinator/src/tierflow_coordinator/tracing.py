@@ -11,7 +11,7 @@ from typing import Final
 from tierflow_runtime.moves import Moves
 from tierflow_runtime.telemetry import Move, Telemetry
 from tierflow_runtime.tracecontext import parse_traceparent, span_id_of
-from tierflow_runtime.values import Context, Micros
+from tierflow_runtime.values import Context, Micros, Reuse
 
 from tierflow_coordinator.core import events
 from tierflow_coordinator.core.swarm import Swarm
@@ -38,13 +38,14 @@ class Tracing:
         """The swarm has left memory."""
         self._moves.take(swarm.swarm_id)
 
-    def admitted(self, context: Context, parent_traceparent: str, now: Micros) -> None:
-        """The swarm is stored: its anchor is exported at once."""
+    def admitted(self, context: Context, parent_traceparent: str, now: Micros, reuse: Reuse | None = None) -> None:
+        """The swarm is stored: its anchor is exported at once, linked to the swarm that it was made of (K2, K3)."""
         if self._telemetry.enabled:
             parent = parse_traceparent(parent_traceparent)
             self._record(
-                "swarm admitted", context, _anchor_of(context), parent.span_id if parent else "", now, now, status=""
-            )
+                "swarm admitted", context, _anchor_of(context), parent.span_id if parent else "", now, now, status="",
+                links=_links(reuse),
+            )  # fmt: skip
 
     def ended(self, swarm: Swarm) -> None:
         """The swarm's end is committed: its span is exported."""
@@ -60,6 +61,7 @@ class Tracing:
                 status="" if swarm.failure is None else swarm.failure.code,
                 state=swarm.state,
                 moves=self._moves.take(swarm.swarm_id),
+                links=_links(swarm.reuse),
             )
 
     def _record(
@@ -74,6 +76,7 @@ class Tracing:
         status: str,
         state: str = "",
         moves: Sequence[Move] = (),
+        links: Sequence[str] = (),
     ) -> None:
         trace = parse_traceparent(context.traceparent)
         if trace is None:
@@ -94,6 +97,7 @@ class Tracing:
             end,
             {key: value for key, value in attributes.items() if value},
             status,
+            links,
             moves=moves,
             sampled=trace.sampled,
         )
@@ -101,3 +105,7 @@ class Tracing:
 
 def _anchor_of(context: Context) -> str:
     return span_id_of(context.swarm_id, ANCHOR)
+
+
+def _links(reuse: Reuse | None) -> tuple[str, ...]:
+    return (reuse.traceparent,) if reuse is not None and reuse.traceparent else ()

@@ -7,6 +7,7 @@ from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_durable.reading import EntityRow
 from tierflow_runtime.errors import public
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.lineage import fill_reuse, origin_of
 from tierflow_runtime.payloads import payload_to_proto
 from tierflow_runtime.values import NO_USAGE, Micros
 from tierflow_runtime.wire import (
@@ -67,8 +68,18 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         duration=duration(max(0, (now if ended is None else ended) - swarm.created_at)),
         seq=seq,
         owner=owner,
+        origin=_origin(swarm),
     )
     message.context.generation = swarm.generation  # That of its request is the first.
+    return message
+
+
+def _origin(swarm: Swarm) -> execution_pb2.ReusedSteps | None:
+    """Of which other swarm it was made."""
+    if swarm.reuse is None:
+        return None
+    message = execution_pb2.ReusedSteps()
+    fill_reuse(message, swarm.reuse)
     return message
 
 
@@ -93,4 +104,5 @@ def row_message(row: EntityRow, now: Micros) -> swarm_pb2.Swarm:
         duration=duration(max(0, (now if row.ended_at is None else row.ended_at) - row.created_at)),
         seq=row.seq,
         owner=row.owner or "",
+        origin=origin_of(row.labels),
     )

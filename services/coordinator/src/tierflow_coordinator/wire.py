@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from tierflow_contracts.common.v1 import execution_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
-from tierflow_runtime.values import Context, Micros, Reuse
+from tierflow_runtime.lineage import fill_reuse, reuse_from_proto
+from tierflow_runtime.values import Context, Micros
 from tierflow_runtime.wire import (
     OUTCOMES,
     RUN_STATES,
@@ -106,8 +106,7 @@ def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
     message.options.CopyFrom(options_to_proto(event.options))
     message.goal = event.goal
     if event.reuse is not None:
-        message.reuse.run_id = event.reuse.run_id
-        message.reuse.step_ids.extend(event.reuse.step_ids)
+        fill_reuse(message.reuse, event.reuse)
 
 
 def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
@@ -122,11 +121,6 @@ def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
         goal=message.goal,
         reuse=reuse_from_proto(message.reuse) if message.HasField("reuse") else None,
     )
-
-
-def reuse_from_proto(message: execution_pb2.ReusedSteps) -> Reuse:
-    """What a run starts with."""
-    return Reuse(run_id=message.run_id, step_ids=tuple(message.step_ids))
 
 
 def _fill_state_changed(message: ev.SwarmStateChanged, event: events.SwarmStateChanged) -> None:

@@ -18,7 +18,7 @@ from tierflow_runtime.values import Failure, FailureError, Payload, Violation
 
 from tierflow_orchestrator import views
 from tierflow_orchestrator.checks import longest_wait, sound_texts, valid_id, violated
-from tierflow_orchestrator.core.planning import plan
+from tierflow_orchestrator.core.planning import plan, plan_at_checkpoint
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import MissingContent, RunScope, output_text, write
 from tierflow_orchestrator.messages import Messages
@@ -37,6 +37,7 @@ _KINDS = {
     pb.RERUN_KIND_FORK: "FORK",
     pb.RERUN_KIND_REPLAY: "REPLAY",
 }
+_AT_CHECKPOINT = (pb.RERUN_KIND_FROM_STEPS, pb.RERUN_KIND_FORK)
 
 
 class Asking(Messages):
@@ -51,18 +52,27 @@ class Asking(Messages):
         if kind is None:
             raise violated("kind", "set RETRY, FROM_STEPS, FORK or REPLAY", "plan_rerun")
 
+        if request.checkpoint and request.kind not in _AT_CHECKPOINT:
+            raise violated("checkpoint", "is for FROM_STEPS and FORK", "plan_rerun")
+
         def look(run: Run) -> pb.PlanRerunResponse | Failure:
             if run.flow is None or run.flow.program is not None:
                 return failure("UNSUPPORTED", "plans are not made for documents that are walked task by task")
-            made = plan(run, kind, request.step_ids)
+            made = (plan_at_checkpoint if request.checkpoint else plan)(run, kind, request.step_ids)
             if isinstance(made, Failure):
                 return made
             flow = flow_pb2.FlowRef(name=run.flow_name, version=run.flow_version, hash=run.flow_hash)
             return pb.PlanRerunResponse(plan=plan_shown(made), flow=flow)
 
-        answer = await self._durable.reader.view(request.run_id, look)
+        if request.checkpoint:
+            place = await self._durable.checkpoints.find(request.run_id, request.checkpoint)
+            answer = look(await self._durable.checkpoints.state_of(place))
+        else:
+            answer = await self._durable.reader.view(request.run_id, look)
         if isinstance(answer, Failure):
             raise FailureError(answer)
+        if request.checkpoint:
+            answer.at_seq = place.seq
         return answer
 
     async def QueryRun(self, request: pb.QueryRunRequest, context: Any) -> pb.QueryRunResponse:  # noqa: N802

@@ -58,6 +58,11 @@ def publish_metrics(
         lambda: durable.retention.unpublished,
     )
     metrics.gauge_of(
+        "snapshots_damaged",
+        "Snapshots that could not be used since the start; the journal was read instead",
+        lambda: durable.host.loader.damaged_snapshots,
+    )
+    metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
     metrics.serve(settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 from tierflow_durable.machine import Header, Source
+from tierflow_runtime.lineage import with_origin
 from tierflow_runtime.values import Failure, Micros
 
 from tierflow_orchestrator import wire, wire_steering
@@ -72,7 +73,7 @@ class RunMachine:
             parent_id=context.swarm_id or None,
             trace_id=context.trace_id,
             correlation_id=context.correlation_id,
-            labels=context.labels if not context.attempt_id else {**context.labels, PARENT: context.parent_id},
+            labels=_labels(state) if context.attempt_id or state.steer is not None else context.labels,
             outcome=state.outcome,
             generation=state.generation,
             created_at=state.created_at,
@@ -146,3 +147,10 @@ def is_waiting(run: Run) -> bool:
     if next(iter(run.ready_handlers()), None) is not None or (run.lookups and run.state == "RUNNING"):
         return False
     return bool(run.live) or run.state in ("SUSPENDED", "PAUSED", "QUEUED") or run.next_wake() is not None
+
+
+def _labels(run: Run) -> Mapping[str, str]:
+    """The run's labels, and what it came from."""
+    context, steer = run.context, run.steer
+    labels = with_origin(context.labels, steer.reuse if steer is not None else None)
+    return {**labels, PARENT: context.parent_id} if context.attempt_id else labels

@@ -30,7 +30,7 @@ async def reused_steps(
     check_uuid("input.reuse.run_id", reuse.run_id, found, required=True)
     if found:
         raise violated("input.reuse.run_id", found[0].description, "start_run")
-    run: Run = await durable.reader.view(reuse.run_id, lambda run: run)
+    run: Run = await _source(durable, reuse)
     if run.context.tenant != tenant:
         raise durable.reader.not_found(reuse.run_id)
     own = {spec.id for spec in flow.steps}
@@ -42,6 +42,16 @@ async def reused_steps(
                 f"input.reuse.step_ids[{index}]", "must have COMPLETED there and be a step here", "start_run"
             )
     return tuple([await _result(durable, run, run.steps[step_id]) for step_id in wanted])
+
+
+async def _source(durable: Durable, reuse: execution_pb2.ReusedSteps) -> Run:
+    """The other run as it is now, or as it was at a checkpoint."""
+    run: Run
+    if reuse.at_seq:
+        run = await durable.checkpoints.state_at(reuse.run_id, reuse.at_seq)
+    else:
+        run = await durable.reader.view(reuse.run_id, lambda run: run)
+    return run
 
 
 async def _result(durable: Durable, run: Run, step: Step) -> ReusedStep:

@@ -23,6 +23,7 @@ from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator import views
 from tierflow_orchestrator.asking import Asking
+from tierflow_orchestrator.checkpoints import Checkpointing
 from tierflow_orchestrator.checks import (
     chain,
     list_filter,
@@ -52,7 +53,7 @@ SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 
 
-class OrchestratorService(Explaining, Asking, rpc.OrchestratorServiceServicer):
+class OrchestratorService(Explaining, Asking, Checkpointing, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
     def __init__(

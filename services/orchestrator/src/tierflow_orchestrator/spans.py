@@ -56,6 +56,7 @@ class RunSpans:
                 "execution.id": run.id, "tierflow.state": event.to, "tierflow.outcome": event.outcome, "tierflow.attempts": run.usage.attempts,
             },
             status=event.failure.code if event.failure is not None else "",
+            links=_links(run),
             moves=self._moves.take(run.id),
             sampled=parent.sampled,
         )  # fmt: skip
@@ -64,3 +65,11 @@ class RunSpans:
         """The run has left memory."""
         self._traceparents.pop(run.id, None)
         self._moves.take(run.id)
+
+
+def _links(run: Run) -> tuple[str, ...]:
+    """The span of the run that it was made of (K2, K3)."""
+    reuse = run.steer.reuse if run.steer is not None else None
+    if reuse is None or not reuse.traceparent:
+        return ()
+    return (child_traceparent(reuse.traceparent, span_id_of(reuse.run_id)),)

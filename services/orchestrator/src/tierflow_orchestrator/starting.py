@@ -68,7 +68,7 @@ class Starting:
             answer(FailureError(refused))
             return
         flow = self._flows.cached(request.input.flow.hash) if request.input.flow.hash else None
-        if flow is None or request.input.HasField("reuse"):
+        if flow is None or (request.input.HasField("reuse") and request.input.reuse.step_ids):
             self._durable.host.spawn(self._find_and_start(request, answer))
             return
         self._create(request, flow, answer)
@@ -126,7 +126,7 @@ class Starting:
                 await self._require(request, flow)
                 await self._flows.store(flow)
             reused: tuple[commands.ReusedStep, ...] = ()
-            if request.input.HasField("reuse"):
+            if request.input.reuse.step_ids:
                 if flow.program is not None:
                     raise violated("input.reuse", "is not for documents that are walked task by task", "start_run")
                 reused = await reused_steps(self._durable, request.input.reuse, request.context.tenant, flow)

@@ -12,6 +12,7 @@ from tierflow_durable.reading import EntityRow
 from tierflow_runtime import wire
 from tierflow_runtime.errors import public
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.lineage import origin_of
 from tierflow_runtime.values import Allocation, Micros, Payload
 
 from tierflow_orchestrator.core.run import Run
@@ -119,6 +120,7 @@ def listed(row: EntityRow, now: Micros) -> run_pb2.Run:
         wake_at=None if row.wake_at is None else wire.timestamp(row.wake_at),
         seq=row.seq,
         owner=row.owner or "",
+        reuse=origin_of(row.labels),
     )
     context = run.context
     context.tenant, context.user_id, context.run_id, context.swarm_id = (

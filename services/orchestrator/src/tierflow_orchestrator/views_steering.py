@@ -5,6 +5,7 @@ from __future__ import annotations
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_runtime import wire
+from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.values import NO_USAGE, Usage
 
 from tierflow_orchestrator.core.planning import Plan
@@ -33,8 +34,7 @@ def show_steering(message: run_pb2.Run, run: Run) -> None:
     message.version = steer.version
     message.breakpoints.extend(steer.breakpoints)
     if steer.reuse is not None:
-        message.reuse.run_id = steer.reuse.run_id
-        message.reuse.step_ids.extend(steer.reuse.step_ids)
+        fill_reuse(message.reuse, steer.reuse)
     if steer.stop is not None:
         message.stop.CopyFrom(receipt(run, steer.stop))
 

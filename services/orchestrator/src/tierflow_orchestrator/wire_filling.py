@@ -8,6 +8,7 @@ from typing import Any
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_runtime import wire
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.lineage import fill_reuse
 
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.step import CacheHit
@@ -25,8 +26,7 @@ def _run_created(message: ev.Event, e: events.RunCreated) -> None:
     fill_allocation(body.allocation, e.allocation)
     body.options.CopyFrom(wire.options_to_proto(e.options))
     if e.reuse is not None:
-        body.reuse.run_id = e.reuse.run_id
-        body.reuse.step_ids.extend(e.reuse.step_ids)
+        fill_reuse(body.reuse, e.reuse)
 
 
 def _run_state_changed(message: ev.Event, e: events.RunStateChanged) -> None:

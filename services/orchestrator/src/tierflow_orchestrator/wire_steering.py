@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from tierflow_contracts.common.v1 import execution_pb2, flow_pb2
+from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_flow import Flow, from_canonical
 from tierflow_runtime import wire
+from tierflow_runtime.lineage import reuse_from_proto
 from tierflow_runtime.values import Payload, Reuse
 
 from tierflow_orchestrator.core import events
@@ -24,16 +25,9 @@ def compiled(definition: str) -> Flow:
 STEP, OUTCOME = wire.STEP_STATES, wire.OUTCOMES
 
 
-def reuse_to_proto(reuse: Reuse | None) -> execution_pb2.ReusedSteps | None:
-    """What a run starts with, as a message."""
-    return None if reuse is None else execution_pb2.ReusedSteps(run_id=reuse.run_id, step_ids=reuse.step_ids)
-
-
 def reuse_in(message: Any) -> Reuse | None:
     """What a run starts with, of a message that has a field `reuse`."""
-    if not message.HasField("reuse"):
-        return None
-    return Reuse(run_id=message.reuse.run_id, step_ids=tuple(message.reuse.step_ids))
+    return reuse_from_proto(message.reuse) if message.HasField("reuse") else None
 
 
 def _payload(message: Any, field: str) -> Payload | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tierflow_orchestrator.core.commands import Retry, ReusedStep
 from tierflow_orchestrator.core.events import StepReused
-from tierflow_orchestrator.core.planning import Plan, plan
+from tierflow_orchestrator.core.planning import Plan, plan, plan_at_checkpoint
 from tierflow_runtime.values import Failure, RetryPolicy, Reuse, Usage
 
 from .fakes import SECOND, Ref, Shell, call, flow, map_
@@ -134,3 +134,19 @@ def test_everything_is_there_already() -> None:
     shell = reusing(a="1", b="2", c="3", x="4")
     assert (shell.run.state, shell.run.output) == ("COMPLETED", '{"c":3,"x":4}')
     sound(shell, complete=True)
+
+
+def test_plans_at_a_checkpoint_need_no_steps() -> None:
+    """K2, S11: from a checkpoint on, what had completed by then is kept; a fork may still name fewer steps, and no others."""
+    shell = lived()
+    rerun = plan_at_checkpoint(shell.run, "FROM_STEPS", [])
+    fork = plan_at_checkpoint(shell.run, "FORK", [])
+    assert isinstance(rerun, Plan)
+    assert isinstance(fork, Plan)
+    assert rerun.reused == fork.reused == ("a",)
+    assert [one.step_id for one in rerun.executed] == ["b", "m", "z"]
+    again = plan_at_checkpoint(shell.run, "FROM_STEPS", ["a"])
+    assert isinstance(again, Plan)
+    assert again.reused == ()
+    assert isinstance(plan_at_checkpoint(shell.run, "FORK", ["b"]), Failure)
+    assert isinstance(plan(shell.run, "FROM_STEPS", []), Failure)

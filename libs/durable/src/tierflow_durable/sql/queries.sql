@@ -247,6 +247,8 @@ WITH gone AS (
     RETURNING id
 ), snaps AS (
     DELETE FROM snapshot USING gone WHERE snapshot.entity_id = gone.id
+), marks AS (
+    DELETE FROM checkpoint USING gone WHERE checkpoint.entity_id = gone.id
 )
 SELECT count(*) AS n FROM gone
 
@@ -287,3 +289,29 @@ SELECT filled_at FROM event_stream WHERE created = :created
 
 -- name: note_stream_filled
 INSERT INTO event_stream (created, filled_at) VALUES (:created, :now) ON CONFLICT DO NOTHING
+
+-- name: mark_checkpoint
+INSERT INTO checkpoint (entity_id, name, seq, chain, actor, reason, created_at)
+SELECT j.entity_id, :name, j.seq, j.chain, :actor, :reason, :now
+FROM journal j WHERE j.entity_id = :id ORDER BY j.seq DESC LIMIT 1
+ON CONFLICT (entity_id, name) DO NOTHING
+RETURNING entity_id, name, seq, chain, actor, reason, created_at
+
+-- name: checkpoint_of
+SELECT entity_id, name, seq, chain, actor, reason, created_at FROM checkpoint WHERE entity_id = :id AND name = :name
+
+-- name: checkpoints_of
+SELECT entity_id, name, seq, chain, actor, reason, created_at FROM checkpoint WHERE entity_id = :id ORDER BY created_at DESC, name LIMIT :limit
+
+-- name: bound_checkpoints
+DELETE FROM checkpoint WHERE (entity_id, name) IN (
+    SELECT entity_id, name FROM checkpoint WHERE entity_id = :id ORDER BY created_at DESC, name OFFSET :most
+)
+
+-- name: forget_checkpoints
+WITH gone AS (
+    DELETE FROM checkpoint WHERE (entity_id, name) IN (
+        SELECT entity_id, name FROM checkpoint WHERE created_at < :before ORDER BY created_at LIMIT :limit
+    ) RETURNING 1
+)
+SELECT count(*) AS n FROM gone

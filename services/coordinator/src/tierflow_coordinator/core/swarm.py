@@ -15,6 +15,7 @@ MAX_KNOWN_COMMANDS = 256
 """So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
 
 
+SCHEMA = 1
 ADMISSION: Micros = 10_000_000
 """So much may lie between the moment from which a deadline was counted and that of the first event."""
 
@@ -42,6 +43,8 @@ class Swarm(msgspec.Struct, kw_only=True):
     """Everything that is known of a swarm; built from its events alone."""
 
     swarm_id: str
+    schema: int = SCHEMA
+    """Of snapshots: a build that knows only older ones reads the journal instead (K6)."""
     state: str = states.NEW
     reason: str = ""
     context: Context = Context()

@@ -35,10 +35,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
-def plan(run: Run, kind: str, step_ids: Sequence[str]) -> Plan | Failure:
-    """The plan of a RETRY, FROM_STEPS, FORK or REPLAY; or why it cannot be."""
+def plan(run: Run, kind: str, step_ids: Sequence[str], *, at_checkpoint: bool = False) -> Plan | Failure:
+    """The plan of a RETRY, FROM_STEPS, FORK or REPLAY; or why it cannot be. `at_checkpoint`: the run is as it was then, and no step need be named."""
     failure = conflict(run, "retry") if kind == "RETRY" else None
-    failure = failure or _wrong(run, kind, step_ids)
+    failure = failure or _wrong(run, kind, step_ids, may_be_none=at_checkpoint)
     if failure is not None:
         return failure
     found = _executed(run, kind, step_ids)
@@ -56,7 +56,14 @@ def plan(run: Run, kind: str, step_ids: Sequence[str]) -> Plan | Failure:
     )
 
 
-def _wrong(run: Run, kind: str, step_ids: Sequence[str]) -> Failure | None:
+def plan_at_checkpoint(run: Run, kind: str, step_ids: Sequence[str]) -> Plan | Failure:
+    """The plan of a FROM_STEPS or FORK, for a run as it was at a checkpoint: a fork without steps keeps all that had completed."""
+    if kind == "FORK" and not step_ids:
+        step_ids = [spec.id for spec in run.definition().steps if _done(run, spec.id)]
+    return plan(run, kind, step_ids, at_checkpoint=True)
+
+
+def _wrong(run: Run, kind: str, step_ids: Sequence[str], *, may_be_none: bool) -> Failure | None:
     """Why the steps that are named cannot be meant."""
     flow = run.definition()
     for step_id in step_ids:
@@ -65,7 +72,7 @@ def _wrong(run: Run, kind: str, step_ids: Sequence[str]) -> Failure | None:
         if kind == "FORK" and not _done(run, step_id):
             state = run.steps[step_id].state if step_id in run.steps else "not known"
             return invalid("step_ids", f"{step_id} is {state}; only what has COMPLETED can be kept", "plan")
-    if kind == "FROM_STEPS" and not step_ids:
+    if kind == "FROM_STEPS" and not step_ids and not may_be_none:
         return invalid("step_ids", "names no step to begin with", "plan")
     return None
 

@@ -14,11 +14,15 @@ from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.steer import Steer
 from tierflow_orchestrator.core.step import Step
 
+SCHEMA = 1
+
 
 class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is stored of a run; everything else in memory follows from it. Fields have the names that they have in `Run`."""
 
     id: str
+    schema: int = SCHEMA
+    """Of these fields: a build that knows only older ones must not read it, and reads the journal instead (K6)."""
     state: str = ""
     reason: str = ""
     outcome: str = ""
@@ -64,7 +68,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 _LISTS = ("live", "asked", "unconfirmed", "lookups")
-_APART = ("id", "steps", "ready", *_LISTS)
+_APART = ("id", "schema", "steps", "ready", *_LISTS)
 _PLAIN = tuple(name for name in Snapshot.__struct_fields__ if name not in _APART)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
@@ -92,6 +96,8 @@ def _ready_ids(run: Run, handler: str, queue: deque[str]) -> list[str]:
 def load(data: bytes) -> Run:
     """A run from its stored state; the shell gives it its flow next. Raises `msgspec.DecodeError`."""
     snapshot = _decoder.decode(data)
+    if snapshot.schema > SCHEMA:
+        raise msgspec.DecodeError(f"schema {snapshot.schema}; this build knows {SCHEMA}")
     run = Run(snapshot.id)
     for name in _PLAIN:
         setattr(run, name, getattr(snapshot, name))

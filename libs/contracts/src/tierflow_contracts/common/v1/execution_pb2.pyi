@@ -541,27 +541,47 @@ Global___ExecutionOptions: _TypeAlias = ExecutionOptions  # noqa: Y015
 
 @_typing.final
 class ReusedSteps(_message.Message):
-    """ReusedSteps names finished steps of another run, whose results a run starts with instead of executing them."""
+    """ReusedSteps says of which other run a run was made, and which finished steps of that one it starts with instead of executing them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     STEP_IDS_FIELD_NUMBER: _builtins.int
+    SWARM_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    AT_SEQ_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The other run."""
+    swarm_id: _builtins.str
+    """The other run's swarm."""
+    kind: _builtins.str
+    """How it was made: `rerun`, `fork`, `replay`, or `dead_letter`."""
+    checkpoint: _builtins.str
+    """The checkpoint whose results count; empty for the latest."""
+    at_seq: _builtins.int
+    """Sequence number of that checkpoint in the other run's history; 0 for the latest."""
+    traceparent: _builtins.str
+    """The trace of the other swarm, W3C."""
     @_builtins.property
     def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its steps; each must have COMPLETED there, and be a step of this run's flow."""
+        """Its steps; each must have COMPLETED there, and be a step of this run's flow. None where everything is executed."""
 
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         step_ids: _abc.Iterable[_builtins.str] | None = ...,
+        swarm_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
+        at_seq: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_seq", b"at_seq", "checkpoint", b"checkpoint", "kind", b"kind", "run_id", b"run_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

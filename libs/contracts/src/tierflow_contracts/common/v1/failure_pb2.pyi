@@ -154,6 +154,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """A loop needs more iterations than it may have."""
     ERROR_CODE_VERSION_CONFLICT: _ErrorCode.ValueType  # 49
     """What was to be changed has another version than was expected: read it again, and decide again."""
+    ERROR_CODE_HISTORY_DAMAGED: _ErrorCode.ValueType  # 60
+    """The stored history is not as it was written."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """ErrorCode is the catalogue of everything that can go wrong. docs/errors.md gives for each its gRPC status, whether a retry can help, and what to do."""
@@ -258,6 +260,8 @@ ERROR_CODE_LOOP_EXHAUSTED: ErrorCode.ValueType  # 48
 """A loop needs more iterations than it may have."""
 ERROR_CODE_VERSION_CONFLICT: ErrorCode.ValueType  # 49
 """What was to be changed has another version than was expected: read it again, and decide again."""
+ERROR_CODE_HISTORY_DAMAGED: ErrorCode.ValueType  # 60
+"""The stored history is not as it was written."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

@@ -2137,12 +2137,15 @@ class RerunSwarmRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     STEP_IDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     swarm_id: _builtins.str
     """The swarm."""
     request_id: _builtins.str
     """Makes the call safe to repeat: the same id is the same new swarm. Empty lets the server choose one."""
     validate_only: _builtins.bool
     """Say what would be executed and reused, and what it may cost; start nothing."""
+    checkpoint: _builtins.str
+    """Begin at this checkpoint: what had completed by then is reused, save the named steps (there may be none) and all that depends on them."""
     @_builtins.property
     def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """From these steps on."""
@@ -2154,10 +2157,11 @@ class RerunSwarmRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         step_ids: _abc.Iterable[_builtins.str] | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2204,12 +2208,15 @@ class ForkSwarmRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     STEP_IDS_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     swarm_id: _builtins.str
     """The swarm."""
     request_id: _builtins.str
     """Makes the call safe to repeat: the same id is the same new swarm. Empty lets the server choose one."""
     validate_only: _builtins.bool
     """Say what would be executed and reused, and what it may cost; start nothing."""
+    checkpoint: _builtins.str
+    """Results count as of this checkpoint; without steps, all that had completed by then are kept."""
     @_builtins.property
     def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results are kept; each must have COMPLETED."""
@@ -2226,10 +2233,11 @@ class ForkSwarmRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         step_ids: _abc.Iterable[_builtins.str] | None = ...,
         input: _payload_pb2.Payload | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "input", b"input", "request_id", b"request_id", "step_ids", b"step_ids", "swarm_id", b"swarm_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as tierflow_dot_coordinator_dot_v1_dot_swarm__pb2
 
@@ -131,6 +132,16 @@ class CoordinatorServiceStub(object):
                 '/tierflow.coordinator.v1.CoordinatorService/ReplaySwarm',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.FromString,
+                _registered_method=True)
+        self.CreateCheckpoint = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/CreateCheckpoint',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListCheckpoints',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
         self.SkipStep = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/SkipStep',
@@ -431,6 +442,21 @@ class CoordinatorServiceServicer(object):
     def ReplaySwarm(self, request, context):
         """Starts a new swarm with the same flow and the same input.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCheckpoint(self, request, context):
+        """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -757,6 +783,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ReplaySwarm,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.SerializeToString,
+            ),
+            'CreateCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCheckpoint,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.SerializeToString,
             ),
             'SkipStep': grpc.unary_unary_rpc_method_handler(
                     servicer.SkipStep,
@@ -1424,6 +1460,60 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/ReplaySwarm',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.ReplaySwarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/CreateCheckpoint',
+            tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListCheckpoints',
+            tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Tier 1: the public API. One service to submit, follow and steer executions; what
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as _checkpoint_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as _coordinator_service_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
 import abc as _abc_1
@@ -98,6 +99,12 @@ class CoordinatorServiceStub:
     """Starts a new swarm with the same flow and the same input.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    CreateCheckpoint: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.CreateCheckpointRequest, _checkpoint_pb2.CreateCheckpointResponse]
+    """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListCheckpointsRequest, _checkpoint_pb2.ListCheckpointsResponse]
+    """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     SkipStep: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]
     """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StepSwarm: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.StepSwarmRequest, _coordinator_service_pb2.StepSwarmResponse]
@@ -253,6 +260,12 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Starts a new swarm with the same flow and the same input.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    CreateCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.CreateCheckpointRequest, _checkpoint_pb2.CreateCheckpointResponse]  # type: ignore[assignment]
+    """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListCheckpointsRequest, _checkpoint_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     SkipStep: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]  # type: ignore[assignment]
     """Ends a step of the swarm's run as SKIPPED, with an output or none; what needs it goes on. Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     StepSwarm: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.StepSwarmRequest, _coordinator_service_pb2.StepSwarmResponse]  # type: ignore[assignment]
@@ -519,6 +532,24 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts a new swarm with the same flow and the same input.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, ALREADY_EXISTS, RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
+
+    @_abc_1.abstractmethod
+    def CreateCheckpoint(
+        self,
+        request: _checkpoint_pb2.CreateCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.CreateCheckpointResponse, _abc.Awaitable[_checkpoint_pb2.CreateCheckpointResponse]]:
+        """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _checkpoint_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.ListCheckpointsResponse, _abc.Awaitable[_checkpoint_pb2.ListCheckpointsResponse]]:
+        """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def SkipStep(

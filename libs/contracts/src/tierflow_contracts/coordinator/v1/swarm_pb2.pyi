@@ -353,6 +353,7 @@ class Swarm(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     state: _state_pb2.SwarmState.ValueType
     """The stored state."""
     reason: _builtins.str
@@ -403,6 +404,10 @@ class Swarm(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """From acceptance to end, or to now."""
 
+    @_builtins.property
+    def origin(self) -> _execution_pb2.ReusedSteps:
+        """Of which other swarm it was made, where it was: by a rerun, a fork or a replay. Lists show the swarm and how."""
+
     def __init__(
         self,
         *,
@@ -422,10 +427,11 @@ class Swarm(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         seq: _builtins.int = ...,
         owner: _builtins.str = ...,
+        origin: _execution_pb2.ReusedSteps | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "output", b"output", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "origin", b"origin", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "outcome", b"outcome", "output", b"output", "owner", b"owner", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "origin", b"origin", "outcome", b"outcome", "output", b"output", "owner", b"owner", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1101,10 +1101,13 @@ class PlanRerunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     STEP_IDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     kind: Global___RerunKind.ValueType
     """How."""
+    checkpoint: _builtins.str
+    """FROM_STEPS, FORK: results count as of this checkpoint of the run; then FROM_STEPS needs no steps, and FORK without steps keeps all that had COMPLETED."""
     @_builtins.property
     def step_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """FROM_STEPS: from which steps. FORK: which steps to keep."""
@@ -1115,10 +1118,11 @@ class PlanRerunRequest(_message.Message):
         run_id: _builtins.str = ...,
         kind: Global___RerunKind.ValueType = ...,
         step_ids: _abc.Iterable[_builtins.str] | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "kind", b"kind", "run_id", b"run_id", "step_ids", b"step_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1132,6 +1136,9 @@ class PlanRerunResponse(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     FLOW_FIELD_NUMBER: _builtins.int
+    AT_SEQ_FIELD_NUMBER: _builtins.int
+    at_seq: _builtins.int
+    """Where the checkpoint is in the run's history; 0 without one."""
     @_builtins.property
     def plan(self) -> Global___RerunPlan:
         """The plan."""
@@ -1145,10 +1152,11 @@ class PlanRerunResponse(_message.Message):
         *,
         plan: Global___RerunPlan | None = ...,
         flow: _flow_pb2.FlowRef | None = ...,
+        at_seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_seq", b"at_seq", "flow", b"flow", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

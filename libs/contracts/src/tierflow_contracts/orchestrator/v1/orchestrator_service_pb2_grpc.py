@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from tierflow_contracts.orchestrator.v1 import approval_pb2 as tierflow_dot_orchestrator_dot_v1_dot_approval__pb2
+from tierflow_contracts.orchestrator.v1 import checkpoint_pb2 as tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as tierflow_dot_orchestrator_dot_v1_dot_run__pb2
 
@@ -121,6 +122,16 @@ class OrchestratorServiceStub(object):
                 '/tierflow.orchestrator.v1.OrchestratorService/VerifyRun',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.FromString,
+                _registered_method=True)
+        self.CreateRunCheckpoint = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/CreateRunCheckpoint',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListRunCheckpoints = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/ListRunCheckpoints',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsResponse.FromString,
                 _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/tierflow.orchestrator.v1.OrchestratorService/WatchRun',
@@ -274,6 +285,21 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateRunCheckpoint(self, request, context):
+        """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunCheckpoints(self, request, context):
+        """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRun(self, request, context):
         """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -383,6 +409,16 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.VerifyRun,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.SerializeToString,
+            ),
+            'CreateRunCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRunCheckpoint,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.SerializeToString,
+            ),
+            'ListRunCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunCheckpoints,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -860,6 +896,60 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/VerifyRun',
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.VerifyRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRunCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/CreateRunCheckpoint',
+            tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/ListRunCheckpoints',
+            tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.ListRunCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Tier 2: runs flows."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
+from tierflow_contracts.orchestrator.v1 import checkpoint_pb2 as _checkpoint_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as _orchestrator_service_pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as _run_pb2
 import abc as _abc_1
@@ -90,6 +91,12 @@ class OrchestratorServiceStub:
     """Reads a run's whole history and says whether every event is there as it was written (S12).
     Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    CreateRunCheckpoint: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.CreateRunCheckpointRequest, _checkpoint_pb2.CreateRunCheckpointResponse]
+    """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListRunCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListRunCheckpointsRequest, _checkpoint_pb2.ListRunCheckpointsResponse]
+    """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]
     """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -159,6 +166,12 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Reads a run's whole history and says whether every event is there as it was written (S12).
     Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    CreateRunCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.CreateRunCheckpointRequest, _checkpoint_pb2.CreateRunCheckpointResponse]  # type: ignore[assignment]
+    """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListRunCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListRunCheckpointsRequest, _checkpoint_pb2.ListRunCheckpointsResponse]  # type: ignore[assignment]
+    """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Events of a run as they are committed, from a place on. Served from the journal. Ends after the terminal event.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
@@ -327,6 +340,24 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads a run's whole history and says whether every event is there as it was written (S12).
         Status: OK (see intact), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
+
+    @_abc_1.abstractmethod
+    def CreateRunCheckpoint(
+        self,
+        request: _checkpoint_pb2.CreateRunCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.CreateRunCheckpointResponse, _abc.Awaitable[_checkpoint_pb2.CreateRunCheckpointResponse]]:
+        """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunCheckpoints(
+        self,
+        request: _checkpoint_pb2.ListRunCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_pb2.ListRunCheckpointsResponse, _abc.Awaitable[_checkpoint_pb2.ListRunCheckpointsResponse]]:
+        """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def WatchRun(

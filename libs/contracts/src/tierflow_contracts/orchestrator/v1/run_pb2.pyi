@@ -319,7 +319,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def reuse(self) -> _execution_pb2.ReusedSteps:
-        """The run whose results it started with, where there was one."""
+        """Of which other run it was made, where it was, and which of its results it started with. Lists show the swarm and how."""
 
     def __init__(
         self,
