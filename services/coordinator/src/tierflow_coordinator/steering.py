@@ -10,6 +10,7 @@ from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
+from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure
 from tierflow_runtime.lineage import fill_reuse
@@ -35,6 +36,8 @@ _KINDS: Final = {
 
 class Steering(Reaching):
     """Part of the coordinator's service."""
+
+    _durable: Durable
 
     async def _steer(self, request: Any, command: str, caller: Caller) -> commands.Reply:
         raise NotImplementedError
@@ -84,6 +87,8 @@ class Steering(Reaching):
         swarm = await self._visible(request.swarm_id, caller, hide=False)
         checkpoint = getattr(request, "checkpoint", "")
         listing.check_texts(checkpoint=checkpoint)
+        if checkpoint:
+            await self._durable.checkpoints.find(swarm.swarm_id, checkpoint)
         planned = await self._plan(swarm, caller, kind, getattr(request, "step_ids", ()), checkpoint)
         if request.validate_only:
             return None, planned.plan
