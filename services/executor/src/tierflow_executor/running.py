@@ -138,6 +138,12 @@ class Running:
         self.secrets = Secrets(names, self.request.context.tenant)
         return self.secrets.fill(text)
 
+    def hide(self, value: str) -> None:
+        """A value that the handler got from elsewhere is not to leave either."""
+        if self.secrets is None:
+            self.secrets = Secrets((), self.request.context.tenant)
+        self.secrets.add(value)
+
     def masked(self, ending: Ending) -> Ending:
         """The ending without the values of its secrets."""
         return ending if self.secrets is None else self.secrets.ending(ending)

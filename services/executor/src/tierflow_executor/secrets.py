@@ -28,13 +28,22 @@ _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Secrets:
     """The values that one attempt was given."""
 
-    __slots__ = ("_pattern", "_values")
+    __slots__ = ("_pattern", "_shown", "_values")
 
     def __init__(self, names: Sequence[str], tenant: str) -> None:
         self._values = {name: value_of(name, tenant) for name in names}
-        shown = {text for value in self._values.values() if len(value) >= SHORTEST for text in _forms(value)}
-        longest_first = sorted(shown, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if shown else None
+        self._shown: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in self._values.values():
+            self.add(value)
+
+    def add(self, value: str) -> None:
+        """A value that is not to leave either."""
+        if len(value) < SHORTEST or value in self._shown:
+            return
+        self._shown |= _forms(value)
+        longest_first = sorted(self._shown, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def fill(self, text: str) -> str:
         """An input's JSON text with values in place of handles."""

@@ -18,7 +18,15 @@ OPENAPI: Final = "openapi.call"
 SHELL: Final = "shell.run"
 _HANDLER: Final = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*", re.ASCII)
 _PROTOCOLS: Final = ("asyncapi", "grpc", "a2a", "mcp")
-_SCHEMES: Final = {"basic": ("username", "password"), "bearer": ("token",)}
+_INSTEAD: Final = {
+    "asyncapi": "publish by a handler that does it, by its name; receive by listen, from whoever signals the run",
+    "mcp": "call a handler that does it, by its name; servers that speak HTTP by call: http",
+}
+_SCHEMES: Final = {"basic": ("username", "password"), "bearer": ("token",), "digest": ("username", "password")}
+_TOKENS: Final = ("oauth2", "oidc")
+_GRANTS: Final = ("client_credentials", "password")
+_CLIENT: Final = ("client_secret_post", "client_secret_basic", "none")
+_ENCODINGS: Final = ("application/x-www-form-urlencoded", "application/json")
 _METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -31,13 +39,16 @@ def call(compiler: Compiler, part: Part, task: Task) -> Task:
     if name == "openapi":
         return _openapi(compiler, part, task)
     if name in _PROTOCOLS:
-        part.unsupported("call", f"calls of {name}; call a handler that does it, by its name")
+        part.unsupported("call", f"calls of {name}; {_INSTEAD.get(name, 'call a handler that does it, by its name')}")
         return task
     functions = compiler.use.source.get("functions", {})
     if isinstance(functions, Mapping) and name in functions:
         return _function(compiler, part, task, name)
     if "://" in name or "@" in name:
-        part.unsupported("call", "functions of catalogs; nothing is fetched")
+        part.unsupported(
+            "call",
+            "functions of catalogs, nothing is fetched; write the function under use.functions, or call a handler by its name",
+        )
         return task
     if not _HANDLER.fullmatch(name) or len(name) > 200:
         part.wrong("call", f"{name[:60]!r} is neither a function of use.functions nor the name of a handler")
@@ -110,7 +121,7 @@ def _openapi(compiler: Compiler, part: Part, task: Task) -> Task:
 
 
 def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | None:
-    """How a call says who it is: `basic` or `bearer`, with its values or the name of a secret that holds them."""
+    """How a call says who it is: the scheme, with its values or the name of a secret that holds them."""
     if "authentication" not in endpoint:
         return None
     policy: Part | None = endpoint.part("authentication")
@@ -122,11 +133,37 @@ def _authentication(compiler: Compiler, endpoint: Part) -> tuple[str, Any] | Non
         policy.wrong("", "expected one way to authenticate")
         return None
     [scheme] = policy.source
-    fields = _SCHEMES.get(scheme)
+    if scheme in _TOKENS and "use" not in policy.part(scheme):
+        return scheme, _token_request(policy.part(scheme), scheme)
+    fields = () if scheme in _TOKENS else _SCHEMES.get(scheme)
     if fields is None:
-        policy.unsupported(scheme, f"authentication by {scheme[:60]}; known: {', '.join(_SCHEMES)}")
+        known = ", ".join((*_SCHEMES, *_TOKENS))
+        policy.unsupported(scheme, f"authentication by {scheme[:60]}; known: {known}, else write the header yourself")
         return None
     return scheme, _credentials(compiler, policy.part(scheme), fields)
+
+
+def _token_request(policy: Part, scheme: str) -> dict[str, Value | None]:
+    """How a token is asked for, by OAuth 2 or OpenID Connect."""
+    known = ("authority", "endpoints", "grant", "client", "request", "scopes", "audiences", "username", "password")
+    for key in ("subject", "actor", "issuers"):
+        if key in policy:
+            policy.unsupported(key, f"{scheme} with {key}; ask for the token in a task of its own, and use bearer")
+    policy.only((*known, "subject", "actor", "issuers"), required=("authority", "grant"))
+    client, request, endpoints = policy.part("client"), policy.part("request"), policy.part("endpoints")
+    client.only(("id", "secret", "assertion", "authentication"))
+    endpoints.only(("token", "revocation", "introspection"))
+    request.only(("encoding",))
+    request.one_of("encoding", _ENCODINGS, _ENCODINGS[0])
+    for part, key, possible in ((policy, "grant", _GRANTS), (client, "authentication", _CLIENT)):
+        if part.text(key, possible[0]) not in possible:
+            part.unsupported(key, f"{key} {part.text(key)[:60]!r}; known: {', '.join(possible)}")
+    if "assertion" in client:
+        client.unsupported("assertion", "clients that sign assertions")
+    policy.uri("authority")
+    fields = {key: policy.value(key) for key in ("authority", "grant", "scopes", "audiences", "username", "password")}
+    endpoint = {"endpoints": policy.value("endpoints"), "encoding": request.value("encoding")}
+    return {**fields, **endpoint, "client": policy.value("client")}
 
 
 def _credentials(compiler: Compiler, values: Part, fields: tuple[str, ...]) -> Any:
@@ -138,6 +175,8 @@ def _credentials(compiler: Compiler, values: Part, fields: tuple[str, ...]) -> A
     secret = values.text("use")
     if secret not in compiler.secrets:
         values.wrong("use", f"use.secrets has no {secret[:60]!r}")
+    else:
+        compiler.released.add(secret)
     return secret
 
 
@@ -151,7 +190,7 @@ def run(compiler: Compiler, part: Part, task: Task) -> Task:
     returns = running.one_of("return", ("stdout", "stderr", "code", "all", "none"), "stdout")
     what = next((key for key in ("container", "script", "shell", "workflow") if key in running), "")
     if what == "container":
-        running.unsupported(what, "running containers")
+        running.unsupported(what, "running containers; use shell, script, or call a handler that does it, by its name")
         return task
     if what == "workflow":
         return _subflow(running, task)
@@ -189,7 +228,9 @@ def _script(running: Part) -> dict[str, Any]:
         script.wrong("", "code is missing")
     language = script.text("language")
     if language not in ("python", "python3"):
-        script.unsupported("language", f"scripts in {language[:60]}; known: python")
+        script.unsupported(
+            "language", f"scripts in {language[:60]}; known: python, anything else by run: shell where it is installed"
+        )
     return {"program": ("python3", "-c"), "code": script.value("code"), "name": "", **_given(script)}
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tierflow_flow.limits import MAX_STEPS
 from tierflow_flow.problems import Place, Problems
+from tierflow_flow.serverless import extensions
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import Value
@@ -27,8 +28,12 @@ class Compiler:
         self.problems = problems
         self.tasks: dict[str, Task] = {}
         self.secrets = tuple(name for name in use.items("secrets") if isinstance(name, str))
+        self.released: set[str] = set()
+        """Secrets that executors fill in, because an authentication uses them by name."""
         self.calling: tuple[str, ...] = ()
         """Functions inside which it is."""
+        self.extensions = extensions.read(use, problems)
+        self._extending = False
         self._depth = 0
 
     def list(self, source: Any, place: Place, pointer: str, names: frozenset[str]) -> tuple[str, ...]:
@@ -78,27 +83,38 @@ class Compiler:
         from tierflow_flow.serverless.kinds import KINDS
 
         part = Part(source, place, self.problems, names)
-        marks = [mark for mark in KINDS if mark in part]
-        if "for" in marks and "do" in marks:
-            marks.remove("do")
-        if len(marks) != 1:
-            if isinstance(source, dict):
-                text = (
-                    f"is several tasks at once: {', '.join(marks)}"
-                    if marks
-                    else f"is no task: expected one of {', '.join(KINDS)}"
-                )
-                self.problems.add(place, text)
+        kind = self._kind(part, source, place)
+        if not kind:
             return False
         if len(self.tasks) >= MAX_STEPS:
             if len(self.tasks) == MAX_STEPS:
                 self.problems.add(place, f"more than {MAX_STEPS} tasks")
             return False
-        read: Callable[[Compiler, Part, Task], Task] = KINDS[marks[0]]
-        bare = Task(pointer, pointer.rpartition("/")[2], marks[0], part.source)
-        self.tasks[pointer] = bare
-        self.tasks[pointer] = self._common(part, read(self, part, bare))
+        read: Callable[[Compiler, Part, Task], Task] = KINDS[kind]
+        around = () if self._extending else tuple(each for each in self.extensions if each.concerns(kind))
+        own = extensions.inner_pointer(pointer, len(around))
+        bare = Task(own, pointer.rpartition("/")[2], kind, part.source)
+        self.tasks[own] = bare
+        self.tasks[own] = self._common(part, read(self, part, bare))
+        if around:
+            self._extending = True
+            extensions.extend(self, self.tasks[own], around, pointer)
+            self._extending = False
         return True
+
+    def _kind(self, part: Part, source: Any, place: Place) -> str:
+        """The key that tells what a task is; empty where there is none, or are several."""
+        from tierflow_flow.serverless.kinds import KINDS
+
+        marks = [mark for mark in KINDS if mark in part]
+        if "for" in marks and "do" in marks:
+            marks.remove("do")
+        if len(marks) == 1:
+            return marks[0]
+        if isinstance(source, dict):
+            text = f"is several tasks at once: {', '.join(marks)}"
+            self.problems.add(place, text if marks else f"is no task: expected one of {', '.join(KINDS)}")
+        return ""
 
     def _common(self, part: Part, task: Task) -> Task:
         data = self.data(part)

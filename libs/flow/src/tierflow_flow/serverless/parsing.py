@@ -16,7 +16,7 @@ from tierflow_flow.problems import Problems
 from tierflow_flow.reading import content_hash
 from tierflow_flow.serverless.compiling import Compiler
 from tierflow_flow.serverless.durations import micros_of
-from tierflow_flow.serverless.program import Program, Task
+from tierflow_flow.serverless.program import Program, Task, secrets_of
 from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import STANDARD
 from tierflow_flow.source import Document
@@ -46,9 +46,11 @@ def compile_document(source: Document, problems: Problems, canonical: str | None
         top.unsupported("schedule", "schedules in documents; start runs from outside")
     use = top.part("use")
     use.only(_USE)
-    for key in ("extensions", "catalogs"):
-        if use.source.get(key):
-            use.unsupported(key, f"{key} of documents")
+    if use.source.get("catalogs"):
+        use.unsupported(
+            "catalogs",
+            "catalogs of functions; nothing is fetched: write the functions under use.functions, or call handlers by their names",
+        )
     compiler = Compiler(use, problems)
     inner = compiler.list(top.source.get("do", []), ("do",), ROOT, STANDARD)
     root = Task(ROOT, document.get("name", ""), "do", top.source, lists={"do": inner}, **_outer(compiler, top))
@@ -60,7 +62,8 @@ def compile_document(source: Document, problems: Problems, canonical: str | None
     if len(text.encode()) > MAX_CANONICAL:
         problems.add((), f"larger than {MAX_CANONICAL} bytes when written in full")
         problems.raise_if_any()
-    program = Program(source.value, ROOT, tasks, compiler.secrets, listens)
+    secrets = tuple(name for name in compiler.secrets if name not in compiler.released)
+    program = Program(source.value, ROOT, tasks, secrets, listens)
     return _flow(program, document, text, timeout, problems)
 
 
@@ -148,6 +151,7 @@ def _spec(task: Task, problems: Problems) -> StepSpec:
         retry=_ONCE,
         timeout=timeout,
         name=task.name,
+        secrets=secrets_of(task),
     )
 
 

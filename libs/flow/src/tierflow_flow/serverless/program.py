@@ -59,6 +59,12 @@ class Program:
     """Whether it waits for events anywhere."""
 
 
+def secrets_of(task: Task) -> tuple[str, ...]:
+    """The secrets of executors that a call needs: that which its authentication uses by name."""
+    authentication = task.settings.get("authentication")
+    return (authentication[1],) if authentication is not None and isinstance(authentication[1], str) else ()
+
+
 def next_in(program: Program, siblings: tuple[str, ...], pointer: str) -> str | None:
     """The task after this one in its list; None after the last."""
     place = siblings.index(pointer) + 1

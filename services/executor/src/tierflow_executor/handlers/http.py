@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from tierflow import Context, HandlerFailed, Rejected, handler
 
 from tierflow_executor import released
+from tierflow_executor.handlers.authentication import TOKENS, Credentials, authenticate, unsealed
 from tierflow_executor.logs import CURRENT
 from tierflow_executor.running import Running
 
 MOST_BYTES = 16 << 20
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_UNAUTHENTICATED = 401
 _CONNECT_SECONDS = 10.0
 _TIMEOUTS: tuple[type[Exception], ...] = (httpx.TimeoutException,)
 _BROKEN: tuple[type[Exception], ...] = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
@@ -42,6 +44,9 @@ class Request(BaseModel):
             description="Name of a secret of the executor that is sent as bearer token; TIERFLOW_SECRETS there says to which hosts."
         ),
     ] = ""
+    authentication: Annotated[
+        Credentials | None, Field(description="Who asks; instead of a header `authorization`.")
+    ] = None
     query: Annotated[dict[str, str | int | float | bool], Field(description="Parameters added to the URL.")] = {}
     body: Annotated[Any, Field(description="Sent as JSON.")] = None
     text: Annotated[str | None, Field(description="Sent as it is, instead of `body`.")] = None
@@ -69,6 +74,7 @@ async def request(context: Context, asked: Request) -> Response:
     """Sends an HTTP request. Hands on `traceparent`, and an `Idempotency-Key` that is the same for all attempts of the step."""
     if context.test_mode and asked.method not in _SAFE:
         return Response(status=0, pretended=True)
+    who = None if asked.authentication is None else unsealed(asked.authentication)
     with _mapped_errors(asked.url):
         sent = _client().build_request(
             asked.method,
@@ -77,11 +83,16 @@ async def request(context: Context, asked: Request) -> Response:
             headers=_headers(context, asked),
             content=_content(asked),
         )
-        answer = await _client().send(sent, stream=True, follow_redirects=asked.follow_redirects)
+    with _mapped_errors(who.authority if who is not None else asked.url):
+        auth = await authenticate(_client(), who, sent)
+    with _mapped_errors(asked.url):
+        answer = await _client().send(sent, stream=True, auth=auth, follow_redirects=asked.follow_redirects)
         try:
             data = await _read(answer, asked.max_bytes)
         finally:
             await answer.aclose()
+    if who is not None and answer.status_code == _UNAUTHENTICATED:
+        TOKENS.forget(who)
     _check(answer, asked, data)
     return _response(answer, data)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tierflow import Context, Rejected, handler
 
 from tierflow_executor.handlers import http
+from tierflow_executor.handlers.authentication import Credentials
 
 _METHODS = ("get", "head", "options", "post", "put", "patch", "delete")
 _MOST_DESCRIPTION = 8 << 20
@@ -27,6 +28,9 @@ class Call(BaseModel):
         Field(default_factory=dict, description="By name; what the operation has no parameter for is its body."),
     ]
     headers: Annotated[dict[str, str], Field(default_factory=dict, description="Sent besides the operation's own.")]
+    authentication: Annotated[
+        Credentials | None, Field(description="As for http.request; the description is read without.")
+    ] = None
     any_status: Annotated[bool, Field(description="As for http.request.")] = False
     follow_redirects: bool = True
 
@@ -45,6 +49,7 @@ async def call(context: Context, asked: Call) -> Answer:
         raise Rejected(f"{asked.document} does not answer with a description in JSON")
     fields = request_for(described.body, asked.document, asked.operation, asked.parameters)
     fields["headers"] = {**fields["headers"], **asked.headers}
+    fields["authentication"] = asked.authentication
     sent = http.Request(**fields, any_status=asked.any_status, follow_redirects=asked.follow_redirects)
     answer = await http.request(context, sent)
     return Answer(**answer.model_dump(), request={"method": sent.method, "url": sent.url})

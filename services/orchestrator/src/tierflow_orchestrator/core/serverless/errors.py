@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from tierflow_flow.definition import ExpressionError
@@ -15,6 +16,7 @@ from tierflow_orchestrator.core.step import Step
 MOST_DETAIL: Final = 4_000
 """Characters of an error's detail: it is journaled at every level that it passes."""
 _OPERATION: Final = "serverless"
+_EXTENDED: Final = re.compile(r"(?<=/)([^/]+)/extended/(?=\1(/|$))")
 _TYPES: Final = {
     "TIMEOUT": ("timeout", 408, "Timeout"),
     "HEARTBEAT_TIMEOUT": ("timeout", 408, "Timeout"),
@@ -63,7 +65,7 @@ def failure_of(step: Step, error: Raised | ExpressionError, code: str = "") -> F
     if not isinstance(error, Raised):
         error = standard("expression", 400, "Expression Error", str(error))
     found = {**error.error}
-    found.setdefault("instance", step.of)
+    found.setdefault("instance", place_of(step.of))
     if isinstance(found.get("detail"), str):
         found["detail"] = found["detail"][:MOST_DETAIL]
     short = str(found["type"]).removeprefix(SPEC_TYPES)
@@ -85,4 +87,15 @@ def error_of(failure: Failure, pointer: str) -> dict[str, Any]:
         inner = inner.cause
     kind, status, title = _TYPES.get(failure.code, ("runtime", 500, "Runtime Error"))
     detail = failure.message
-    return {"type": SPEC_TYPES + kind, "status": status, "title": title, "detail": detail, "instance": pointer}
+    return {
+        "type": SPEC_TYPES + kind,
+        "status": status,
+        "title": title,
+        "detail": detail,
+        "instance": place_of(pointer),
+    }
+
+
+def place_of(pointer: str) -> str:
+    """Where a task is in the text of the document: extensions put it one level deeper."""
+    return _EXTENDED.sub("", pointer)

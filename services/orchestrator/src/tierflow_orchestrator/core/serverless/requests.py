@@ -8,12 +8,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from tierflow_flow.definition import ExpressionError
-from tierflow_flow.serverless.program import Task
+from tierflow_flow.serverless.program import Task, secrets_of
 from tierflow_flow.serverless.values import Surroundings
+from tierflow_runtime.secrets import OPENING, handle
 from tierflow_runtime.values import Payload
 
+from tierflow_orchestrator.core.scope import write
 from tierflow_orchestrator.core.serverless.errors import standard
-from tierflow_orchestrator.core.serverless.scope import frame_of, inside, secret, store, task_of, value_of
+from tierflow_orchestrator.core.serverless.scope import frame_of, inside, store, task_of, value_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
 
@@ -26,13 +28,20 @@ def request_of(turn: Turn, step: Step) -> Payload:
     data = value_of(turn.run, frame_of(step).input)
     seen = inside(turn, step, data)
     if task.settings.get("call") == "http":
-        return store(turn, _http(turn, task, seen))
+        return _sealed(turn, task, _http(task, seen))
     if task.settings.get("call") == "openapi":
-        return store(turn, _openapi(turn, task, seen))
+        return _sealed(turn, task, _openapi(task, seen))
     if "program" in task.settings:
         return store(turn, _command(task, seen))
     arguments = task.settings["with"]
     return store(turn, data if arguments is None else arguments.resolve(seen))
+
+
+def _sealed(turn: Turn, task: Task, asked: dict[str, Any]) -> Payload:
+    """A request as it is stored: no value of it passes for the handle of a secret."""
+    if (named := secrets_of(task)) and write(asked).count(OPENING) != len(named):
+        raise ExpressionError("a value looks like the handle of a secret; it cannot stand beside one")
+    return store(turn, asked)
 
 
 def _resolved(task: Task, key: str, seen: Surroundings) -> Any:
@@ -40,7 +49,7 @@ def _resolved(task: Task, key: str, seen: Surroundings) -> Any:
     return None if value is None else value.resolve(seen)
 
 
-def _http(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
+def _http(task: Task, seen: Surroundings) -> dict[str, Any]:
     uri = _resolved(task, "uri", seen)
     if not isinstance(uri, str):
         raise ExpressionError("the endpoint is no URI")
@@ -51,10 +60,9 @@ def _http(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
         "follow_redirects": False,
     }
     headers = _texts(_resolved(task, "headers", seen), "headers")
-    if (authorization := _authorization(turn, task, seen)) is not None:
-        headers["Authorization"] = authorization
     if headers:
         asked["headers"] = headers
+    _authenticated(task, seen, asked)
     if query := _texts(_resolved(task, "query", seen), "query"):
         asked["query"] = query
     body = _resolved(task, "body", seen)
@@ -65,7 +73,7 @@ def _http(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
     return asked
 
 
-def _openapi(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
+def _openapi(task: Task, seen: Surroundings) -> dict[str, Any]:
     parameters = _resolved(task, "parameters", seen) or {}
     if not isinstance(parameters, dict):
         raise ExpressionError("parameters is an object")
@@ -76,8 +84,7 @@ def _openapi(turn: Turn, task: Task, seen: Surroundings) -> dict[str, Any]:
         _ALL_STATUSES: True,
         "follow_redirects": False,
     }
-    if (authorization := _authorization(turn, task, seen)) is not None:
-        asked["headers"] = {"Authorization": authorization}
+    _authenticated(task, seen, asked)
     return asked
 
 
@@ -101,18 +108,24 @@ def _text(value: Any) -> str:
     raise ExpressionError("an array or an object stands where a text is expected")
 
 
-def _authorization(turn: Turn, task: Task, seen: Surroundings) -> str | None:
+def _authenticated(task: Task, seen: Surroundings, asked: dict[str, Any]) -> None:
+    """Says in a request who asks. What an expression gives is part of the request; a secret that is used by its name is put in by the executor."""
     if task.settings["authentication"] is None:
-        return None
+        return
     scheme, said = task.settings["authentication"]
-    values = (
-        secret(turn.run, said) if isinstance(said, str) else {key: value.resolve(seen) for key, value in said.items()}
-    )
+    if isinstance(said, str):
+        asked["authentication"] = {"scheme": scheme, "secret": handle(said)}
+        return
+    values = {key: value.resolve(seen) for key, value in said.items() if value is not None}
+    if scheme not in ("basic", "bearer"):
+        asked["authentication"] = {"scheme": scheme, **values}
+        return
+    texts = {key: _text(value) for key, value in values.items()}
     if scheme == "bearer":
-        return f"Bearer {_text(values['token'] if isinstance(values, dict) and 'token' in values else values)}"
-    if not isinstance(values, dict) or not {"username", "password"} <= values.keys():
-        raise ExpressionError("basic authentication takes username and password")
-    return "Basic " + base64.b64encode(f"{_text(values['username'])}:{_text(values['password'])}".encode()).decode()
+        header = f"Bearer {texts['token']}"
+    else:
+        header = "Basic " + base64.b64encode(f"{texts['username']}:{texts['password']}".encode()).decode()
+    asked["headers"] = {**asked.get("headers", {}), "Authorization": header}
 
 
 def _command(task: Task, seen: Surroundings) -> dict[str, Any]:
@@ -132,8 +145,6 @@ def _command(task: Task, seen: Surroundings) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    from tierflow_orchestrator.core.scope import write
-
     return write(value)
 
 

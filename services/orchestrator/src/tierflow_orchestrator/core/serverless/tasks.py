@@ -13,7 +13,7 @@ from tierflow_runtime.values import Micros
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.payloads import payload_of
 from tierflow_orchestrator.core.scope import write
-from tierflow_orchestrator.core.serverless import listening
+from tierflow_orchestrator.core.serverless import extending, listening
 from tierflow_orchestrator.core.serverless.errors import Raised, error_of, standard
 from tierflow_orchestrator.core.serverless.scope import frame_of, inside, iso, task_of, truth, value_of
 from tierflow_orchestrator.core.serverless.walking import (
@@ -345,6 +345,7 @@ BEGIN: Final[Mapping[str, Callable[[Turn, Step, Task], None]]] = {
     "call": call,
     "do": do,
     "emit": emit,
+    "extended": extending.extended,
     "for": for_,
     "fork": fork,
     "function": function,
@@ -358,6 +359,7 @@ BEGIN: Final[Mapping[str, Callable[[Turn, Step, Task], None]]] = {
 }
 NEXT: Final[Mapping[str, Callable[[Turn, Step, Task, Step], None]]] = {
     "do": do_next,
+    "extended": extending.extended_next,
     "for": for_next,
     "fork": fork_next,
     "function": do_next,
