@@ -1,7 +1,7 @@
-"""Compiles the modules of the hot path to machine code with mypyc, into a directory of their own: `make native`.
+"""Compiles the services to machine code with mypyc, into a directory of their own: `make native`.
 
 Nothing is written beside the sources, so that a changed source is never hidden by an old binary: the compiled tree is used only by who puts it first on PYTHONPATH
-(`make bench NATIVE=1`). Needs a C compiler and Python's headers. docs/adr/0021 says what it gives and why it is not the default.
+(`make bench NATIVE=1`, the image). Needs a C compiler and Python's headers. docs/adr/0021 says what it gives and what it costs; `native_modules.py` says what is compiled.
 """
 
 from __future__ import annotations
@@ -11,49 +11,16 @@ import hashlib
 import importlib.util
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+
+from native_modules import PACKAGES, matching, quoted
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PACKAGES = ("libs/runtime", "libs/durable", "libs/flow", "services/orchestrator", "services/coordinator")
-MODULES = (
-    "tierflow_durable/{host,births,writer,batch,relay,packing,entity,timers,clock}.py",
-    "tierflow_runtime/{filling,wire,requests,streams,payloads,subjects,publisher,names,moves}.py",
-    "tierflow_runtime/contract*.py",
-    "tierflow_orchestrator/core/*.py",
-    "tierflow_orchestrator/core/kinds/*.py",
-    "tierflow_orchestrator/{engine,dispatcher,slots,starting,attempt_requests,wire,wire_filling,machine,views,spans}.py",
-    "tierflow_coordinator/core/*.py",
-    "tierflow_coordinator/{engine,runs,wire,views,admission,submission,waiting,machine,tracing}.py",
-)
-STRUCTS = re.compile(r"\bfield\(|^class \w+\((Event|Command|Effect)\)|gc=False, omit_defaults=True", re.MULTILINE)
-"""Modules of msgspec's structs stay as they are: mypyc takes the marks of their fields for values, and they are classes of C already."""
-
-
-def matching(tree: pathlib.Path) -> list[pathlib.Path]:
-    """The modules to compile, below a tree of packages. Raises SystemExit for a pattern that matches nothing."""
-    found: list[pathlib.Path] = []
-    for pattern in MODULES:
-        some = [path for each in _spelled_out(pattern) for path in sorted(tree.glob(each)) if _can_be(path)]
-        if not some:
-            raise SystemExit(f"no module is called {pattern} any more: correct tools/native.py")
-        found += some
-    return [path.relative_to(tree) for path in found]
-
-
-def _can_be(path: pathlib.Path) -> bool:
-    return path.name not in ("__init__.py", "event.py") and STRUCTS.search(path.read_text()) is None
-
-
-def _spelled_out(pattern: str) -> list[str]:
-    head, brace, rest = pattern.partition("{")
-    if not brace:
-        return [pattern]
-    names, _, tail = rest.partition("}")
-    return [head + name + tail for name in names.split(",")]
+HERE = pathlib.Path(__file__).resolve().parent
 
 
 def sources() -> dict[str, pathlib.Path]:
@@ -68,7 +35,9 @@ def sources() -> dict[str, pathlib.Path]:
 
 def digest() -> str:
     """What the compiled tree depends on."""
-    found = hashlib.sha256(sys.version.encode() + pathlib.Path(__file__).read_bytes())
+    found = hashlib.sha256(sys.version.encode())
+    for tool in sorted(HERE.glob("native*.py")):
+        found.update(tool.read_bytes())
     for path in sorted(each for source in sources().values() for each in source.rglob("*") if each.is_file()):
         if "__pycache__" not in path.parts:
             found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
@@ -85,14 +54,20 @@ def build(target: pathlib.Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     for name, source in sources().items():
         shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    modules = [str(path) for path in matching(target)]
+    modules = matching(target)
+    kept = {path: (target / path).read_text() for path in modules}
+    for path, text in kept.items():
+        (target / path).write_text(quoted(text))
     print(f"compiling {len(modules)} modules into {target}; this takes some minutes", file=sys.stderr)
-    environment = {**os.environ, "MYPYPATH": str(target), "MYPYC_OPT_LEVEL": "2", "MYPYC_DEBUG_LEVEL": "0"}
-    command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", *modules]
-    done = subprocess.run(command, cwd=target, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, str(HERE / "native_compile.py"), scratch, *map(str, modules)]
+        environment = {**os.environ, "MYPYPATH": str(target)}
+        done = subprocess.run(command, cwd=target, env=environment, capture_output=True, text=True, check=False)
+    print(done.stderr[-300:], file=sys.stderr)
     if done.returncode:
         raise SystemExit("\n".join([*done.stdout.splitlines()[-20:], *done.stderr.splitlines()[-20:]]))
-    shutil.rmtree(target / "build")
+    for path, text in kept.items():  # a stack trace shows the sources as they are written
+        (target / path).write_text(text)
 
 
 def main() -> None:

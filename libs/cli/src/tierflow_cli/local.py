@@ -251,12 +251,14 @@ def _known(data: Path) -> dict[str, str]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def version(as_json: bool) -> None:
-    """Show the versions in use."""
+    """Show the versions in use, and whether services that are started here run compiled."""
     import platform
-    from importlib import metadata
+    from importlib import metadata, util
 
     found = {"tierflow": metadata.version("tierflow-cli"), "python": platform.python_version()}
     found |= {name: metadata.version(name) for name in ("grpcio", "protobuf")}
+    spec = util.find_spec("tierflow_runtime.form")
+    found["services"] = "interpreted" if spec is None or str(spec.origin).endswith(".py") else "compiled"
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from tierflow_runtime.errors import failure
+from tierflow_runtime.form import COMPILED
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.settings import ServiceSettings
 from tierflow_runtime.supervision import Supervisor
@@ -69,6 +70,7 @@ class Metrics:
                 "version": version("tierflow-runtime"),
                 "python": platform.python_version(),
                 "implementation": sys.implementation.name,
+                "compiled": str(COMPILED).lower(),
             }
         )
         self.failures = self.counter(

@@ -44,10 +44,10 @@ class EnumNames(Generic[Number]):
         return number != 0 and number in self._names
 
 
-SWARM_STATES: Final = EnumNames(st.SwarmState.items())
-RUN_STATES: Final = EnumNames(st.RunState.items())
-STEP_STATES: Final = EnumNames(st.StepState.items())
-OUTCOMES: Final = EnumNames(st.Outcome.items())
-FAILURE_POLICIES: Final = EnumNames(ex.FailurePolicy.items())
-ON_LOST: Final = EnumNames(ex.OnLost.items())
-ERROR_CODES: Final = EnumNames(fa.ErrorCode.items())
+SWARM_STATES: Final[EnumNames[st.SwarmState.ValueType]] = EnumNames(st.SwarmState.items())
+RUN_STATES: Final[EnumNames[st.RunState.ValueType]] = EnumNames(st.RunState.items())
+STEP_STATES: Final[EnumNames[st.StepState.ValueType]] = EnumNames(st.StepState.items())
+OUTCOMES: Final[EnumNames[st.Outcome.ValueType]] = EnumNames(st.Outcome.items())
+FAILURE_POLICIES: Final[EnumNames[ex.FailurePolicy.ValueType]] = EnumNames(ex.FailurePolicy.items())
+ON_LOST: Final[EnumNames[ex.OnLost.ValueType]] = EnumNames(ex.OnLost.items())
+ERROR_CODES: Final[EnumNames[fa.ErrorCode.ValueType]] = EnumNames(fa.ErrorCode.items())

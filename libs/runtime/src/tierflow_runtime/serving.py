@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from tierflow_runtime.boundary import Boundary
 from tierflow_runtime.channels import server_options
 from tierflow_runtime.errors import failure, info
+from tierflow_runtime.form import COMPILED
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.metrics import Metrics
 from tierflow_runtime.process import run_service
@@ -135,7 +136,15 @@ class Server:
         """Turns health to SERVING and writes the one line by which others know that the service serves."""
         await self.set_all_serving(True)
         ports = {"admin_port": self.admin_port} if self._admin is not None else {}
-        log.info("ready", port=self.port, address=self.address, name=self._settings.instance_name, **ports, **fields)
+        log.info(
+            "ready",
+            port=self.port,
+            address=self.address,
+            name=self._settings.instance_name,
+            compiled=COMPILED,
+            **ports,
+            **fields,
+        )
 
     async def drain(self, grace: float | None = None) -> None:
         """Stops: health turns NOT_SERVING for good, new calls are refused, calls under way may end within `grace` seconds (the setting), then are cut."""

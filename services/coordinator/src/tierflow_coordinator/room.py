@@ -27,14 +27,14 @@ class Room:
     def refused(self, outstanding: int) -> bool:
         """It was full with so many; returns whether that is news."""
         news = self.limit == math.inf
-        self.limit = outstanding
+        self.limit = float(outstanding)
         self._step = FIRST_STEP
         return news
 
     def probe(self) -> None:
         """Allows a few more, to see whether they are taken."""
         if self.limit < math.inf:
-            self.limit += self._step
+            self.limit += float(self._step)
             self._step = min(2 * self._step, MOST_STEP)
 
     def open(self) -> None:

@@ -108,10 +108,12 @@ class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, Checkpoints, 
         if self._submission.draining:
             session.drain()
         self._sessions.add(session)
+        session.begin(request)
         try:
-            async for frame in session.run(request):
+            while (frame := await session.next()) is not None:
                 yield frame
         finally:
+            session.end()
             self._sessions.discard(session)
 
     async def _submitted(

@@ -51,27 +51,35 @@ class Session:
         self._moved = asyncio.Event()
         """Something was answered, or read by the client."""
         self._refusal: Failure | None = None
+        self._reader: asyncio.Task[None] | None = None
 
-    async def run(self, requests: AsyncIterator[api.ExecuteSwarmsRequest]) -> AsyncIterator[api.ExecuteSwarmsResponse]:
-        """Frames for the client, until it has closed its side and everything it waits for was sent.
+    def begin(self, requests: AsyncIterator[api.ExecuteSwarmsRequest]) -> None:
+        """Reads what the client asks, from now on until `end`."""
+        self._reader = asyncio.create_task(self._read(requests))
+        self._reader.add_done_callback(self._read_over)
+
+    async def next(self) -> api.ExecuteSwarmsResponse | None:
+        """The next frame for the client; None once it has closed its side and everything it waits for was sent.
 
         Raises:
             FailureError: UNAVAILABLE, where this instance drains.
         """
-        reader = asyncio.create_task(self._read(requests))
-        reader.add_done_callback(self._read_over)
-        try:
-            async for frame in self._frames:
-                yield api.ExecuteSwarmsResponse(**frame)
-                self._moved.set()
-            if self._refusal is not None:
-                raise FailureError(self._refusal)
-        finally:
-            reader.cancel()
-            for swarm_id, listener in self._awaited.items():
-                self._waiting.leave(swarm_id, listener)
-            self._awaited.clear()
-            self._frames.close()
+        self._moved.set()
+        frame = await self._frames.next()
+        if frame:
+            return api.ExecuteSwarmsResponse(**frame)
+        if self._refusal is not None:
+            raise FailureError(self._refusal)
+        return None
+
+    def end(self) -> None:
+        """The stream is over."""
+        if self._reader is not None:
+            self._reader.cancel()
+        for swarm_id, listener in self._awaited.items():
+            self._waiting.leave(swarm_id, listener)
+        self._awaited.clear()
+        self._frames.close()
 
     def drain(self) -> None:
         """Ends the stream: the client goes to another instance, which knows all its swarms."""

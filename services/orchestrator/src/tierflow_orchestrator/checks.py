@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -29,8 +29,6 @@ from tierflow_runtime.security import Caller
 from tierflow_runtime.values import Allocation, Context, FailureError, Micros, Violation
 
 from tierflow_orchestrator.link import Link
-
-T = TypeVar("T")
 
 LONGEST_REASON = 2000
 MOST_AHEAD: Micros = 3_600_000_000
@@ -179,10 +177,3 @@ def shown_link(link: Link) -> pb.ConnectedExecutor:
     if link.lost_since is not None:
         shown.lost_since.GetCurrentTime()
     return shown
-
-
-async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
-    """`first`, then the rest."""
-    yield first
-    async for item in rest:
-        yield item

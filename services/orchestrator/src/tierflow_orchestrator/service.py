@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from tierflow_contracts.common.v1 import flow_pb2
@@ -25,7 +25,6 @@ from tierflow_orchestrator import views
 from tierflow_orchestrator.asking import Asking
 from tierflow_orchestrator.checkpoints import Checkpointing
 from tierflow_orchestrator.checks import (
-    chain,
     list_filter,
     longest_wait,
     page_size,
@@ -51,6 +50,7 @@ from tierflow_orchestrator.tombstones import bury, check_burial
 
 SERVICE = "tierflow.orchestrator.v1.OrchestratorService"
 FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
+T = TypeVar("T")
 
 
 class OrchestratorService(Explaining, Asking, Checkpointing, rpc.OrchestratorServiceServicer):
@@ -120,8 +120,14 @@ class OrchestratorService(Explaining, Asking, Checkpointing, rpc.OrchestratorSer
                     operation="execute_runs",
                 )
             )
-        async for frame in self._sessions.serve(chain(first, request_iterator), first.hello):
-            yield frame
+        session = self._sessions.connect(_chain(first, request_iterator), first.hello)
+        try:
+            async for frame in session.frames:
+                yield pb.ExecuteRunsResponse(**frame)
+            if session.refusal is not None:
+                raise session.refusal
+        finally:
+            self._sessions.disconnect(session)
 
     async def StartRun(self, request: run_pb2.RunExecutionRequest, context: Any) -> pb.StartRunResponse:
         """See the proto."""
@@ -313,3 +319,10 @@ class FlowService(rpc.FlowServiceServicer):
             caller_of(context).tenant, request.name, page_size(request.page_size, 100), request.page_token
         )
         return pb.ListFlowsResponse(flows=flows, next_page_token=token)
+
+
+async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """`first`, then the rest."""
+    yield first
+    async for item in rest:
+        yield item

@@ -50,6 +50,7 @@ class Session:
         """Requests and commands that are being worked on."""
         self.refusal: FailureError | None = None
         """Why the stream is ended, where what came on it cannot be read."""
+        self.reading: asyncio.Task[None] | None = None
 
     @property
     def congested(self) -> bool:
@@ -80,10 +81,8 @@ class Sessions:
         """Results in memory that no coordinator has acknowledged."""
         return len(self._results)
 
-    async def serve(
-        self, requests: AsyncIterator[pb.ExecuteRunsRequest], hello: pb.CoordinatorHello
-    ) -> AsyncIterator[pb.ExecuteRunsResponse]:
-        """One stream, after its hello."""
+    def connect(self, requests: AsyncIterator[pb.ExecuteRunsRequest], hello: pb.CoordinatorHello) -> Session:
+        """A stream, after its hello: its requests are read from now on, until it is disconnected; what its frames hold is to be written."""
         session = Session(hello)
         self._sessions.append(session)
         session.frames.set("hello", self._info())
@@ -91,17 +90,16 @@ class Sessions:
         for run_id, result in self._results.items():
             if session.frames.size <= MOST_UNSENT and self._interested.get(run_id) not in self._sessions:
                 session.frames.put("results", result)
-        reading = asyncio.create_task(self._read(session, requests))
-        try:
-            async for frame in session.frames:
-                yield pb.ExecuteRunsResponse(**frame)
-            if session.refusal is not None:
-                raise session.refusal
-        finally:
-            reading.cancel()
-            self._sessions.remove(session)
-            for run_id in [run_id for run_id, other in self._interested.items() if other is session]:
-                del self._interested[run_id]
+        session.reading = asyncio.create_task(self._read(session, requests))
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """A stream is over."""
+        if session.reading is not None:
+            session.reading.cancel()
+        self._sessions.remove(session)
+        for run_id in [run_id for run_id, other in self._interested.items() if other is session]:
+            del self._interested[run_id]
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.ExecuteRunsRequest]) -> None:
         try:

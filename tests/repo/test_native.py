@@ -1,0 +1,82 @@
+"""What `make native` compiles: that the list is true, and that all of it is Python which mypyc takes. Compiling itself is too slow for here."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+
+import native
+import native_modules
+
+TRAITS = {"Generic", "Protocol"}
+"""Bases that a compiled class may have beside another."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """By path within its package, the text of each module that is compiled."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name, source in native.sources().items():
+        (tree / name).symlink_to(source)
+    return {str(path): (tree / path).read_text() for path in native_modules.matching(tree)}
+
+
+def test_every_name_in_the_list_is_a_module(compiled: dict[str, str]) -> None:
+    """Q33: who renames a module of the hot path hears of it here, and not by a system that became slower."""
+    assert len(compiled) > 100
+    assert {path.partition("/")[0] for path in compiled} == native.sources().keys()
+
+
+def test_a_name_that_is_no_module_is_refused(tmp_path: pathlib.Path) -> None:
+    """Q33: the message says where to correct it."""
+    with pytest.raises(SystemExit, match=r"no module is called .*: correct tools/native_modules.py"):
+        native_modules.matching(tmp_path)
+
+
+def test_nothing_is_written_that_cannot_be_compiled(compiled: dict[str, str]) -> None:
+    """Q33: no asynchronous generator and no class with two bases in a module that is compiled; such code belongs into another module."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path, text in compiled.items()
+        for node in ast.walk(ast.parse(text))
+        if (isinstance(node, ast.AsyncFunctionDef) and _yields(node))
+        or (isinstance(node, ast.ClassDef) and len([base for base in node.bases if _name(base) not in TRAITS]) > 1)
+    ]
+    assert found == []
+
+
+def test_types_of_fields_are_strings() -> None:
+    """Q33: msgspec reads the same types from a compiled class; lines stay where they are, so that stack traces are true."""
+    source = (
+        '"""Doc."""\n\nfrom __future__ import annotations\n\n\n'
+        "class A(Struct):\n    é: dict[str, int] = {}\n    b: str | B | None = None\n    C: Final = 3\n"
+    )
+    quoted = native_modules.quoted(source)
+    assert quoted.count("\n") == source.count("\n")
+    [*_, made] = ast.parse(quoted).body
+    assert isinstance(made, ast.ClassDef)
+    assert [ast.unparse(field.annotation) for field in made.body if isinstance(field, ast.AnnAssign)] == [
+        "'dict[str, int]'",
+        "'typing.Union[str, B, None]'",
+        "Final",
+    ]
+    assert "import typing" in quoted
+
+
+def _yields(function: ast.AsyncFunctionDef) -> bool:
+    todo: list[ast.AST] = list(function.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Yield):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            todo += ast.iter_child_nodes(node)
+    return False
+
+
+def _name(base: ast.expr) -> str:
+    return ast.unparse(base).partition("[")[0].rpartition(".")[2]
