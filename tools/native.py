@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib import metadata
 
 from native_modules import PACKAGES, matching, quoted
 
@@ -35,7 +36,7 @@ def sources() -> dict[str, pathlib.Path]:
 
 def digest() -> str:
     """What the compiled tree depends on."""
-    found = hashlib.sha256(sys.version.encode())
+    found = hashlib.sha256(f"{sys.version} {metadata.version('mypy')} {os.environ.get('NATIVE_OPT')}".encode())
     for tool in sorted(HERE.glob("native*.py")):
         found.update(tool.read_bytes())
     for path in sorted(each for source in sources().values() for each in source.rglob("*") if each.is_file()):
@@ -63,7 +64,6 @@ def build(target: pathlib.Path) -> None:
         command = [sys.executable, str(HERE / "native_compile.py"), scratch, *map(str, modules)]
         environment = {**os.environ, "MYPYPATH": str(target)}
         done = subprocess.run(command, cwd=target, env=environment, capture_output=True, text=True, check=False)
-    print(done.stderr[-300:], file=sys.stderr)
     if done.returncode:
         raise SystemExit("\n".join([*done.stdout.splitlines()[-20:], *done.stderr.splitlines()[-20:]]))
     for path, text in kept.items():  # a stack trace shows the sources as they are written

@@ -8,17 +8,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from setuptools import Distribution, Extension
-from setuptools.command.build_ext import build_ext
+from setuptools import Distribution, Extension  # type: ignore[import-untyped]
+from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]
 
 # mypyc looks whether setuptools is there: so it comes after it.
 from mypyc.build import mypycify  # isort: skip
 
-LEVEL = os.environ.get("NATIVE_OPT", "0")
+LEVEL = os.environ.get("NATIVE_OPT", "2")
 """-O3 takes longer and gives nothing that can be measured; -O0 is for trying whether something compiles."""
 
 
-class BuildAtOnce(build_ext):
+class BuildAtOnce(build_ext):  # type: ignore[misc]
     """Compiles the files of an extension side by side; setuptools alone does so with extensions only."""
 
     def build_extensions(self) -> None:

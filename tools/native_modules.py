@@ -64,20 +64,19 @@ def quoted(source: str) -> str:
     mypyc keeps no `int | None` in `__annotations__`, only `type`, which msgspec would take at its word; what is written as a string, and is no `|`, it keeps.
     """
     lines = source.splitlines(keepends=True)
-    fields = [
-        statement.annotation
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ClassDef)
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign)
-    ]
+    fields = [one for one in _types_of_fields(source) if not MARKS.match(ast.unparse(one))]
     for one in fields:
-        if one.lineno != one.end_lineno or isinstance(one, ast.Constant) or MARKS.match(ast.unparse(one)):
-            continue
         line = lines[one.lineno - 1].encode()
         text = repr(_as_union(one)).encode()
         lines[one.lineno - 1] = (line[: one.col_offset] + text + line[one.end_col_offset or 0 :]).decode()
     return "".join(lines).replace(FUTURE, f"{FUTURE}; import typing", 1) if fields else source
+
+
+def _types_of_fields(source: str) -> list[ast.expr]:
+    """What is written after the colon of each field of a class; what is a string already and what goes over several lines is left out."""
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    found = [field.annotation for one in classes for field in one.body if isinstance(field, ast.AnnAssign)]
+    return [one for one in found if one.lineno == one.end_lineno and not isinstance(one, ast.Constant)]
 
 
 def _as_union(annotation: ast.expr) -> str:

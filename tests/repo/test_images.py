@@ -105,7 +105,10 @@ def test_a_target_installs_what_its_service_needs(service: str) -> None:
     }
     assert installed == needed(sources.ROOT / "services" / service)
     copied = {rest.split()[0] for instruction, rest in history(f"build-{service}") if instruction == "COPY"}
-    assert copied - {"--from=native"} == {"constraints.txt", *(str(path.relative_to(sources.ROOT)) for path in installed)}
+    assert copied - {"--from=native"} == {
+        "constraints.txt",
+        *(str(path.relative_to(sources.ROOT)) for path in installed),
+    }
 
 
 @pytest.mark.parametrize("service", SERVICES)
