@@ -45,6 +45,7 @@ class DurableOptions:
         lease: Seconds.
         heartbeat: Seconds.
         keep_days: Days for which ended entities are kept.
+        pool_size: Most connections for reads.
     """
 
     schema: str
@@ -54,6 +55,7 @@ class DurableOptions:
     lease: float = 10.0
     heartbeat: float = 2.0
     keep_days: int = 30
+    pool_size: int = 6
 
 
 class Durable:
@@ -70,7 +72,7 @@ class Durable:
     ) -> None:
         self.instance_id = uuid7()
         self._on_fenced = on_fenced
-        self.database = Database(options.database_url, options.schema)
+        self.database = Database(options.database_url, options.schema, pool_size=options.pool_size)
         self.clock = DatabaseClock()
         # Positions start at the moment: they grow slower than microseconds pass, so that they are about in order over all instances (for the BRIN index).
         self._first_position = self.clock.now()

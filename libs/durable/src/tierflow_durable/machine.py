@@ -85,7 +85,7 @@ class Machine(Protocol[S, C, E]):
     """The pure state machine of one kind of entity, with its coding."""
 
     kind: str
-    """`swarm` or `run`."""
+    """`swarm`, `run` or `schedule`."""
 
     def fresh(self, entity_id: str) -> S:
         """The state before the first event."""

@@ -120,7 +120,10 @@ class Router(Generic[S, C]):
             instance_id=self._host.instance.id,
             commands=[
                 peer_service_pb2.ForwardedCommand(
-                    entity_id=entity_id, command_id=command_id, command=self._host.machine.dump_command(command)
+                    entity_id=entity_id,
+                    command_id=command_id,
+                    command=self._host.machine.dump_command(command),
+                    kind=self._host.machine.kind,
                 )
             ],
         )
@@ -155,10 +158,15 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
     def __init__(self, host: Host[Any, Any, Any], router: Router[Any, Any]) -> None:
         self._host = host
         self._router = router
+        self._others: dict[str, PeerServicer] = {}
+
+    def beside(self, other: PeerServicer) -> None:
+        """Another kind of entity that this process owns: one service hands commands to both."""
+        self._others[other._host.machine.kind] = other
 
     async def Forward(self, request: peer_service_pb2.ForwardRequest, context: Any) -> peer_service_pb2.ForwardResponse:  # noqa: N802
         """See the proto."""
-        replies = [await self._one(item) for item in request.commands]
+        replies = [await self._others.get(item.kind, self)._one(item) for item in request.commands]
         return peer_service_pb2.ForwardResponse(replies=replies)
 
     async def _one(self, item: peer_service_pb2.ForwardedCommand) -> peer_service_pb2.ForwardedReply:

@@ -82,6 +82,12 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "blackboard_changed": EventClass.EVENT_CLASS_AUDIT,
     "context_checkpointed": EventClass.EVENT_CLASS_AUDIT,
     "context_restored": EventClass.EVENT_CLASS_AUDIT,
+    "schedule_created": EventClass.EVENT_CLASS_LIFECYCLE,
+    "schedule_updated": EventClass.EVENT_CLASS_LIFECYCLE,
+    "schedule_state_changed": EventClass.EVENT_CLASS_LIFECYCLE,
+    "firing_changed": EventClass.EVENT_CLASS_LIFECYCLE,
+    "times_missed": EventClass.EVENT_CLASS_LIFECYCLE,
+    "backfill_requested": EventClass.EVENT_CLASS_LIFECYCLE,
     "progress_reported": EventClass.EVENT_CLASS_PROGRESS,
 }
 """Every kind of event (its field in `Event.payload`) and its class. What is not here is not published (A11)."""

@@ -1,10 +1,10 @@
-"""`python -m tierflow_coordinator` serves; `python -m tierflow_coordinator migrate` creates or upgrades the schema."""
+"""`python -m tierflow_coordinator` serves; `python -m tierflow_coordinator migrate` creates or upgrades the schemas."""
 
 from __future__ import annotations
 
 import sys
 
-from tierflow_coordinator.settings import SCHEMA, CoordinatorSettings
+from tierflow_coordinator.settings import SCHEDULES, SCHEDULES_PACKAGE, SCHEMA, CoordinatorSettings
 
 
 def main(arguments: list[str]) -> int:
@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["migrate"]:
         from tierflow_durable.migrating import migrate_command  # without the service: a migration loads little
 
-        return migrate_command(SCHEMA)
+        return migrate_command(SCHEMA) or migrate_command(SCHEDULES, SCHEDULES_PACKAGE)
     if arguments:
         print(
             "usage: python -m tierflow_coordinator [migrate]; settings are variables, see docs/settings.md",

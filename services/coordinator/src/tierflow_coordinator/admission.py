@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from tierflow_coordinator.flows import CheckedFlow, Flows
 
 INPUT_PATH: Final = "input.flow.input"
 RETRY_AFTER: Final[Micros] = 1_000_000
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +61,10 @@ class Admission:
         self._full = full
         self._new_trace = new_trace
 
-    def admit_now(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller) -> Admitted | None:
-        """The hot path: admits a request of which everything needed is known; None where that takes asking.
+    def admit_now(
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, labels: Mapping[str, str] = NO_LABELS
+    ) -> Admitted | None:
+        """The hot path: admits a request of which everything needed is known; None where that takes asking. `labels` are the engine's own.
 
         Raises:
             FailureError: as `admit`.
@@ -73,9 +77,11 @@ class Admission:
             return None
         payload = payload_from_proto(plan.input)
         _check_input(flow, payload)
-        return self._admitted(request, caller, flow, payload, now)
+        return self._admitted(request, caller, flow, payload, now, labels)
 
-    async def admit(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller) -> Admitted:
+    async def admit(
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, labels: Mapping[str, str] = NO_LABELS
+    ) -> Admitted:
         """Admits a request, or says everything that is wrong with it. Stores no swarm; a flow that came as source is registered, last of all.
 
         Raises:
@@ -91,10 +97,22 @@ class Admission:
         flow.require_handlers()
         if not request.options.validate_only:
             flow = await self._flows.register(plan.flow, flow, caller.tenant)
-        admitted = self._admitted(request, caller, flow, payload, now)
+        admitted = self._admitted(request, caller, flow, payload, now, labels)
         if request.options.validate_only:
             await self._flows.preflight(plan.flow, admitted.command.context, admitted.command.allocation)
         return admitted
+
+    async def foresee(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller) -> None:
+        """Whether such a request could be admitted at some time: the flow is there, and takes the input. Its handlers may still come; stores nothing.
+
+        Raises:
+            FailureError: as `admit`.
+        """
+        own_or_refuse(caller, request.context.tenant, request.context.user_id)
+        plan = request.input.flow
+        flow = await self._flows.check(plan.flow, caller.tenant)
+        payload = payload_from_proto(plan.input)
+        _check_input(flow, payload, await self._read_blob(payload) if isinstance(payload, BlobRef) else None)
 
     def _check(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, now: Micros) -> None:
         """What the request alone tells."""
@@ -129,6 +147,7 @@ class Admission:
         flow: CheckedFlow,
         payload: Payload | None,
         now: Micros,
+        labels: Mapping[str, str],
     ) -> Admitted:
         plan = request.input.flow
         given = context_from_proto(request.context, now)
@@ -136,6 +155,8 @@ class Admission:
         allocation = allocation_from_proto(request.allocation)
         swarm_id, run_id = uuid7(now), uuid7(now)
         trace = given.traceparent or self._new_trace()
+        if labels:
+            given = msgspec.structs.replace(given, labels={**given.labels, **labels})
         context = msgspec.structs.replace(
             given,
             tenant=caller.tenant,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
@@ -38,8 +39,10 @@ from tierflow_coordinator.machine import SwarmMachine
 from tierflow_coordinator.orchestrators import Orchestrators
 from tierflow_coordinator.progress import Progress
 from tierflow_coordinator.queue import Queue
+from tierflow_coordinator.schedules.gauges import Firings, publish_schedules
+from tierflow_coordinator.schedules.hosting import Schedules
 from tierflow_coordinator.service import CoordinatorServicer
-from tierflow_coordinator.settings import SCHEMA, CoordinatorSettings
+from tierflow_coordinator.settings import SCHEDULES, SCHEDULES_PACKAGE, SCHEMA, CoordinatorSettings
 from tierflow_coordinator.submission import Submission
 from tierflow_coordinator.tracing import Tracing
 from tierflow_coordinator.watch import Watches
@@ -76,6 +79,7 @@ class Coordinator:
             tracing=Tracing(telemetry), park_after=settings.park_seconds, on_end=Endings(self.metrics).note
         )
         self.durable: Durable
+        self.schedules: Schedules
         self.servicer: CoordinatorServicer
         self.orchestrators: Orchestrators
         self.watches: Watches
@@ -87,6 +91,7 @@ class Coordinator:
         await self.server.start()
         await self._database_ready()
         await self.durable.start()
+        await self.schedules.durable.start()
         self._start_loops()
         # What is there now stays: the collector need not look at it again.
         gc.collect()
@@ -112,6 +117,13 @@ class Coordinator:
             on_fenced=self._on_fenced,
         )
         self.engine.bind(self.durable)
+        self.schedules = Schedules(
+            dataclasses.replace(options, schema=SCHEDULES, pool_size=2),
+            publisher=Outlet(self.messaging) if self.messaging is not None else None,
+            notes=Firings(self.metrics),
+            on_fenced=self._on_fenced,
+        )
+        self.engine.tell_schedule = self.schedules.engine.tell_end
         interceptors = self._telemetry.client_interceptors()
         self.orchestrators = Orchestrators(
             settings.orchestrators,
@@ -136,10 +148,14 @@ class Coordinator:
             now=self.durable.clock.now,
             progress=Progress(self.messaging) if self.messaging is not None else None,
         )
+        submission = Submission(admission, self.engine, self.durable)
+        self.schedules.bind(submission, self.engine.steer, admission.foresee)
+        self.durable.peer_servicer.beside(self.schedules.durable.peer_servicer)
         self.servicer = CoordinatorServicer(
             durable=self.durable,
             engine=self.engine,
-            submission=Submission(admission, self.engine, self.durable),
+            submission=submission,
+            schedules=self.schedules,
             access=Access(development=settings.is_development),
             watches=self.watches,
             queue=Queue(
@@ -193,11 +209,14 @@ class Coordinator:
         """Sends clients elsewhere, lets calls end, hands the swarms over."""
         self.servicer.drain()
         await self.server.drain(min(_CALLS_END, self.settings.drain_timeout))
+        # First those that make swarms.
+        await self.schedules.durable.drain(self.settings.drain_timeout / 2)
         await self.durable.drain(self.settings.drain_timeout)
 
     async def close(self) -> None:
         """Stops what is left."""
         await self._supervisor.stop()
+        await self.schedules.durable.close()
         await self.durable.close()
         await self.server.drain(0)
         self.metrics.close()
@@ -211,6 +230,7 @@ class Coordinator:
         while True:
             try:
                 await check_version(self.settings.database_url, SCHEMA)
+                await check_version(self.settings.database_url, SCHEDULES, SCHEDULES_PACKAGE)
             except (*_WEATHER, asyncpg.PostgresError) as error:
                 if not isinstance(error, _WEATHER) and not is_weather(error):
                     raise _unusable(error) from error
@@ -219,7 +239,7 @@ class Coordinator:
                 said = True
                 await asyncio.sleep(0.5)
             else:
-                self.durable.instance.address = self.server.address
+                self.durable.instance.address = self.schedules.durable.instance.address = self.server.address
                 return
 
     async def _follow_readiness(self) -> None:
@@ -227,13 +247,14 @@ class Coordinator:
         serving = True
         while True:
             await asyncio.sleep(0.2)
-            if self.durable.ready != serving:
-                serving = self.durable.ready
+            if (ready := self.durable.ready and self.schedules.durable.ready) != serving:
+                serving = ready
                 await self.server.set_all_serving(serving)
                 log.info("readiness changed", ready=serving)
 
     async def _stream_made(self, made: StreamMade) -> None:
         self.durable.stream_met(made.created)
+        self.schedules.durable.stream_met(made.created)
 
     async def _count_swarms(self) -> dict[str, int]:
         query = statement("count_swarms", package="tierflow_coordinator")
@@ -251,6 +272,7 @@ class Coordinator:
 
     def _show_metrics(self) -> None:
         publish_metrics(self.metrics, self.durable, self.engine, self.watches)
+        publish_schedules(self.metrics, self.schedules.durable)
         made = "Coordinator objects made in this process so far (B6)."
         self.metrics.gauge_of("coordinators_made", made, lambda: Coordinator.made)
         self.metrics.watch_supervisor(self._supervisor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +69,8 @@ class Engine:
         self._unknown: set[str] = set()
         self._route_slots = asyncio.Semaphore(ROUTED_AT_ONCE)
         self.load = Load()
+        self.tell_schedule: Callable[[Swarm], Awaitable[bool]] = _no_schedules
+        """Tells a schedule of the end of its swarm; False where that cannot be done now."""
 
     def bind(self, durable: Durable) -> None:
         """Gives it the durable library that it is the hooks of."""
@@ -171,6 +173,13 @@ class Engine:
             self.waiting.answer(swarm)
             self._tracing.ended(swarm)
             self._on_end(swarm)
+        elif isinstance(effect, commands.TellSchedule):
+            self._host.spawn(self._told(swarm))
+
+    async def _told(self, swarm: Swarm) -> None:
+        """Tells the schedule; what it could not be told is told again by `run_terminated`. Its duties done, the swarm is acknowledged."""
+        if await self.tell_schedule(swarm) and not (swarm.state == states.TERMINATED and swarm.run_open):
+            self._host.writer.acknowledge(swarm.swarm_id, swarm.generation)
 
     def _request(self, swarm: Swarm, effect: commands.RequestRun) -> run_pb2.RunExecutionRequest:
         context = msgspec.structs.replace(
@@ -288,7 +297,7 @@ class Engine:
     # --- after an end by force ---
 
     async def run_terminated(self) -> None:
-        """Brings cancels down that were not received before a restart, for swarms that were ended by force; until cancelled."""
+        """Brings cancels down that were not received before a restart, for swarms that were ended by force, and ends to schedules; until cancelled."""
         while True:
             await asyncio.sleep(10)
             try:
@@ -303,6 +312,8 @@ class Engine:
         if loaded is None:
             return
         swarm: Swarm = loaded.state
+        if swarm.of_schedule and not await self.tell_schedule(swarm):
+            return
         effects = [effect for effect in open_effects(swarm) if isinstance(effect, commands.CommandRun)]
         if swarm.run is None or not effects:
             self._host.writer.acknowledge(swarm_id, swarm.generation)
@@ -310,6 +321,10 @@ class Engine:
         self._terminated[swarm.run.run_id] = (swarm_id, swarm.generation)
         log.info("a run of a terminated swarm is cancelled again", **ids(swarm.context))
         self.runs.command(swarm_id, effects[0], _context_of_cancel(swarm, swarm.run.run_id))
+
+
+async def _no_schedules(_swarm: Swarm) -> bool:
+    return True
 
 
 def _context_of_cancel(swarm: Swarm, run_id: str) -> Context:

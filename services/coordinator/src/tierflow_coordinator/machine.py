@@ -58,7 +58,8 @@ class SwarmMachine:
             # Its run's end, and any command, finds it by its id.
             parked=state.idle,
             # Ended by force before its run did: the cancel has to go down until there is a receipt, over restarts too.
-            unacknowledged=state.state == states.TERMINATED and state.run_open,
+            # Made by a schedule: that has to hear of its end.
+            unacknowledged=state.ended and ((state.state == states.TERMINATED and state.run_open) or state.of_schedule),
         )
 
     def source(self, state: Swarm) -> Source:

@@ -27,6 +27,8 @@ from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import Facade
 from tierflow_coordinator.queue import Queue
+from tierflow_coordinator.schedules.hosting import Schedules
+from tierflow_coordinator.schedules.service import ScheduleCalls
 from tierflow_coordinator.sessions import Session, check_id
 from tierflow_coordinator.sharing import Sharing
 from tierflow_coordinator.steering import LONGEST_WAIT, Steering
@@ -39,7 +41,9 @@ MOST_AT_ONCE: Final = 1000
 QUARANTINED: Final = "QUARANTINED"
 
 
-class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, Checkpoints, servicers.CoordinatorServiceServicer):
+class CoordinatorServicer(
+    Facade, SteeringMany, Steering, Sharing, Checkpoints, ScheduleCalls, servicers.CoordinatorServiceServicer
+):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 
     def __init__(
@@ -52,6 +56,7 @@ class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, Checkpoints, 
         watches: Watches,
         queue: Queue,
         contexts: Contexts,
+        schedules: Schedules,
         **facade: Any,
     ) -> None:
         super().__init__(access=access, **facade)
@@ -61,6 +66,7 @@ class CoordinatorServicer(Facade, SteeringMany, Steering, Sharing, Checkpoints, 
         self._watches = watches
         self._queue = queue
         self._contexts = contexts
+        self._schedules = schedules
         self._sessions: set[Session] = set()
 
     def drain(self) -> None:

@@ -9,6 +9,10 @@ from tierflow_runtime.settings import Addresses, Port, StatefulSettings
 
 SCHEMA: Final = "coordinator"
 """Of the database."""
+SCHEDULES: Final = "schedules"
+"""The schema of schedules, in the same database."""
+SCHEDULES_PACKAGE: Final = "tierflow_coordinator.schedules"
+"""Has the migrations that they need beside those of the durable library."""
 
 
 class CoordinatorSettings(StatefulSettings, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
@@ -16,7 +16,7 @@ from tierflow_runtime.security import Caller
 from tierflow_runtime.values import Failure, FailureError, Violation
 from tierflow_runtime.wire import SWARM_STATES, failure_to_proto
 
-from tierflow_coordinator.admission import Admission, Admitted
+from tierflow_coordinator.admission import NO_LABELS, Admission, Admitted
 from tierflow_coordinator.core import states
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.engine import Engine
@@ -43,9 +43,23 @@ class Submission:
         self.draining = False
 
     def submit(
-        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered, *, may_reuse: bool = False
+        self,
+        request: swarm_pb2.SwarmExecutionRequest,
+        caller: Caller,
+        answered: Answered,
+        *,
+        may_reuse: bool = False,
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> None:
-        """Takes a swarm; `answered` hears once: that it is stored, or why it is not. `may_reuse`: the caller may see the run that it names."""
+        """Takes a swarm; `answered` hears once: that it is stored, or why it is not.
+
+        Args:
+            request: The request.
+            caller: As whom it is taken.
+            answered: Hears.
+            may_reuse: The caller may see the run that it names.
+            labels: Labels that are the engine's own to give.
+        """
         if request.input.flow.HasField("reuse") and not may_reuse:
             answered(REUSE)
             return
@@ -54,20 +68,24 @@ class Submission:
             return
         try:
             only_check = request.options.validate_only
-            admitted = None if only_check else self._admission.admit_now(request, caller)
+            admitted = None if only_check else self._admission.admit_now(request, caller, labels)
         except FailureError as error:
             answered(error.failure)
             return
         if admitted is None:
-            self._durable.host.spawn(self._submit_slowly(request, caller, answered))
+            self._durable.host.spawn(self._submit_slowly(request, caller, answered, labels))
         else:
             self._store(admitted, answered)
 
     async def _submit_slowly(
-        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, answered: Answered
+        self,
+        request: swarm_pb2.SwarmExecutionRequest,
+        caller: Caller,
+        answered: Answered,
+        labels: Mapping[str, str],
     ) -> None:
         try:
-            admitted = await self._admission.admit(request, caller)
+            admitted = await self._admission.admit(request, caller, labels)
         except Exception as error:  # noqa: BLE001 - whatever it was, somebody waits for an answer
             answered(self._answer_of(error))
             return

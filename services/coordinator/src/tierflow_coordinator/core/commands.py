@@ -177,5 +177,9 @@ class CommandRun(Effect):
     """Of a retry: when all of it must be over."""
 
 
+class TellSchedule(Effect):
+    """Tell the schedule that made the swarm how it ended, until that is committed there."""
+
+
 class AnswerWaiting(Effect):
     """Bring the result to everybody who waits for it."""

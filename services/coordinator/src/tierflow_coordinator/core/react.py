@@ -36,6 +36,8 @@ def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
     if isinstance(event, events.RunRequested):
         return (commands.RequestRun(run_id=event.run_id, generation=event.generation),)
     if isinstance(event, events.SwarmEnded):
+        if swarm.of_schedule:
+            return (commands.AnswerWaiting(), commands.TellSchedule())
         return (commands.AnswerWaiting(),)
     if isinstance(event, events.CommandReceived) and swarm.run is not None and not swarm.run.finished:
         # From the event, not from the state: that may be ahead of what is committed.

@@ -10,6 +10,7 @@ from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micr
 
 from tierflow_coordinator.core import events, states
 from tierflow_coordinator.core.board import Board, Checkpoint, Entry, Settings
+from tierflow_coordinator.core.schedules.firing import REQUESTS
 
 MAX_KNOWN_COMMANDS = 256
 """So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
@@ -93,6 +94,11 @@ class Swarm(msgspec.Struct, kw_only=True):
     def run_taken(self) -> bool:
         """Whether an orchestrator is known to have stored its run."""
         return self.run is not None and self.run.taken
+
+    @property
+    def of_schedule(self) -> bool:
+        """Whether a schedule made it: its request id says so."""
+        return self.context.request_id.startswith(REQUESTS)
 
     @property
     def stops_gracefully(self) -> bool:

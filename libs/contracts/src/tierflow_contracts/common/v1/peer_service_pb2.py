@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tierflow_contracts.common.v1 import failure_pb2 as tierflow_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tierflow/common/v1/peer_service.proto\x12\x12tierflow.common.v1\x1a tierflow/common/v1/failure.proto\"]\n\x0e\x46orwardRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x36\n\x08\x63ommands\x18\x02 \x03(\x0b\x32$.tierflow.common.v1.ForwardedCommand\"J\n\x10\x46orwardedCommand\x12\x11\n\tentity_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"F\n\x0f\x46orwardResponse\x12\x33\n\x07replies\x18\x01 \x03(\x0b\x32\".tierflow.common.v1.ForwardedReply\"M\n\x0e\x46orwardedReply\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12,\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Failure2a\n\x0bPeerService\x12R\n\x07\x46orward\x12\".tierflow.common.v1.ForwardRequest\x1a#.tierflow.common.v1.ForwardResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tierflow/common/v1/peer_service.proto\x12\x12tierflow.common.v1\x1a tierflow/common/v1/failure.proto\"]\n\x0e\x46orwardRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x36\n\x08\x63ommands\x18\x02 \x03(\x0b\x32$.tierflow.common.v1.ForwardedCommand\"X\n\x10\x46orwardedCommand\x12\x11\n\tentity_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x0c\n\x04kind\x18\x04 \x01(\t\"F\n\x0f\x46orwardResponse\x12\x33\n\x07replies\x18\x01 \x03(\x0b\x32\".tierflow.common.v1.ForwardedReply\"M\n\x0e\x46orwardedReply\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12,\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Failure2a\n\x0bPeerService\x12R\n\x07\x46orward\x12\".tierflow.common.v1.ForwardRequest\x1a#.tierflow.common.v1.ForwardResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORWARDREQUEST']._serialized_start=95
   _globals['_FORWARDREQUEST']._serialized_end=188
   _globals['_FORWARDEDCOMMAND']._serialized_start=190
-  _globals['_FORWARDEDCOMMAND']._serialized_end=264
-  _globals['_FORWARDRESPONSE']._serialized_start=266
-  _globals['_FORWARDRESPONSE']._serialized_end=336
-  _globals['_FORWARDEDREPLY']._serialized_start=338
-  _globals['_FORWARDEDREPLY']._serialized_end=415
-  _globals['_PEERSERVICE']._serialized_start=417
-  _globals['_PEERSERVICE']._serialized_end=514
+  _globals['_FORWARDEDCOMMAND']._serialized_end=278
+  _globals['_FORWARDRESPONSE']._serialized_start=280
+  _globals['_FORWARDRESPONSE']._serialized_end=350
+  _globals['_FORWARDEDREPLY']._serialized_start=352
+  _globals['_FORWARDEDREPLY']._serialized_end=429
+  _globals['_PEERSERVICE']._serialized_start=431
+  _globals['_PEERSERVICE']._serialized_end=528
 # @@protoc_insertion_point(module_scope)

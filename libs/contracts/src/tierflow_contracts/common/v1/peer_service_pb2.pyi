@@ -56,22 +56,26 @@ class ForwardedCommand(_message.Message):
     ENTITY_ID_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     entity_id: _builtins.str
     """The entity."""
     command_id: _builtins.str
     """Id of the command; forwarding may repeat it."""
     command: _builtins.bytes
     """The command in the tier's own coding."""
+    kind: _builtins.str
+    """What kind of entity it is, where the tier has several: `swarm`, `run`, `schedule`."""
     def __init__(
         self,
         *,
         entity_id: _builtins.str = ...,
         command_id: _builtins.str = ...,
         command: _builtins.bytes = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "command_id", b"command_id", "entity_id", b"entity_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "command_id", b"command_id", "entity_id", b"entity_id", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

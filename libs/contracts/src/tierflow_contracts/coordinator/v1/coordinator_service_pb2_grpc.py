@@ -5,6 +5,7 @@ import warnings
 
 from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2
+from tierflow_contracts.coordinator.v1 import schedule_pb2 as tierflow_dot_coordinator_dot_v1_dot_schedule__pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as tierflow_dot_coordinator_dot_v1_dot_swarm__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -287,6 +288,56 @@ class CoordinatorServiceStub(object):
                 '/tierflow.coordinator.v1.CoordinatorService/RestoreContext',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.FromString,
+                _registered_method=True)
+        self.CreateSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/CreateSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleResponse.FromString,
+                _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/GetSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListSchedules',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.UpdateSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/UpdateSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/PauseSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ResumeSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/TriggerSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.FromString,
+                _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/BackfillSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListScheduleTimes = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListScheduleTimes',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/DeleteSchedule',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.FromString,
                 _registered_method=True)
         self.ReadBlob = channel.unary_stream(
                 '/tierflow.coordinator.v1.CoordinatorService/ReadBlob',
@@ -679,6 +730,78 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSchedule(self, request, context):
+        """Makes a schedule: swarms at given times, durably (Q6). Safe to repeat with request_id.
+        Status: OK, INVALID_ARGUMENT (all violations are listed), ALREADY_EXISTS (the name is taken), NOT_FOUND (flow), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSchedule(self, request, context):
+        """One schedule, its latest firings, and why it does not fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Schedules that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSchedule(self, request, context):
+        """Gives a schedule another content; times up to now do not fire again.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (another version, or it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Lets a schedule's times pass. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Fires again, from now on. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """Fires a schedule now. Status: OK (see firing), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillSchedule(self, request, context):
+        """Fires the times of a past range. Status: OK, INVALID_ARGUMENT (also: more than 1000 times), NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListScheduleTimes(self, request, context):
+        """When a schedule, or one that is not made yet, is going to fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Ends a schedule for good; its swarms go on, or are cancelled. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadBlob(self, request, context):
         """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -938,6 +1061,56 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.RestoreContext,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.SerializeToString,
+            ),
+            'CreateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleResponse.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'UpdateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleResponse.SerializeToString,
+            ),
+            'ListScheduleTimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListScheduleTimes,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.SerializeToString,
             ),
             'ReadBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadBlob,
@@ -2297,6 +2470,276 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/RestoreContext',
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2.RestoreContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/CreateSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.CreateScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/GetSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListSchedules',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/UpdateSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/PauseSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ResumeSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/TriggerSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/BackfillSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.BackfillScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListScheduleTimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListScheduleTimes',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.ListScheduleTimesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/DeleteSchedule',
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as _checkpoint_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as _coordinator_service_pb2
+from tierflow_contracts.coordinator.v1 import schedule_pb2 as _schedule_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -188,6 +189,30 @@ class CoordinatorServiceStub:
     Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
     UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]
+    """Makes a schedule: swarms at given times, durably (Q6). Safe to repeat with request_id.
+    Status: OK, INVALID_ARGUMENT (all violations are listed), ALREADY_EXISTS (the name is taken), NOT_FOUND (flow), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]
+    """One schedule, its latest firings, and why it does not fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
+    """Schedules that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]
+    """Gives a schedule another content; times up to now do not fire again.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (another version, or it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]
+    """Lets a schedule's times pass. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ResumeScheduleRequest, _schedule_pb2.ResumeScheduleResponse]
+    """Fires again, from now on. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]
+    """Fires a schedule now. Status: OK (see firing), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.BackfillScheduleRequest, _schedule_pb2.BackfillScheduleResponse]
+    """Fires the times of a past range. Status: OK, INVALID_ARGUMENT (also: more than 1000 times), NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    ListScheduleTimes: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListScheduleTimesRequest, _schedule_pb2.ListScheduleTimesResponse]
+    """When a schedule, or one that is not made yet, is going to fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
+    """Ends a schedule for good; its swarms go on, or are cancelled. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]
     """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
@@ -349,6 +374,30 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
     UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]  # type: ignore[assignment]
+    """Makes a schedule: swarms at given times, durably (Q6). Safe to repeat with request_id.
+    Status: OK, INVALID_ARGUMENT (all violations are listed), ALREADY_EXISTS (the name is taken), NOT_FOUND (flow), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]  # type: ignore[assignment]
+    """One schedule, its latest firings, and why it does not fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """Schedules that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]  # type: ignore[assignment]
+    """Gives a schedule another content; times up to now do not fire again.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (another version, or it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]  # type: ignore[assignment]
+    """Lets a schedule's times pass. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ResumeScheduleRequest, _schedule_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    """Fires again, from now on. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
+    """Fires a schedule now. Status: OK (see firing), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    BackfillSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.BackfillScheduleRequest, _schedule_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
+    """Fires the times of a past range. Status: OK, INVALID_ARGUMENT (also: more than 1000 times), NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+    ListScheduleTimes: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListScheduleTimesRequest, _schedule_pb2.ListScheduleTimesResponse]  # type: ignore[assignment]
+    """When a schedule, or one that is not made yet, is going to fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
+    """Ends a schedule for good; its swarms go on, or are cancelled. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.ReadBlobRequest, _coordinator_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """Reads a large value in chunks of at most 256 KiB. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
 
@@ -807,6 +856,90 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         Status: OK, INVALID_ARGUMENT, NOT_FOUND (swarm or checkpoint), ABORTED (it has another revision than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE,
         UNAUTHENTICATED, PERMISSION_DENIED.
         """
+
+    @_abc_1.abstractmethod
+    def CreateSchedule(
+        self,
+        request: _schedule_pb2.CreateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.CreateScheduleResponse, _abc.Awaitable[_schedule_pb2.CreateScheduleResponse]]:
+        """Makes a schedule: swarms at given times, durably (Q6). Safe to repeat with request_id.
+        Status: OK, INVALID_ARGUMENT (all violations are listed), ALREADY_EXISTS (the name is taken), NOT_FOUND (flow), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _schedule_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.GetScheduleResponse, _abc.Awaitable[_schedule_pb2.GetScheduleResponse]]:
+        """One schedule, its latest firings, and why it does not fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _schedule_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_pb2.ListSchedulesResponse]]:
+        """Schedules that match a filter, newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def UpdateSchedule(
+        self,
+        request: _schedule_pb2.UpdateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.UpdateScheduleResponse, _abc.Awaitable[_schedule_pb2.UpdateScheduleResponse]]:
+        """Gives a schedule another content; times up to now do not fire again.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (another version, or it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _schedule_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.PauseScheduleResponse, _abc.Awaitable[_schedule_pb2.PauseScheduleResponse]]:
+        """Lets a schedule's times pass. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _schedule_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedule_pb2.ResumeScheduleResponse]]:
+        """Fires again, from now on. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _schedule_pb2.TriggerScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedule_pb2.TriggerScheduleResponse]]:
+        """Fires a schedule now. Status: OK (see firing), INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def BackfillSchedule(
+        self,
+        request: _schedule_pb2.BackfillScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.BackfillScheduleResponse, _abc.Awaitable[_schedule_pb2.BackfillScheduleResponse]]:
+        """Fires the times of a past range. Status: OK, INVALID_ARGUMENT (also: more than 1000 times), NOT_FOUND, FAILED_PRECONDITION (it has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
+
+    @_abc_1.abstractmethod
+    def ListScheduleTimes(
+        self,
+        request: _schedule_pb2.ListScheduleTimesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ListScheduleTimesResponse, _abc.Awaitable[_schedule_pb2.ListScheduleTimesResponse]]:
+        """When a schedule, or one that is not made yet, is going to fire. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: _schedule_pb2.DeleteScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_pb2.DeleteScheduleResponse]]:
+        """Ends a schedule for good; its swarms go on, or are cancelled. Status: OK (see applied and state), INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED."""
 
     @_abc_1.abstractmethod
     def ReadBlob(

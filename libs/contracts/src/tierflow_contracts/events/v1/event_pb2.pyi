@@ -15,6 +15,7 @@ from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
+from tierflow_contracts.common.v1 import schedule_pb2 as _schedule_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.executor.v1 import step_pb2 as _step_pb2
 import builtins as _builtins
@@ -113,15 +114,15 @@ class EventSource(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """`swarm` or `run`."""
+    """`swarm`, `run` or `schedule`."""
     entity_id: _builtins.str
-    """The swarm or run."""
+    """The swarm, run or schedule."""
     tenant: _builtins.str
     """The tenant."""
     user_id: _builtins.str
     """The user."""
     swarm_id: _builtins.str
-    """The swarm."""
+    """The swarm; of a schedule's events, the schedule."""
     run_id: _builtins.str
     """The run; empty for a swarm's own events."""
     trace_id: _builtins.str
@@ -213,6 +214,12 @@ class Event(_message.Message):
     BLACKBOARD_CHANGED_FIELD_NUMBER: _builtins.int
     CONTEXT_CHECKPOINTED_FIELD_NUMBER: _builtins.int
     CONTEXT_RESTORED_FIELD_NUMBER: _builtins.int
+    SCHEDULE_CREATED_FIELD_NUMBER: _builtins.int
+    SCHEDULE_UPDATED_FIELD_NUMBER: _builtins.int
+    SCHEDULE_STATE_CHANGED_FIELD_NUMBER: _builtins.int
+    FIRING_CHANGED_FIELD_NUMBER: _builtins.int
+    TIMES_MISSED_FIELD_NUMBER: _builtins.int
+    BACKFILL_REQUESTED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
     step_id: _builtins.str
@@ -443,6 +450,30 @@ class Event(_message.Message):
     def context_restored(self) -> Global___ContextRestored:
         """A swarm's context went back to a checkpoint."""
 
+    @_builtins.property
+    def schedule_created(self) -> Global___ScheduleCreated:
+        """A schedule was made."""
+
+    @_builtins.property
+    def schedule_updated(self) -> Global___ScheduleUpdated:
+        """A schedule has another content."""
+
+    @_builtins.property
+    def schedule_state_changed(self) -> Global___ScheduleStateChanged:
+        """A schedule changed its state."""
+
+    @_builtins.property
+    def firing_changed(self) -> Global___FiringChanged:
+        """A time of a schedule fired, or what has become of it changed."""
+
+    @_builtins.property
+    def times_missed(self) -> Global___TimesMissed:
+        """Times of a schedule passed while nothing was up."""
+
+    @_builtins.property
+    def backfill_requested(self) -> Global___BackfillRequested:
+        """Past times of a schedule are to fire."""
+
     def __init__(
         self,
         *,
@@ -505,12 +536,18 @@ class Event(_message.Message):
         blackboard_changed: Global___BlackboardChanged | None = ...,
         context_checkpointed: Global___ContextCheckpointed | None = ...,
         context_restored: Global___ContextRestored | None = ...,
+        schedule_created: Global___ScheduleCreated | None = ...,
+        schedule_updated: Global___ScheduleUpdated | None = ...,
+        schedule_state_changed: Global___ScheduleStateChanged | None = ...,
+        firing_changed: Global___FiringChanged | None = ...,
+        times_missed: Global___TimesMissed | None = ...,
+        backfill_requested: Global___BackfillRequested | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -2620,3 +2657,220 @@ class ContextRestored(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContextRestored: _TypeAlias = ContextRestored  # noqa: Y015
+
+@_typing.final
+class ScheduleCreated(_message.Message):
+    """ScheduleCreated holds all that a schedule was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    tenant: _builtins.str
+    """The tenant."""
+    user_id: _builtins.str
+    """The user as whom its swarms are made."""
+    request_id: _builtins.str
+    """The client's id of the request."""
+    paused: _builtins.bool
+    """Whether it begins PAUSED."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What that user is."""
+
+    @_builtins.property
+    def spec(self) -> _schedule_pb2.ScheduleSpec:
+        """What it does."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _schedule_pb2.ScheduleSpec | None = ...,
+        request_id: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "paused", b"paused", "reason", b"reason", "request_id", b"request_id", "roles", b"roles", "spec", b"spec", "tenant", b"tenant", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleCreated: _TypeAlias = ScheduleCreated  # noqa: Y015
+
+@_typing.final
+class ScheduleUpdated(_message.Message):
+    """ScheduleUpdated holds what a schedule does from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its version from now on."""
+    actor: _builtins.str
+    """Who changed it."""
+    @_builtins.property
+    def spec(self) -> _schedule_pb2.ScheduleSpec:
+        """What it does."""
+
+    def __init__(
+        self,
+        *,
+        spec: _schedule_pb2.ScheduleSpec | None = ...,
+        version: _builtins.int = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "spec", b"spec", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleUpdated: _TypeAlias = ScheduleUpdated  # noqa: Y015
+
+@_typing.final
+class ScheduleStateChanged(_message.Message):
+    """ScheduleStateChanged is a transition of a schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CANCEL_RUNNING_FIELD_NUMBER: _builtins.int
+    to: _schedule_pb2.ScheduleState.ValueType
+    """To."""
+    reason: _builtins.str
+    """Why."""
+    actor: _builtins.str
+    """Who wanted it; empty where the schedule did it by itself."""
+    cancel_running: _builtins.bool
+    """Deleted: its swarms are cancelled, those that are being made included."""
+    def __init__(
+        self,
+        *,
+        to: _schedule_pb2.ScheduleState.ValueType = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        cancel_running: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cancel_running", b"cancel_running", "from", b"from", "reason", b"reason", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleStateChanged: _TypeAlias = ScheduleStateChanged  # noqa: Y015
+
+@_typing.final
+class FiringChanged(_message.Message):
+    """FiringChanged is what has become of one time of a schedule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def firing(self) -> _schedule_pb2.Firing:
+        """The firing, whole, as it is now."""
+
+    def __init__(
+        self,
+        *,
+        firing: _schedule_pb2.Firing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["firing", b"firing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firing", b"firing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FiringChanged: _TypeAlias = FiringChanged  # noqa: Y015
+
+@_typing.final
+class TimesMissed(_message.Message):
+    """TimesMissed are times that passed longer ago than the schedule catches up with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many."""
+    more: _builtins.bool
+    """There were more than were counted."""
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp:
+        """The first."""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp:
+        """The last."""
+
+    def __init__(
+        self,
+        *,
+        first: _timestamp_pb2.Timestamp | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+        count: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "last", b"last", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimesMissed: _TypeAlias = TimesMissed  # noqa: Y015
+
+@_typing.final
+class BackfillRequested(_message.Message):
+    """BackfillRequested are past times that are to fire."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRING_IDS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    CONCURRENT_FIELD_NUMBER: _builtins.int
+    concurrent: _builtins.bool
+    """All at once, rather than one after the other."""
+    @_builtins.property
+    def firing_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, in order."""
+
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """The times, in order."""
+
+    def __init__(
+        self,
+        *,
+        firing_ids: _abc.Iterable[_builtins.str] | None = ...,
+        times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        concurrent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent", b"concurrent", "firing_ids", b"firing_ids", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillRequested: _TypeAlias = BackfillRequested  # noqa: Y015
