@@ -20,7 +20,7 @@ from tierflow_coordinator.core.schedules.times import knows_zone, next_time, wro
 from tierflow_coordinator.schedules.requests import check_holes, template_request, values_of
 from tierflow_coordinator.schedules.wire import OVERLAPS, spec_from_proto
 
-MOST_CRON: Final = 32
+MOST_CRON: Final = 8
 MOST_WAITING: Final = 1000
 LONGEST_DESCRIPTION: Final = 2000
 LONGEST_JITTER: Final[Micros] = DAY
@@ -71,26 +71,32 @@ def moved(failure: Failure) -> Failure:
 def _check_times(message: pb.ScheduleSpec, found: list[Violation]) -> None:
     if not message.cron and not message.HasField("every"):
         found.append(Violation(field="spec", description="has no times: give cron, every, or both"))
-    if len(message.cron) > MOST_CRON:
-        found.append(
-            Violation(field="spec.cron", description=f"has {len(message.cron)}; at most {MOST_CRON} are allowed")
-        )
-    for index, text in enumerate(message.cron[:MOST_CRON]):
-        if wrong := wrong_with_cron(text[:200]):
-            found.append(Violation(field=f"spec.cron[{index}]", description=f"{text[:60]!r} {wrong}"))
+    _check_cron(message, found)
     if message.time_zone and not knows_zone(message.time_zone):
         wrong = f"{message.time_zone[:60]!r} is no time zone; they are named such as Europe/Berlin or America/New_York"
         found.append(Violation(field="spec.time_zone", description=wrong))
-    if message.HasField("every") and sound_duration("spec.every", message.every, found):
+    if message.HasField("every"):
         _check_every(message, found)
     elif message.HasField("offset"):
         found.append(Violation(field="spec.offset", description="moves the times of every, which is not set"))
-    for name in ("start_at", "end_at"):
-        if message.HasField(name):
-            sound_timestamp(f"spec.{name}", getattr(message, name), found)
+    if message.HasField("start_at"):
+        sound_timestamp("spec.start_at", message.start_at, found)
+    if message.HasField("end_at"):
+        sound_timestamp("spec.end_at", message.end_at, found)
+
+
+def _check_cron(message: pb.ScheduleSpec, found: list[Violation]) -> None:
+    if len(message.cron) > MOST_CRON:
+        wrong = f"has {len(message.cron)}; at most {MOST_CRON} are allowed"
+        found.append(Violation(field="spec.cron", description=wrong))
+    for index, text in enumerate(message.cron[:MOST_CRON]):
+        if wrong := wrong_with_cron(text[:200]):
+            found.append(Violation(field=f"spec.cron[{index}]", description=f"{text[:60]!r} {wrong}"))
 
 
 def _check_every(message: pb.ScheduleSpec, found: list[Violation]) -> None:
+    if not sound_duration("spec.every", message.every, found):
+        return
     every = micros(message.every)
     if every < SECOND:
         found.append(Violation(field="spec.every", description="is shorter than 1 s"))

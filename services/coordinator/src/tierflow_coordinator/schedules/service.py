@@ -94,18 +94,7 @@ class ScheduleCalls:
     async def ListSchedules(self, request: api.ListSchedulesRequest, context: Any) -> api.ListSchedulesResponse:
         """See the proto."""
         caller = caller_of(context)
-        limit = listing.limit_of("page_size", request.page_size, default=50, most=200)
-        if request.page_token:
-            check_id("page_token", request.page_token)
-        unknown = [index for index, state in enumerate(request.states) if not SCHEDULE_STATES.knows(state)]
-        refuse_if([Violation(field=f"states[{index}]", description="is not a state") for index in unknown])
-        wanted = ListFilter(
-            tenant=caller.tenant,
-            user_id=self._access.visible_user(caller, ""),
-            states=() if request.include_ended or request.states else states.OPEN,
-            before_id=request.page_token or None,
-            limit=limit,
-        )
+        wanted = _filter_of(request, caller.tenant, self._access.visible_user(caller, ""))
         page = await self._schedules.page(wanted)
         names = {SCHEDULE_STATES.name(state) for state in request.states}
         rows = [row for row in page.rows if not names or row.state in names]
@@ -184,7 +173,7 @@ class ScheduleCalls:
         if not found:
             checks.check_range(first, last, self._schedules.now(), found)
         schedule = await self._schedule(request.name, caller, hide=False, found=found)
-        times = _times_between(schedule, first, last)
+        times = await asyncio.to_thread(_times_between, schedule, first, last)
         reply = commands.Reply(applied=False, state=schedule.state)
         if not request.validate_only:
             command = commands.BackfillSchedule(times=times, concurrent=request.concurrent, **_said(request, caller))
@@ -209,7 +198,9 @@ class ScheduleCalls:
         else:
             schedule = await self._schedule(request.name, caller, found=found)
             spec, schedule_id = schedule.spec, schedule.schedule_id
-        return api.ListScheduleTimesResponse(times=_next_times(spec, schedule_id, after, limit))
+        return api.ListScheduleTimesResponse(
+            times=await asyncio.to_thread(_next_times, spec, schedule_id, after, limit)
+        )
 
     # --- shared ---
 
@@ -260,6 +251,22 @@ class ScheduleCalls:
 
     async def _schedule_shown(self, schedule_id: str, *, full: bool = True) -> api.Schedule:
         return await self._schedules.shown(schedule_id, full=full)
+
+
+def _filter_of(request: api.ListSchedulesRequest, tenant: str, user: str | None) -> ListFilter:
+    """The filter of a list. Raises FailureError INVALID_REQUEST."""
+    limit = listing.limit_of("page_size", request.page_size, default=50, most=200)
+    if request.page_token:
+        check_id("page_token", request.page_token)
+    unknown = [index for index, state in enumerate(request.states) if not SCHEDULE_STATES.knows(state)]
+    refuse_if([Violation(field=f"states[{index}]", description="is not a state") for index in unknown])
+    return ListFilter(
+        tenant=tenant,
+        user_id=user,
+        states=() if request.include_ended or request.states else states.OPEN,
+        before_id=request.page_token or None,
+        limit=limit,
+    )
 
 
 def _times_between(schedule: Schedule, first: Micros, last: Micros) -> tuple[Micros, ...]:

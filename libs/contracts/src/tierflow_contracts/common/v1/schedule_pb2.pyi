@@ -208,7 +208,7 @@ class ScheduleSpec(_message.Message):
     """What it is for."""
     @_builtins.property
     def cron(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """When: cron expressions of five fields, or @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually. At most 32; a moment that several name is one time."""
+        """When: cron expressions of five fields, or @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually. At most 8; a moment that several name is one time."""
 
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:

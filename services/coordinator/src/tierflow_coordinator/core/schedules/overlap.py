@@ -64,21 +64,34 @@ def begin_waiting(turn: Turn) -> None:
     schedule = turn.schedule
     if schedule.state == states.DELETING or not schedule.open:
         return
-    waiting = sorted(
-        (firing for firing in schedule.waiting if _may_begin(turn, firing)),
-        key=lambda firing: firing.kind == states.BACKFILLED,
-    )
-    if not waiting:
+    first = _first_waiting(turn)
+    if first is None:
         return
-    running = schedule.running
-    if schedule.spec.overlap == policies.ALLOW:  # A backfill of one after the other does not wait for the others.
-        running = [firing for firing in running if firing.kind == waiting[0].kind]
+    running = _in_its_way(turn, first)
     if not running:
-        started(turn, waiting[0])
-    elif schedule.spec.overlap == policies.CANCEL_RUNNING and waiting[0].kind != states.BACKFILLED:
-        for firing in running:
-            if firing.state == states.STARTED and firing.kind != states.BACKFILLED:
-                turn.change(firing, state=states.CANCELLING, reason=f"{_name(waiting[0])} takes its place")
+        started(turn, first)
+    elif schedule.spec.overlap == policies.CANCEL_RUNNING and first.kind != states.BACKFILLED:
+        _cancel(turn, running, first)
+
+
+def _first_waiting(turn: Turn) -> Firing | None:
+    """The next to begin: the past comes after the present. What is fired by hand begins also while the schedule is paused."""
+    active = turn.schedule.state == states.ACTIVE
+    may_begin = [firing for firing in turn.schedule.waiting if active or firing.kind != states.SCHEDULED]
+    return min(may_begin, key=lambda firing: firing.kind == states.BACKFILLED, default=None)
+
+
+def _in_its_way(turn: Turn, first: Firing) -> list[Firing]:
+    running = turn.schedule.running
+    if turn.schedule.spec.overlap == policies.ALLOW:  # A backfill of one after the other does not wait for the others.
+        return [firing for firing in running if firing.kind == first.kind]
+    return running
+
+
+def _cancel(turn: Turn, running: list[Firing], instead: Firing) -> None:
+    for firing in running:
+        if firing.state == states.STARTED and firing.kind != states.BACKFILLED:
+            turn.change(firing, state=states.CANCELLING, reason=f"{_name(instead)} takes its place")
 
 
 def started(turn: Turn, firing: Firing) -> None:
@@ -105,11 +118,6 @@ def delayed(turn: Turn, firing: Firing, failure: Failure) -> None:
         turn.change(firing, state=states.DELAYED, failure=failure, retry_at=turn.now + pause)
     else:
         turn.change(firing, state=states.REFUSED, failure=failure, ended_at=turn.now, reason=failure.code)
-
-
-def _may_begin(turn: Turn, firing: Firing) -> bool:
-    """What is fired by hand begins also while the schedule is paused."""
-    return turn.schedule.state == states.ACTIVE or firing.kind != states.SCHEDULED
 
 
 def _skip(turn: Turn, firing: Firing, why: str) -> None:
