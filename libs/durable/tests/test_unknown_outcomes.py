@@ -91,6 +91,17 @@ async def test_a_lost_answer(start_node: Start, toy: str, cable: Cable, direct: 
     assert not node.fenced.done()
 
 
+async def test_a_connection_dead_in_silence(start_node: Start, toy: str, cable: Cable, direct: Any) -> None:
+    """R4, R9, O7: a firewall forgets the connections and tells nobody: the writer waits no longer than the server would, and sends the batch again on another."""
+    node = await start_node(url=cable.url(toy), lease=3.0)
+    entity_id = uuid7()
+    await node.host.create(entity_id, Add(n=1))
+    cable.strand()
+    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 15) == 11
+    assert await _rows(direct, entity_id) == [(1, 1), (2, 2)]
+    assert not node.fenced.done()
+
+
 async def _all_stored(connection: Any, changed: list[str], made: list[str]) -> bool:
     query = "SELECT count(*) FROM toy.journal WHERE (entity_id = ANY($1::uuid[]) AND seq = 2) OR entity_id = ANY($2::uuid[])"
     return await connection.fetchval(query, changed, made) == len(changed) + len(made)

@@ -37,6 +37,9 @@ PATIENCE = 8.0
 LONGEST_STATEMENT = 30.0
 """Seconds after which a statement of the pool is given up, by its caller and by the server: what got no answer is not carried out any later."""
 
+ANSWER = 300.0
+"""Seconds for which the answer to a statement is waited for where the server does not end it sooner."""
+
 APPLICATION = "tierflow"
 
 WRITER_SETTINGS = {
@@ -79,12 +82,17 @@ class Database:
     async def session(
         self, *, writer: bool = False, transaction_timeout: float | None = None
     ) -> asyncpg.Connection[Any]:
-        """A new connection of its own. Raises what asyncpg raises."""
+        """A new connection of its own. Raises what asyncpg raises.
+
+        A connection can die in silence (a firewall has forgotten it): what the server would have ended by now is not waited for any longer.
+        """
         settings = self._settings(WRITER_SETTINGS if writer else None)
+        answer = ANSWER
         if transaction_timeout is not None:
             settings["transaction_timeout"] = str(int(transaction_timeout * 1000))
+            answer = transaction_timeout + 1
         return await asyncpg.connect(
-            self.url, server_settings=settings, timeout=10, command_timeout=None, statement_cache_size=100
+            self.url, server_settings=settings, timeout=10, command_timeout=answer, statement_cache_size=100
         )
 
     async def pool(self) -> asyncpg.Pool[Any]:

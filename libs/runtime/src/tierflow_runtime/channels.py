@@ -12,6 +12,8 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 SHARED_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Of a ping that flow control has sent, which keeps keepalive from sending its own: by default a minute.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )

@@ -23,6 +23,7 @@ _OPTIONS = (
         20_000,
     ),  # a silent peer is found dead within half a minute, while something is waited for
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # of pings that flow control sends; by default a minute
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 50),

@@ -25,7 +25,7 @@ class Attempts:
     completed: dict[str, str] = field(default_factory=dict)
     """By run and step: the attempt that completed it."""
     failed: Counter[str] = field(default_factory=Counter)
-    """By run and step: attempts that failed by themselves, so that another was needed."""
+    """By run and step: attempts that failed by themselves or were interrupted by a pause, so that another was needed."""
 
     def take(self, run_id: str, events: list[event_pb2.Event]) -> None:
         """Takes a run's events."""
@@ -40,6 +40,8 @@ class Attempts:
                 self.completed[step] = event.step_grown.attempt_id
             elif kind == "handler_called" and event.handler_called.attempt_id:
                 self.failed[step] += wire.failure_from_proto(event.handler_called.failure).code != "EXECUTOR_LOST"
+            elif kind == "step_interrupted":
+                self.failed[step] += 1
             elif kind == "step_retrying":
                 self.failed[step] += wire.failure_from_proto(event.step_retrying.failure).code != "EXECUTOR_LOST"
 
