@@ -10,7 +10,7 @@ import grpc
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 SHARED_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Of a ping that flow control has sent, which keeps keepalive from sending its own: by default a minute.
     ("grpc.http2.ping_timeout_ms", 10_000),

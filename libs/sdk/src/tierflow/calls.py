@@ -20,7 +20,7 @@ FIRST_DELAY, MAX_DELAY = 0.05, 2.0
 _OPTIONS = (
     (
         "grpc.keepalive_time_ms",
-        20_000,
+        10_000,
     ),  # a silent peer is found dead within half a minute, while something is waited for
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # of pings that flow control sends; by default a minute

@@ -98,7 +98,9 @@ _CLASSES: dict[str, type[TierflowError]] = {
     **dict.fromkeys(
         ("RATE_LIMITED", "QUEUE_FULL", "TENANT_LIMIT", "BUDGET_EXHAUSTED", "MEMORY_EXCEEDED"), ResourceExhausted
     ),
-    **dict.fromkeys(("UNAVAILABLE", "DATABASE_UNAVAILABLE", "FENCED", "NOT_OWNER"), Unavailable),
+    **dict.fromkeys(
+        ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "CONNECTION_FAILED", "CONNECTION_TIMEOUT", "FENCED", "NOT_OWNER"), Unavailable
+    ),
     **dict.fromkeys(("PERMISSION_DENIED", "UNAUTHENTICATED"), PermissionDenied),
 }
 

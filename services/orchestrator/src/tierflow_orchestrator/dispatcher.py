@@ -10,12 +10,13 @@ from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
+from tierflow_orchestrator.claims import Refusals
 from tierflow_orchestrator.discovery import follow
 from tierflow_orchestrator.flights import REPLACED, Flight, Reports, name_of
+from tierflow_orchestrator.hearing import Hearing
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.slots import Slots
 
@@ -29,7 +30,7 @@ EXECUTOR_LOST = 30.0
 """Seconds without an answer after which an executor's attempts are lost (rule R26)."""
 
 
-class Dispatcher:
+class Dispatcher(Hearing):
     """All executors of this instance, and what runs there."""
 
     def __init__(
@@ -57,6 +58,7 @@ class Dispatcher:
         self._greeting = asyncio.Event()
         self.identity = pb.OrchestratorHello()
         self.heartbeats: dict[tuple[str, str], Any] = {}
+        self.refusals = Refusals()
 
     # --- executors ---
 
@@ -122,11 +124,17 @@ class Dispatcher:
 
     def _execute(self, flight: Flight, link: Link, make: Callable[[], step_pb2.StepExecutionRequest]) -> None:
         try:
-            link.frames.put("execute", make())
+            request = make()
+            link.frames.put("execute", request)
             flight.sent = True
+            self._expect(flight, request)
         except FailureError as error:  # No message can carry it: another attempt would not help (Lesson 27).
             self.land(flight.attempt_id)
             self._reports.refused(flight.run_id, flight.attempt_id, error.failure)
+
+    def _expect(self, flight: Flight, request: step_pb2.StepExecutionRequest) -> None:
+        """Executors keep the timeout themselves; one that does not is not waited for much longer."""
+        flight.due = time.monotonic() + request.options.timeout.ToMicroseconds() / 1e6 + self._lost_after
 
     def recover(
         self,
@@ -272,59 +280,6 @@ class Dispatcher:
         self.land(flight.attempt_id)
         self._reports.lost(flight.run_id, flight.attempt_id, reason)
 
-    def _never_ran(self, flight: Flight) -> None:
-        """An attempt was to be stopped, and its executor does not know it and will refuse it: nothing of it is alive."""
-        self.land(flight.attempt_id)
-        self._reports.stopped(flight.run_id, flight.attempt_id)
-
-    def heard(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
-        """A batch from an executor."""
-        self._note_room(link, frame)
-        for started in frame.started:
-            if started.attempt_id in self.flights:
-                self._reports.started(started.run_id, started.attempt_id, wire.micros(started.started_at))
-        for result in frame.results:
-            self.land(result.context.attempt_id)
-            self._reports.result(link, result)
-        for status in frame.statuses:
-            self._status(link, status)
-        for receipt in frame.cancelled:
-            self._receipt(receipt)
-        for progress in frame.progress:
-            self._reports.progress(progress)
-        if frame.results or frame.HasField("slots"):
-            self.slots.pump()
-
-    def _note_room(self, link: Link, frame: pb.ExecuteStepsResponse) -> None:
-        if frame.HasField("slots"):
-            link.slots = frame.slots
-        if frame.draining:
-            link.draining = True
-
-    def _status(self, link: Link, status: pb.AttemptStatus) -> None:
-        """The answer to an adoption: only an attempt that its executor does not know is sent (again), under its id."""
-        flight = self.flights.get(status.attempt_id)
-        if flight is None or status.state != 0:
-            return
-        if flight.executor != link.key:
-            if name_of(flight.executor) == name_of(link.key):
-                self._lose(flight, REPLACED)
-        elif flight.stop_reason is not None:
-            self._never_ran(flight)
-        elif link.draining:
-            self._lose(flight, "its executor is draining and has not taken it")
-        elif flight.make is not None:
-            self._execute(flight, link, flight.make)
-
-    def _receipt(self, receipt: pb.CancelStepResponse) -> None:
-        flight = self.flights.get(receipt.attempt_id)
-        if flight is None:
-            return
-        if receipt.receipt == pb.CANCEL_RECEIPT_UNKNOWN:
-            self._never_ran(flight)
-        elif receipt.receipt == pb.CANCEL_RECEIPT_UNCONFIRMED:
-            self._reports.unconfirmed(flight.run_id, flight.attempt_id)
-
     def parted(self, link: Link) -> None:
         """A stream is gone; what runs there goes on running."""
         link.draining = False
@@ -364,6 +319,7 @@ class Dispatcher:
         now = time.monotonic()
         for flight in self.flights.values():
             flight.since = now
+            flight.due = max(flight.due, now + self._lost_after) if flight.due else 0.0
         for link in self._by_key.values():
             if link.lost_since is not None:
                 link.lost_since = now
@@ -376,7 +332,20 @@ class Dispatcher:
         for flight in list(self.flights.values()):
             if now - flight.answered(now) > self._lost_after:
                 self._lose(flight, f"its executor has not answered for {self._lost_after:.0f} seconds")
+            elif flight.due and now > flight.due:
+                self._overdue(flight, now)
         for key, link in list(self._by_key.items()):
             if not link.connected and link.lost_since is not None and now - link.lost_since > self._lost_after:
                 del self._by_key[key]
                 self.changes += 1
+
+    def _overdue(self, flight: Flight, now: float) -> None:
+        """An executor that is there has not said within the timeout how an attempt ended: it is told to stop it, and then not believed any more."""
+        if flight.overdue:
+            self.refusals.note("overdue", "result", flight.executor, flight.attempt_id)
+            self._lose(flight, "its executor has not told how it ended, long after its timeout")
+            return
+        flight.overdue, flight.due = True, now + self._lost_after
+        if flight.link is not None and flight.link.connected:
+            request = pb.CancelStepRequest(attempt_id=flight.attempt_id, reason="timeout", run_id=flight.run_id)
+            flight.link.frames.put_first("cancel", request)

@@ -20,11 +20,12 @@ from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, subjects_of
 from tierflow_runtime.values import Failure, FailureError
 
-from tierflow_orchestrator import wire as own_wire
 from tierflow_orchestrator.attempt_requests import AttemptRequests
 from tierflow_orchestrator.cache import StepCache
 from tierflow_orchestrator.children import Children
+from tierflow_orchestrator.claims import claimed
 from tierflow_orchestrator.core import commands, events, growth
+from tierflow_orchestrator.core.attempts import current
 from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.children import RUNS
 from tierflow_orchestrator.core.decide import missing_blobs
@@ -261,17 +262,16 @@ class Engine(Reports):
     def result(self, link: Link, result: step_pb2.StepExecutionResult) -> None:
         """An attempt ended: decide, and acknowledge after the commit (rule R27)."""
         run_id, attempt_id = result.context.run_id, result.context.attempt_id
-        command = own_wire.result_command(result)
+        command = claimed(link.key, result, self.dispatcher.refusals)
         entity = self.host.entities.get(run_id)
         if entity is None or entity.closing or missing_blobs(entity.state, command):
             self.host.spawn(self._route_result(link, run_id, attempt_id, command))
             return
-        details = wire.payload_from_proto(result.last_heartbeat) if command.state == "FAILED" else None
-        self.dispatcher.note_heartbeat(
-            run_id, result.context.step_id, details
-        )  # first: the next attempt may be sent at once
+        if (step := current(entity.state, attempt_id)) is not None and step.executor_id == link.key:
+            details = wire.payload_from_proto(result.last_heartbeat) if command.state == "FAILED" else None
+            self.dispatcher.note_heartbeat(run_id, step.id, details)  # first: the next attempt may be sent at once
         try:
-            self.host.apply(entity, command)
+            self.dispatcher.refusals.answered(link.key, attempt_id, self.host.apply(entity, command))
         except FailureError as error:  # A defect, which the host sees to; the executor keeps the result.
             log.warning("a result was not taken", run_id=run_id, attempt_id=attempt_id, reason=str(error))
         else:
@@ -279,9 +279,10 @@ class Engine(Reports):
 
     async def _route_result(self, link: Link, run_id: str, attempt_id: str, command: commands.ReportResult) -> None:
         try:
-            await self.router.command(run_id, command)
+            reply = await self.router.command(run_id, command)
+            self.dispatcher.refusals.answered(link.key, attempt_id, reply)
         except FailureError as error:
-            if error.failure.code != "NOT_FOUND":
+            if error.failure.code not in ("NOT_FOUND", "INVALID_REQUEST"):
                 log.warning(
                     "a result cannot be brought to its run; the executor keeps it",
                     run_id=run_id,

@@ -22,7 +22,19 @@ def name_of(key: str) -> str:
 class Flight:
     """An attempt in flight: which run's, at which executor, and how to send it (again)."""
 
-    __slots__ = ("attempt_id", "executor", "link", "make", "run_id", "sent", "since", "step_id", "stop_reason")
+    __slots__ = (
+        "attempt_id",
+        "due",
+        "executor",
+        "link",
+        "make",
+        "overdue",
+        "run_id",
+        "sent",
+        "since",
+        "step_id",
+        "stop_reason",
+    )
 
     def __init__(self, attempt_id: str, run_id: str, step_id: str, executor: str, link: Link | None) -> None:
         self.attempt_id = attempt_id
@@ -34,6 +46,10 @@ class Flight:
         self.sent = False
         self.stop_reason: str | None = None
         self.since = time.monotonic()
+        self.due = 0.0
+        """Monotonic seconds at which its executor must have answered; 0: nothing is known of that."""
+        self.overdue = False
+        """Its time is over, and its executor was told to stop it."""
 
     def answered(self, now: float) -> float:
         """When its executor was last known to be there, monotonic seconds."""

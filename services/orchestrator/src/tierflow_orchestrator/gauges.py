@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tierflow_durable.durable import Durable
 from tierflow_runtime.metrics import Metrics
 
+from tierflow_orchestrator.claims import REASONS
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.sessions import Sessions
@@ -34,6 +37,13 @@ def publish_metrics(
         "Ended runs that no coordinator has acknowledged",
         lambda: sessions.unacknowledged,
     )
+    refused = metrics.gauge(
+        "reports_refused",
+        "What executors said and was not taken since the start: of others' attempts, of what is over, not allowed by the contract, not in time",
+        ("reason",),
+    )
+    for reason in REASONS:
+        refused.labels(reason).set_function(partial(dispatcher.refusals.counts.__getitem__, reason))
     metrics.gauge_of("commits", "Group commits since the start", lambda: durable.host.writer.batches)
     metrics.gauge_of("journal_rows", "Journal rows since the start", lambda: durable.host.writer.rows)
     metrics.gauge_of("events_lag", "Journal positions that JetStream has not acknowledged", lambda: durable.relay.lag)

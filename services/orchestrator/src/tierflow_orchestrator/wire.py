@@ -171,7 +171,7 @@ def encode_event(event: events.RunEvent, seq: int, time: Micros) -> bytes:
 # --- results of attempts ---
 
 
-def result_command(result: step_pb2.StepExecutionResult) -> commands.ReportResult:
+def result_command(result: step_pb2.StepExecutionResult, executor_id: str = "") -> commands.ReportResult:
     """What an executor reports, as a command."""
     return commands.ReportResult(
         attempt_id=result.context.attempt_id,
@@ -182,4 +182,5 @@ def result_command(result: step_pb2.StepExecutionResult) -> commands.ReportResul
         usage=wire.usage_from_proto(result.usage),
         started_at=wire.micros(result.started_at) if result.HasField("started_at") else None,
         logs=log_lines(result.logs) if result.logs else (),
+        executor_id=executor_id,
     )

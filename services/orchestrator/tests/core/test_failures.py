@@ -223,6 +223,28 @@ def test_lost_is_retried_at_once() -> None:
     shell.check()
 
 
+def test_results_of_others_attempts() -> None:
+    """R23, O7: an executor that was not given the attempt is refused, typed, and leaves no trace; also for one that was given up."""
+    shell = Shell(flow(call("a", retry=RetryPolicy())))
+    attempt_id, before = shell.attempt_id("a"), len(shell.events())
+    lie = ReportResult(
+        attempt_id=attempt_id,
+        state="COMPLETED",
+        output='"lie"',
+        usage=Usage(credits=100, attempts=1),
+        executor_id="x/1",
+    )
+    reply = shell.tell(lie).reply
+    assert reply.failure is not None
+    assert (reply.applied, reply.failure.code) == (False, "PERMISSION_DENIED")
+    assert len(shell.events()) == before
+    assert shell.run.usage.credits == 0
+    mine = shell.run.steps["a"].executor_id
+    shell.tell(ReportResult(attempt_id=attempt_id, state="COMPLETED", output='"truth"', executor_id=mine))
+    assert shell.run.output == '{"a":"truth"}'
+    shell.check()
+
+
 def test_lost_too_often() -> None:
     """F7: losses count against the policy."""
     shell = Shell(flow(call("a", retry=RetryPolicy(max_attempts=2))))

@@ -43,6 +43,8 @@ def result(turn: Turn, command: commands.ReportResult) -> Reply:
     if step is None:
         _book_late(turn, command)
         return turn.refused(_not_in_flight(command.attempt_id))
+    if _is_foreign(step, command):
+        return turn.refused(failures.foreign(command.attempt_id, command.executor_id))
     _note(turn, step, command)
     _end(turn, step, command)
     settle(turn)
@@ -78,10 +80,15 @@ def _end(turn: Turn, step: Step, command: commands.ReportResult) -> None:
 def _book_late(turn: Turn, command: commands.ReportResult) -> None:
     """The cost of an attempt that was given up without a result is booked when there is one after all, once (rule R23)."""
     step, epoch = find(turn.run, command.attempt_id)
-    if step is not None and epoch in step.unbooked:
+    if step is not None and epoch in step.unbooked and not (epoch == step.epoch and _is_foreign(step, command)):
         usage = msgspec.structs.replace(command.usage, attempts=0, steps=0)
         late = events.LateResult(step_id=step.id, attempt_id=command.attempt_id, state=command.state, usage=usage)
         turn.emit(late)
+
+
+def _is_foreign(step: Step, command: commands.ReportResult) -> bool:
+    """Whether somebody speaks of an attempt that was given to another executor."""
+    return command.executor_id != "" and command.executor_id != step.executor_id
 
 
 def _emit_started(turn: Turn, step: Step, started_at: int) -> None:

@@ -90,6 +90,8 @@ class ReportResult(Command):
     usage: Usage = NO_USAGE
     started_at: Micros | None = None
     logs: tuple[LogLine, ...] = ()
+    executor_id: str = ""
+    """Who says so; empty where it is this orchestrator itself. Only the executor that was given the attempt is believed."""
 
 
 class ReportLost(Command):

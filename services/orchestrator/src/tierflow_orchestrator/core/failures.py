@@ -42,6 +42,11 @@ def stale(what: str) -> Failure:
     return made("STALE", what, "report")
 
 
+def foreign(attempt_id: str, executor_id: str) -> Failure:
+    """An executor speaks of an attempt that was given to another."""
+    return made("PERMISSION_DENIED", f"{attempt_id} was not given to {executor_id}.", "report")
+
+
 def is_loss(failure: Failure) -> bool:
     """Whether it says that an attempt was given up without knowing how it ended."""
     cause = failure.cause
