@@ -126,6 +126,11 @@ async def kill(service: ServiceProcess, *, timeout: float = 60.0) -> Fault:
     return fault
 
 
+async def lasts(seconds: float) -> None:
+    """A fault lasts so long: nothing is waited for, the time itself is what is tried."""
+    await asyncio.sleep(seconds)
+
+
 async def at_random(
     services: Sequence[ServiceProcess], chance: random.Random, pause: tuple[float, float]
 ) -> list[Fault]:

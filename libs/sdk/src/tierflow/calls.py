@@ -21,7 +21,7 @@ _OPTIONS = (
     (
         "grpc.keepalive_time_ms",
         10_000,
-    ),  # a silent peer is found dead within half a minute, while something is waited for
+    ),  # a silent peer is found dead within 20 seconds, while something is waited for
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # of pings that flow control sends; by default a minute
     ("grpc.http2.max_pings_without_data", 0),

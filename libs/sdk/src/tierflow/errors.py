@@ -99,7 +99,8 @@ _CLASSES: dict[str, type[TierflowError]] = {
         ("RATE_LIMITED", "QUEUE_FULL", "TENANT_LIMIT", "BUDGET_EXHAUSTED", "MEMORY_EXCEEDED"), ResourceExhausted
     ),
     **dict.fromkeys(
-        ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "CONNECTION_FAILED", "CONNECTION_TIMEOUT", "FENCED", "NOT_OWNER"), Unavailable
+        ("UNAVAILABLE", "DATABASE_UNAVAILABLE", "CONNECTION_FAILED", "CONNECTION_TIMEOUT", "FENCED", "NOT_OWNER"),
+        Unavailable,
     ),
     **dict.fromkeys(("PERMISSION_DENIED", "UNAUTHENTICATED"), PermissionDenied),
 }

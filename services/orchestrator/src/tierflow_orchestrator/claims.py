@@ -64,17 +64,7 @@ def claimed(executor: str, result: step_pb2.StepExecutionResult, refusals: Refus
 
 def unsound(result: step_pb2.StepExecutionResult) -> Failure | None:
     """The failure of an attempt whose result the contract does not allow: it ended, and nothing of what it brought is taken."""
-    found: list[Violation] = []
-    if result.HasField("output"):
-        check_payload("output", result.output, found)
-    if result.HasField("last_heartbeat"):
-        check_payload("last_heartbeat", result.last_heartbeat, found)
-    if result.HasField("failure"):
-        _check_failure(result, found)
-    if result.HasField("usage"):
-        _check_usage(result, found)
-    if result.logs and sum(len(line.text) for line in result.logs) > MOST_LOGS:
-        found.append(Violation(field="logs", description=f"have more than {MOST_LOGS} characters"))
+    found = _violations(result)
     if not found:
         return None
     code = "PAYLOAD_TOO_LARGE" if any("at most" in each.description for each in found) else "OUTPUT_INVALID"
@@ -82,6 +72,20 @@ def unsound(result: step_pb2.StepExecutionResult) -> Failure | None:
         f"{each.field} {each.description}" for each in found[:5]
     )
     return made(code, message, "report", violations=tuple(found[:20]))
+
+
+def _violations(result: step_pb2.StepExecutionResult) -> list[Violation]:
+    found: list[Violation] = []
+    for name in ("output", "last_heartbeat"):
+        if result.HasField(name):
+            check_payload(name, getattr(result, name), found)
+    if result.HasField("failure"):
+        _check_failure(result, found)
+    if result.HasField("usage"):
+        _check_usage(result, found)
+    if result.logs and sum(len(line.text) for line in result.logs) > MOST_LOGS:
+        found.append(Violation(field="logs", description=f"have more than {MOST_LOGS} characters"))
+    return found
 
 
 def _check_failure(result: step_pb2.StepExecutionResult, found: list[Violation]) -> None:

@@ -99,8 +99,7 @@ class Hearing:
         if flight is None:
             return
         if status.state != 0:
-            if flight.executor == link.key and flight.make is not None and not flight.due:
-                self._expect(flight, flight.make())
+            self._is_known(flight, link)
             return
         if flight.executor != link.key:
             if name_of(flight.executor) == name_of(link.key):
@@ -111,6 +110,11 @@ class Hearing:
             self._lose(flight, "its executor is draining and has not taken it")
         elif flight.make is not None:
             self._execute(flight, link, flight.make)
+
+    def _is_known(self, flight: Flight, link: Link) -> None:
+        """An attempt that was adopted goes on; from now on its timeout counts here as well."""
+        if flight.executor == link.key and flight.make is not None and not flight.due:
+            self._expect(flight, flight.make())
 
     def _receipt(self, link: Link, receipt: pb.CancelStepResponse) -> None:
         flight = self.flights.get(receipt.attempt_id)
