@@ -109,7 +109,7 @@ class Engine(Reports):
         again = True
         while again and not run.ended:
             again = False
-            for handler in run.ready_handlers():
+            for handler in tuple(run.ready):
                 while (step_id := run.next_ready(handler)) is not None and self._give_slot(entity, handler, step_id):
                     again = True
                     if dispatcher.slots.pumping:

@@ -17,21 +17,30 @@ from tierflow_orchestrator.core.evolve import evolve
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.turn import Decision, Reply
 
-_LIFECYCLE = (events.RunCreated, events.RunStateChanged, events.RunEnded)
-_APPROVALS = (
-    events.ApprovalRequested,
-    events.ApprovalDecided,
-    events.ApprovalEscalated,
-    events.ApprovalResolved,
-)
-_AUDIT = (
-    events.CommandReceived,
-    events.SignalReceived,
-    events.BreakpointsSet,
-    events.RunUpdated,
-    events.RunMigrated,
-    events.SignalAnswered,
-)
+_CLASSES: dict[type[Any], str] = {
+    **dict.fromkeys((events.RunCreated, events.RunStateChanged, events.RunEnded), "lifecycle"),
+    **dict.fromkeys(
+        (
+            events.ApprovalRequested,
+            events.ApprovalDecided,
+            events.ApprovalEscalated,
+            events.ApprovalResolved,
+        ),
+        "approvals",
+    ),
+    **dict.fromkeys(
+        (
+            events.CommandReceived,
+            events.SignalReceived,
+            events.BreakpointsSet,
+            events.RunUpdated,
+            events.RunMigrated,
+            events.SignalAnswered,
+        ),
+        "audit",
+    ),
+}
+"""By kind of event, its class; all others are of steps."""
 PARENT = "tierflow.parent"
 """Label of runs that a step of another run asked for: that other run. Clients cannot set labels that begin like this."""
 _encoder = msgspec.msgpack.Encoder()
@@ -97,11 +106,7 @@ class RunMachine:
 
     def classify(self, event: events.RunEvent) -> str:
         """The event's class."""
-        if isinstance(event, _LIFECYCLE):
-            return "lifecycle"
-        if isinstance(event, _AUDIT):
-            return "audit"
-        return "approvals" if isinstance(event, _APPROVALS) else "steps"
+        return _CLASSES.get(type(event), "steps")
 
     def decode(self, data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
         """Stored events."""

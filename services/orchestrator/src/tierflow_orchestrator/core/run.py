@@ -235,7 +235,10 @@ class Run(Clocks):
 
     def spec(self, step: Step) -> StepSpec:
         """The definition of a step; for an item, of its map."""
-        return self.definition().by_id[step.of]
+        flow = self.flow  # not by `definition`: it is asked for several times a step
+        if flow is None:
+            raise ValueError(f"run {self.id} was used without its flow")
+        return flow.by_id[step.of]
 
     def content_steps(self) -> frozenset[str]:
         """Steps whose outputs it may have to look into: for expressions, or to put its own output together."""
