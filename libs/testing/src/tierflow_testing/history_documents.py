@@ -33,6 +33,15 @@ class DocumentChecker(_Checker):
         self.parents[event.step_id] = event.parent
         self._step(event.step_id)
 
+    def reopen(self, event: Any) -> None:
+        """R31: a document that is retried is walked again from its beginning; its attempts go on above all that were made."""
+        floor = self.floor
+        _Checker.reopen(self, event)
+        self.floor = max(floor, self.floor)
+        self.tolerated = False
+        self.steps.clear()
+        self.parents.clear()
+
     def on_ContextExported(self, event: Any, time: int) -> None:  # noqa: N802
         """A task that is under way sets the context."""
         self._touch(event.step_id)

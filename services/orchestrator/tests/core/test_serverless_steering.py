@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tierflow_orchestrator.core.commands import ReportResult, Resume, SetBreakpoints, Skip, StepOnce
+import json
+
+from tierflow_orchestrator.core.commands import ReportResult, Resume, Retry, SetBreakpoints, Skip, StepOnce
 
 from .documents import Doc
 
@@ -99,3 +101,76 @@ def test_what_cannot_be_skipped() -> None:
         failure = it.tell(Skip(command_id=step_id, step_id=step_id)).reply.failure
         assert failure is not None
         assert failure.code == code
+
+
+FAILING = """
+do:
+  - one: {call: h, with: {n: 1}, output: {as: '{n: .}'}, export: {as: '{first: .n}'}}
+  - pause: {wait: PT1H}
+  - heard: {listen: {to: {one: {with: {type: go}}}}, output: {as: '.[0]'}}
+  - two: {call: h, with: {of: '${ . }', first: '${ $context.first }'}}
+  - three: {set: {of: '${ . }', first: '${ $context.first }'}}
+"""
+
+
+def failed(it: Doc, step_id: str) -> None:
+    """An attempt fails for good."""
+    it.fail(step_id, code="HANDLER_REJECTED", retryable=False)
+
+
+def test_a_retry_does_not_do_twice_what_was_done() -> None:
+    """C9, R31, Q9: the document is walked again; what completed stands with what it gave, waits and events included; what failed is tried again, under an attempt of its own."""
+    it = Doc(FAILING)
+    it.complete("/do/0/one", "1")
+    it.wake()
+    it.send("go", {"x": 2})
+    before = it.attempt_id("/do/3/two")
+    failed(it, "/do/3/two")
+    assert it.run.state == "FAILED"
+    assert it.tell(Retry(command_id="again")).reply.generation == 2
+    assert it.state("/do/3/two") == "SCHEDULED"
+    assert it.attempt_id("/do/3/two") != before
+    assert json.loads(str(it.run.steps["/do/3/two"].input)) == {"of": {"x": 2}, "first": 1}
+    failed(it, "/do/3/two")
+    assert it.tell(Retry(command_id="once more")).reply.generation == 3
+    it.complete("/do/3/two", "5")
+    assert it.output == {"of": 5, "first": 1}
+    assert it.run.attempts == 4
+
+
+def test_a_retry_gives_a_loop_its_iterations_back() -> None:
+    """C9: iterations that were done are not done again; what is given something else than before is."""
+    it = Doc(
+        """
+        do:
+          - each:
+              for: {each: word, in: '["a", "b", "c"]'}
+              do: [{say: {call: h, with: {word: '${ $word }'}}}]
+          - end: {try: [{no: {call: h}}], catch: {errors: {with: {status: 404}}}}
+        """
+    )
+    it.complete("/do/0/each/do/0/say", "1")
+    it.complete("/do/0/each/do[1]/0/say", "2")
+    failed(it, "/do/0/each/do[2]/0/say")
+    it.tell(Retry(command_id="again"))
+    assert [it.state(f"/do/0/each/do{at}/0/say") for at in ("", "[1]", "[2]")] == [
+        "COMPLETED",
+        "COMPLETED",
+        "SCHEDULED",
+    ]
+    it.complete("/do/0/each/do[2]/0/say", "3")
+    it.complete("/do/1/end/try/0/no", "4")
+    assert it.output == 4
+
+
+def test_what_was_skipped_stays_so() -> None:
+    """N8, R31: in the next generation, too."""
+    it = Doc(FAILING)
+    it.complete("/do/0/one", "1")
+    it.tell(Skip(command_id="s", step_id="/do/1/pause"))
+    it.tell(Skip(command_id="t", step_id="/do/2/heard", output="7"))
+    failed(it, "/do/3/two")
+    it.tell(Retry(command_id="again"))
+    it.complete("/do/3/two", "8")
+    assert it.output == {"of": 8, "first": 1}
+    assert it.run.outcome == "PARTIAL"

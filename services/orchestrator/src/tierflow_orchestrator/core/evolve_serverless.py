@@ -10,6 +10,7 @@ from tierflow_runtime.values import BlobRef, Micros, Payload
 
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.core.steer import Kept
 from tierflow_orchestrator.core.step import Frame, Step
 
 INBOX: Final = "events"
@@ -28,6 +29,7 @@ def _entered(run: Run, event: events.StepEntered, time: Micros) -> None:
     run.counts_by_state["READY"] += 1
     _note(run, step.of, event.input)
     _note(run, step.of, event.items)
+    note_kept(run, step)
     if step.handler:
         run.ready.setdefault(step.handler, deque()).append(step.id)
     run.undecided.append(step.id)
@@ -68,6 +70,34 @@ def count_in(run: Run, step: Step, frame: Frame) -> None:
     run.undecided.appendleft(parent.id)
 
 
+def forget(run: Run) -> None:
+    """The document is going to be walked again from its beginning; what its tasks gave is remembered by the steps that they were.
+
+    Kept are tasks that completed and hold no others, and whatever somebody has skipped.
+    """
+    tasks, steer = run.definition().program, run.steered()
+    if tasks is None:
+        return
+    for step in run.steps.values():
+        frame = step.frame
+        if frame is None or not (_is_done(step, holds=bool(tasks.tasks[step.of].lists))):
+            continue
+        steer.kept[step.id] = Kept(
+            input=frame.input, output=step.output, directive=frame.directive, skipped=step.state == "SKIPPED"
+        )
+    run.steps, run.exported = {}, None
+
+
+def _is_done(step: Step, *, holds: bool) -> bool:
+    return (step.state == "COMPLETED" and not holds) or (step.state == "SKIPPED" and step.tolerated)
+
+
+def note_kept(run: Run, step: Step) -> None:
+    """Of a task that begins: what it gave before is at hand when it is looked into."""
+    if run.steer is not None and (kept := run.steer.kept.get(step.id)) is not None:
+        _note(run, step.of, kept.output)
+
+
 def note_wait(frame: Frame, event: events.StepWaiting) -> None:
     """A task begins to wait: for those in it, or to try them again."""
     if event.reason == "STEPS":
@@ -98,6 +128,7 @@ def restore(run: Run, step: Step) -> None:
     if step.frame is not None:
         for payload in (step.frame.input, step.frame.items, run.exported):
             _note(run, step.of, payload)
+        note_kept(run, step)
 
 
 BY_TYPE: Final[Mapping[type, Callable[[Run, Any, Micros], None]]] = {

@@ -1,6 +1,7 @@
 """Generations of a run: what a retry executes again, how its steps are made anew, and how everything that is counted is counted from them (rule R31).
 
-The steps of the flow itself run again as a whole, with all that they began; only of a map those items are kept that completed.
+The steps of the flow itself run again as a whole, with all that they began; only of a map those items are kept that completed. A document is walked again from its
+beginning; what its tasks gave stands for them where they are given the same (`evolve_serverless.forget`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from tierflow_flow.definition import Flow, Join
 from tierflow_runtime.values import BlobRef, Micros
 
-from tierflow_orchestrator.core import branches, events, joins
+from tierflow_orchestrator.core import branches, events, evolve_serverless, joins
 from tierflow_orchestrator.core.blocks import above
 from tierflow_orchestrator.core.moves import make_ready
 from tierflow_orchestrator.core.run import Run
@@ -75,7 +76,20 @@ def reopen(run: Run, event: events.RunStateChanged, time: Micros) -> None:
     run.undo, run.undone = [], []
     steer = run.steered()
     steer.opened_at, steer.deadline, steer.stop, steer.stepping = time, None, None, False
-    steer.floor = max((step.epoch for step in run.steps.values()), default=0)
+    steer.floor = max(steer.floor, max((step.epoch for step in run.steps.values()), default=0))
+    if run.definition().program is not None:
+        evolve_serverless.forget(run)
+    else:
+        run.steps = _kept(run, _reset(run, event))
+    for moments in (run.backoff, run.timers, run.limits):
+        # Everything had ended; what is left in them is about steps that may be gone.
+        moments.clear()
+    run.due.clear()
+    recount(run)
+
+
+def _reset(run: Run, event: events.RunStateChanged) -> set[str]:
+    """The steps that are made anew; maps that go on with the items that they had are opened."""
     reset = {run.steps[step_id].id for step_id in event.reset_steps if step_id in run.steps}
     for step in list(run.steps.values()):
         if (
@@ -85,12 +99,7 @@ def reopen(run: Run, event: events.RunStateChanged, time: Micros) -> None:
             and step.state in ("FAILED", "CANCELLED")
         ):
             reset.update(_open_map(run, step))
-    run.steps = _kept(run, reset)
-    for moments in (run.backoff, run.timers, run.limits):
-        # Everything had ended; what is left in them is about steps that may be gone.
-        moments.clear()
-    run.due.clear()
-    recount(run)
+    return reset
 
 
 def _open_map(run: Run, step: Step) -> list[str]:
@@ -221,8 +230,10 @@ def _recount_ended(run: Run, step: Step) -> None:
 
 
 def _count_needs(run: Run) -> None:
-    """What each step needs, counted from nothing, as `moves` counts it step by step."""
+    """What each step needs, counted from nothing, as `moves` counts it step by step; tasks of a document need nothing."""
     flow = run.definition()
+    if flow.program is not None:
+        return
     for spec in flow.steps:
         step = run.steps[spec.id]
         step.waiting, step.arrived, step.missed, step.passed = len(spec.needs), 0, 0, False

@@ -32,6 +32,16 @@ class Stop(msgspec.Struct, omit_defaults=True):
     """By attempt id."""
 
 
+class Kept(msgspec.Struct, omit_defaults=True, gc=False):
+    """What a task of a document gave in an earlier generation, and for what."""
+
+    input: str | BlobRef | None = None
+    output: str | BlobRef | None = None
+    directive: str = ""
+    skipped: bool = False
+    """Whether somebody skipped it."""
+
+
 class Steer(msgspec.Struct, omit_defaults=True):
     """Changed only by `evolve`."""
 
@@ -53,6 +63,8 @@ class Steer(msgspec.Struct, omit_defaults=True):
     reuse: Reuse | None = None
     reused: dict[str, tuple[str | BlobRef | None, str]] = {}
     """Results of another run, by step, until the steps are known."""
+    kept: dict[str, Kept] = {}
+    """Of a document that is walked again: by step, the tasks that were done before."""
     stop: Stop | None = None
     signal_ids: dict[str, list[str]] = {}
     """By name: ids of the signals that no step has taken yet, as in `Run.signals`."""

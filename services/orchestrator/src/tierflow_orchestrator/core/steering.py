@@ -58,8 +58,8 @@ def conflict(run: Run, name: str, why: str = "") -> Failure | None:
 
 
 def not_of_documents(run: Run, name: str) -> Failure | None:
-    """The tasks of a document become known as it is walked: where it was is gone once it has ended, and another version may number them otherwise."""
-    if run.flow is None or run.flow.program is None or name not in ("retry", "migrate"):
+    """The tasks of a document become known as it is walked, and another version may number them otherwise."""
+    if run.flow is None or run.flow.program is None or name != "migrate":
         return None
     return failures.made("UNSUPPORTED", f"{name}: not for documents that are walked task by task; run it anew.", name)
 
@@ -102,7 +102,7 @@ def retry(turn: Turn, command: commands.Retry) -> Reply:
 
 def _made_anew(run: Run) -> tuple[str, ...]:
     """The steps that a retry makes anew; maps of which only some items run again are not among them."""
-    if run.flow is None or not run.steps:
+    if run.flow is None or run.flow.program is not None or not run.steps:
         return ()
     found = generations.again(run)
     partly = generations.in_part(run, found)

@@ -27,6 +27,7 @@ from tierflow_orchestrator.core.serverless.walking import (
     first,
     give_up,
     open_,
+    recalled,
     stop_below,
     walk_on,
 )
@@ -322,7 +323,8 @@ def begin(turn: Turn, step: Step) -> None:
         turn.emit(events.StepWaiting(step_id=step.id, reason="YIELD", until=turn.now))
         return
     try:
-        BEGIN[task.kind](turn, step, task)
+        if not recalled(turn, step):
+            BEGIN[task.kind](turn, step, task)
     except (ExpressionError, Raised) as error:
         stop_below(turn, step, f"{step.id} has failed")
         fail(turn, step, error)

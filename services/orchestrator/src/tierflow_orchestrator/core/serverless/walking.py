@@ -148,14 +148,35 @@ def complete(turn: Turn, step: Step, output: Any, directive: str = "", **more: A
             output = task.output_as.resolve(inside(turn, step, output, {"output": output}))
         check(task.output_schema, output, "output")
         payload = store(turn, output)
-        if task.export_as is not None:
-            context = task.export_as.resolve(inside(turn, step, output, {"output": output}))
-            check(task.export_schema, context, "context")
-            turn.emit(events.ContextExported(step_id=step.id, context=store(turn, context)))
+        _export(turn, step, output)
     except (ExpressionError, Raised) as error:
         fail(turn, step, error, **more)
         return
     turn.emit(events.StepCompleted(step_id=step.id, output=payload, directive=directive, **more))
+
+
+def recalled(turn: Turn, step: Step) -> bool:
+    """Whether a task was done in an earlier generation, when it was given the same: it is done again at once, with what it gave. Raises `ExpressionError`, `Raised`."""
+    steer = turn.run.steer
+    kept = steer.kept.get(step.id) if steer is not None else None
+    if kept is None or kept.input != frame_of(step).input:
+        return False
+    if kept.skipped:
+        reason = "skipped by hand in an earlier generation"
+        turn.emit(events.StepSkipped(step_id=step.id, reason=reason, by_hand=True, output=kept.output))
+        return True
+    _export(turn, step, value_of(turn.run, kept.output) if task_of(turn.run, step).export_as is not None else None)
+    turn.emit(events.StepCompleted(step_id=step.id, output=kept.output, directive=kept.directive))
+    return True
+
+
+def _export(turn: Turn, step: Step, output: Any) -> None:
+    """Sets the context, where the task says so. Raises `ExpressionError`, `Raised`."""
+    task = task_of(turn.run, step)
+    if task.export_as is not None:
+        context = task.export_as.resolve(inside(turn, step, output, {"output": output}))
+        check(task.export_schema, context, "context")
+        turn.emit(events.ContextExported(step_id=step.id, context=store(turn, context)))
 
 
 def fail(turn: Turn, step: Step, error: Raised | ExpressionError, **more: Any) -> None:
