@@ -111,6 +111,10 @@ def _states(enum: Any, prefix: str) -> Callable[[Any], str]:
     return told
 
 
+def _who(message: Any) -> str:
+    return message.step_id or message.actor or "nobody known"
+
+
 def _has(message: Any, field: str) -> bool:
     return field in message.DESCRIPTOR.fields_by_name and message.HasField(field)
 
@@ -135,6 +139,10 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "command_received": lambda m: (
         f"told to {m.command} by {m.actor or 'nobody known'}" + (f": {m.reason}" if m.reason else "")
     ),
+    "context_updated": lambda m: f"context version {m.context.version}: {', '.join(m.changed)} by {_who(m)}",
+    "blackboard_changed": lambda m: f"blackboard: {', '.join(change.key for change in m.changes)} by {_who(m)}",
+    "context_checkpointed": lambda m: f"checkpoint {m.name} of context and blackboard",
+    "context_restored": lambda m: f"context and blackboard are as at {m.name}" + (f": {m.reason}" if m.reason else ""),
     "items_expanded": lambda m: text.count(m.count, "item"),
     "step_scheduled": lambda m: f"{text.state('SCHEDULED')} on {m.executor_id}",
     "step_started": lambda _: text.state("RUNNING"),

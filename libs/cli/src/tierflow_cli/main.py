@@ -34,6 +34,8 @@ _COMMANDS = {
     "update": ("steering_runs", "update", "Change limits and policies of a running swarm."),
     "migrate": ("steering_runs", "migrate", "Go on with another version of the flow."),
     "steer": ("steering_runs", "steer", "Do one thing to many swarms."),
+    "blackboard": ("blackboards", "blackboard", "Read and write what a swarm shares, by key."),
+    "context": ("blackboards", "context", "Show and change goal and policy of a swarm; go back to checkpoints."),
     "explain": ("explaining", "explain", "Say why a swarm, a run or a step waits."),
     "verify": ("verifying", "verify", "Check that a history is as it was written."),
     "approvals": ("approvals", "approvals", "List what waits for people; approve, reject, delegate."),

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tierflow.context import Blob, Context
 from tierflow.handler import Handler, OutputInvalid, declared
 from tierflow.outcomes import Degraded, HandlerFailed
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_runtime.values import Failure, Micros
 
@@ -59,6 +60,10 @@ class Notes:
         name = hashlib.sha256(data).hexdigest()
         self.blobs[name] = data
         return Blob(sha256=name, size=len(data), media_type=media_type)
+
+    async def call_context(self, call: ContextCall) -> ContextAnswer:
+        """A rehearsal shares nothing."""
+        raise FakeError("the blackboard is not there: a rehearsal has no swarm; give the step a fake")
 
 
 def handler_of(function: Callable[..., Any]) -> Handler:

@@ -21,6 +21,7 @@ from tierflow.exchange import Exchange
 from tierflow.handle import Handle
 from tierflow.ids import new_id
 from tierflow.queries import Queries
+from tierflow.sharing import Sharing
 from tierflow.steering import Steering
 from tierflow.submission import FlowLike, flow_ref, swarm_request
 from tierflow.watching import Watch
@@ -29,7 +30,7 @@ _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
 
 
-class Client(Steering, Queries, Approvals, Checkpoints):
+class Client(Steering, Queries, Approvals, Checkpoints, Sharing):
     """A client of Tierflow, for one event loop.
 
     ```python

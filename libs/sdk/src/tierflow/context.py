@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import UTC, datetime
 from operator import index
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import orjson
 from pydantic import BaseModel
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 
 from tierflow.outcomes import Cancelled
+
+if TYPE_CHECKING:
+    from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
+
+    from tierflow.blackboard import Blackboard
 
 LONGEST_HEARTBEAT = 64 * 1024
 Kind = Literal["progress", "thinking", "tool", "token"]
@@ -54,6 +59,9 @@ class Port(Protocol):
 
     async def write_blob(self, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
+
+    async def call_context(self, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what the attempt's swarm shares."""
 
 
 class Log:
@@ -245,6 +253,14 @@ class Context:
             tool_calls=index(tool_calls),
             metrics=_numbers(metrics),
         )
+
+    @property
+    def blackboard(self) -> Blackboard:
+        """What the attempt's swarm shares: `await context.blackboard.get("facts")`. Nothing of it is fetched before it is asked for; for async handlers."""
+        from tierflow.blackboard import Blackboard
+        from tierflow.own_swarm import OwnSwarm
+
+        return Blackboard(OwnSwarm(self._port))
 
     def blob(self, blob: Blob) -> AsyncIterator[bytes]:
         """Streams a stored value in chunks: `async for chunk in context.blob(order.scan)`."""

@@ -94,7 +94,7 @@ _CLASSES: dict[str, type[TierflowError]] = {
         InvalidRequest,
     ),
     **dict.fromkeys(("NOT_FOUND", "FLOW_NOT_FOUND", "HANDLER_NOT_FOUND"), NotFound),
-    **dict.fromkeys(("ALREADY_EXISTS", "REQUEST_ID_REUSED", "STATE_CONFLICT"), Conflict),
+    **dict.fromkeys(("ALREADY_EXISTS", "REQUEST_ID_REUSED", "STATE_CONFLICT", "VERSION_CONFLICT"), Conflict),
     **dict.fromkeys(
         ("RATE_LIMITED", "QUEUE_FULL", "TENANT_LIMIT", "BUDGET_EXHAUSTED", "MEMORY_EXCEEDED"), ResourceExhausted
     ),

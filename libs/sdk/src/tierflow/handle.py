@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import SubmitSwarmResponse
     from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 
+    from tierflow.blackboard import Blackboard
     from tierflow.client import Client
     from tierflow.exchange import Awaited
     from tierflow.watching import Watch
@@ -107,6 +108,11 @@ class Handle:
     async def set_breakpoints(self, *step_ids: str) -> bool:
         """Pauses before these steps from now on; none clears them."""
         return await self._client.set_breakpoints(self.id, *step_ids)
+
+    @property
+    def blackboard(self) -> Blackboard:
+        """What it shares: its blackboard by key and version, and its context."""
+        return self._client.blackboard(self.id)
 
     async def update(self, **changes: Any) -> int:
         """Changes limits and policies; takes what `Client.update` takes. Returns the new version."""

@@ -30,6 +30,7 @@ from tierflow_runtime.values import BlobRef, FailureError
 
 from tierflow_coordinator.access import Access
 from tierflow_coordinator.admission import Admission
+from tierflow_coordinator.calls import AttemptCalls
 from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import read_blob
@@ -151,6 +152,8 @@ class Coordinator:
         submission = Submission(admission, self.engine, self.durable)
         self.schedules.bind(submission, self.engine.steer, admission.foresee)
         self.durable.peer_servicer.beside(self.schedules.durable.peer_servicer)
+        contexts = Contexts(self.durable, ContextCalls(self.metrics).note)
+        self.engine.runs.context_call = AttemptCalls(contexts, self.durable).heard
         self.servicer = CoordinatorServicer(
             durable=self.durable,
             engine=self.engine,
@@ -164,7 +167,7 @@ class Coordinator:
                 now=self.durable.clock.now,
                 max_size=settings.max_swarms,
             ),
-            contexts=Contexts(self.durable, ContextCalls(self.metrics).note),
+            contexts=contexts,
             orchestrators=self.orchestrators,
             flows=flows,
         )

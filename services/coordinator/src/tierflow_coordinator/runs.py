@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextCall
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_runtime.logs import get_log
@@ -45,6 +46,8 @@ class Runs:
         self._answers = answers
         self._clock = clock or asyncio.get_running_loop().time
         self.fleet: Fleet
+        self.context_call: Callable[[Link, ContextCall], None]
+        """Hears what attempts ask of their swarm's context."""
         self._wanted: dict[str, Wanted] = {}
         self._homeless: dict[str, Wanted] = {}
         """Runs and commands that found no orchestrator."""
@@ -145,6 +148,8 @@ class Runs:
             self._answered(link, answer)
         for result in frame.results:
             self._answers.run_ended(link, result)
+        for call in frame.context_calls:
+            self.context_call(link, call)
 
     def _accepted(self, link: Link, answer: orchestrator.StartRunResponse) -> None:
         wanted = self._wanted.get(answer.run_id)

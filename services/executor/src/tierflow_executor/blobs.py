@@ -18,6 +18,7 @@ from tierflow_runtime.channels import open_channel
 from tierflow_runtime.errors import failure, failure_of
 from tierflow_runtime.values import BlobRef, FailureError
 
+from tierflow_executor.contexts import ContextCalls
 from tierflow_executor.endings import LARGEST_OUTPUT, Ending, size_of
 from tierflow_executor.running import Running
 
@@ -31,7 +32,7 @@ _SPOOLED = 4 << 20
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Blobs:
+class Blobs(ContextCalls):
     """Reads and writes values at the address of the instance that owns an attempt.
 
     A result is worth more than a wait: when the owner is away, storing is tried again for a long time, at whatever address its owner then has.
@@ -169,6 +170,10 @@ class Blobs:
             ) from error
 
     def _stub(self, running: Running) -> BlobServiceAsyncStub:
+        return BlobServiceStub(self.channel(running))
+
+    def channel(self, running: Running) -> grpc.aio.Channel:
+        """The channel to the instance that owns an attempt. Raises FailureError UNAVAILABLE where it is not known."""
         address = self.address_of(running)
         if not address:
             text = "nobody who keeps large values is connected"
@@ -176,7 +181,7 @@ class Blobs:
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._connect(address)
-        return BlobServiceStub(channel)
+        return channel
 
 
 def _identity(running: Running) -> tuple[tuple[str, str], ...]:

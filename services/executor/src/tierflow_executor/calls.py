@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 from tierflow.context import Blob, Context
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_runtime.wire import payload_from_proto
 
 from tierflow_executor import isolation
@@ -38,6 +39,9 @@ class Values(Protocol):
 
     async def write(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
+
+    async def call_context(self, running: Running, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what the attempt's swarm shares."""
 
 
 class Calls:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from tierflow.context import Blob, Context
 from tierflow.handler import Handler, declared
 from tierflow.outcomes import Cancelled
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 
 from tierflow_executor.blobs import Blobs
@@ -62,6 +63,10 @@ class Parent:
     async def write_blob(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
         return await self._blobs().write(running, content, media_type)
+
+    async def call_context(self, running: Running, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what the attempt's swarm shares."""
+        return await self._blobs().call_context(running, call)
 
     def _blobs(self) -> Blobs:
         return Blobs(lambda _: self._address, patience=30.0)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Protocol
 
 from tierflow.context import Blob
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 
@@ -276,6 +277,10 @@ class Runner:
     async def write_blob(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
         return await self._values.write(running, content, media_type)
+
+    async def call_context(self, running: Running, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what the attempt's swarm shares."""
+        return await self._values.call_context(running, call)
 
     def close(self) -> None:
         """Ends the timer and the threads."""

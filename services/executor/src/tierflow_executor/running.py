@@ -12,6 +12,7 @@ from typing import Protocol
 from tierflow.context import Blob
 from tierflow.handler import Handler
 from tierflow.outcomes import BudgetExhausted
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepExecutionResult
 
@@ -55,6 +56,9 @@ class Surroundings(Protocol):
 
     async def write_blob(self, running: Running, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
+
+    async def call_context(self, running: Running, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what the attempt's swarm shares."""
 
 
 class Spent:
@@ -242,6 +246,10 @@ class Running:
     async def write_blob(self, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
         """Stores a value."""
         return await self.surroundings.write_blob(self, content, media_type)
+
+    async def call_context(self, call: ContextCall) -> ContextAnswer:
+        """Asks for, or changes, what its swarm shares."""
+        return await self.surroundings.call_context(self, call)
 
     def fill(self, message: StepExecutionResult) -> None:
         """Puts what was reported on the way into the result."""

@@ -21,7 +21,7 @@ from tierflow_runtime.serving import Server
 from tierflow_runtime.telemetry import setup_telemetry
 from tierflow_runtime.values import FailureError
 
-from tierflow_orchestrator import blobs, service
+from tierflow_orchestrator import blobs, contexts, service
 from tierflow_orchestrator.children import Children
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
@@ -117,6 +117,11 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         service.FLOW_SERVICE,
         rpc.add_FlowServiceServicer_to_server,
         service.FlowService(flows, dispatcher, prerequisites),
+    )
+    server.add(
+        contexts.SERVICE,
+        rpc.add_ContextServiceServicer_to_server,
+        contexts.ContextService(durable, sessions.questions),
     )
     server.add(blobs.SERVICE, rpc.add_BlobServiceServicer_to_server, blobs.BlobService(durable))
     server.add(

@@ -16,6 +16,7 @@ from tierflow_runtime.streams import Frames
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_orchestrator.checks import sound_acknowledgement
+from tierflow_orchestrator.contexts import Questions
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.results import Results
 from tierflow_orchestrator.views import result_of
@@ -72,6 +73,8 @@ class Sessions:
         """By run: id of the last command that applied and is committed, for the word that it has taken full effect."""
         self._strangers: set[str] = set()
         """Runs that somebody asked for, and that were not here at the last look."""
+        self.questions = Questions(self._freest)
+        """What attempts ask of their swarm's context."""
         self.draining = False
         self.start: Start
         self.command: Callable[[pb.CommandRunRequest], Awaitable[pb.CommandRunResponse]]
@@ -98,6 +101,7 @@ class Sessions:
         if session.reading is not None:
             session.reading.cancel()
         self._sessions.remove(session)
+        self.questions.lost(session)
         for run_id in [run_id for run_id, other in self._interested.items() if other is session]:
             del self._interested[run_id]
 
@@ -121,6 +125,8 @@ class Sessions:
             self._durable.host.spawn(self._command(session, command))
         for request in frame.execute:
             self._execute(session, request)
+        for answer in frame.context_answers:
+            self.questions.answered(answer)
 
     def _execute(self, session: Session, request: run_pb2.RunExecutionRequest) -> None:
         run_id = request.context.run_id

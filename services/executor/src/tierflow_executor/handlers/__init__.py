@@ -2,6 +2,7 @@
 
 MODULES = (
     "tierflow_executor.handlers.basic",
+    "tierflow_executor.handlers.blackboard",
     "tierflow_executor.handlers.http",
     "tierflow_executor.handlers.openapi",
     "tierflow_executor.handlers.shell",
