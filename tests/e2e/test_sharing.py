@@ -1,9 +1,12 @@
 """What a swarm shares, through all tiers: handlers read and write it by key, it travels only where it is used, and it survives its keepers."""
 
 import asyncio
+import os
 import pathlib
 import random
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +18,7 @@ from tierflow_testing.stack import Stack
 from tierflow_testing.waiting import eventually
 
 MakeStack = Callable[..., Stack]
+ROOT = pathlib.Path(__file__).parents[2]
 TEN_MB = 10 * 1024 * 1024
 
 
@@ -150,3 +154,25 @@ async def test_writes_go_on_over_the_death_of_coordinator_and_orchestrator(with_
         writes = await client.blackboard_history(handle.id, "n", limit=100)
         assert [item.value for item in writes] == list(range(rounds, -1, -1))
         assert (await audit(stack.database_url, stack.nats.url, settled=True)).problems == []
+
+
+def test_the_page_can_be_followed(stack: Stack, tmp_path: pathlib.Path) -> None:
+    """I7, I11, K5, O3, Q25: the commands of docs/blackboard.md, as they are there, do what the page says."""
+    page = (ROOT / "docs/blackboard.md").read_text()
+    for name, text in re.findall(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```", page, re.S | re.M):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    script = "\n".join(["set -euxo pipefail", *re.findall(r"^```sh\n(.*?)^```", page, re.S | re.M)])
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, **stack.environment(), "PATH": path}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    said = done.stdout.split("\n")
+    assert said.count('"Bern"') == 2  # before, and after going back
+    assert any("finding/cost" in line for line in said)
+    hashes = [line.split()[1] for line in said if line.startswith("before-merge")]
+    assert len(hashes) == 2
+    assert hashes[0] == hashes[1]
+    assert any(line.startswith("policy") and '"tone": "dry"' in line for line in said)

@@ -42,14 +42,11 @@ async def get(connection: Connection, *, swarm_id: str, keys: tuple[str, ...], a
     found = await (await _board(connection, swarm_id)).items(*keys)
     if as_json:
         text.print_json({key: _shown(item, value=True) for key, item in found.items()})
-    else:
-        values = {key: item.value for key, item in found.items()}
-        if len(keys) > 1 or values:
-            text.print_json(values if len(keys) > 1 else values[keys[0]])
-    missing = [key for key in keys if key not in found]
-    if missing:
-        click.echo(f"not there: {', '.join(missing)}", err=True)
-    return 66 if missing else 0
+    elif len(keys) > 1:
+        text.print_json({key: item.value for key, item in found.items()})
+    elif found:
+        text.print_json(found[keys[0]].value)
+    return _missing([key for key in keys if key not in found])
 
 
 @blackboard.command("set")
@@ -168,6 +165,13 @@ async def restore(connection: Connection, *, swarm_id: str, name: str, reason: s
 
     swarm = await swarm_of(connection.client, swarm_id)
     _hash(name, await connection.client.restore_context(swarm, name, reason=reason), as_json)
+
+
+def _missing(keys: list[str]) -> int:
+    if not keys:
+        return 0
+    click.echo(f"not there: {', '.join(keys)}", err=True)
+    return 66
 
 
 async def _board(connection: Connection, entity_id: str) -> Any:
