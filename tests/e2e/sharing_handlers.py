@@ -31,11 +31,11 @@ async def apart(context: Context, key: str) -> int:
 
 
 @handler("s.adapt")
-async def adapt(context: Context, policy: dict[str, Any]) -> str:
+async def adapt(context: Context, tone: str) -> str:
     """Wants another policy."""
     now = await context.blackboard.context()
     try:
-        await context.blackboard.update_context(now.version, policy=policy, reason="it works better")
+        await context.blackboard.update_context(now.version, policy={"tone": tone}, reason="it works better")
     except PermissionDenied:
         return "refused"
     return "accepted"

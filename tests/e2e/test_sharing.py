@@ -86,7 +86,7 @@ async def test_a_blackboard_of_ten_megabytes(with_handlers: MakeStack) -> None:
                 "with": {"key": "found", "item": "${{ item }}"},
                 "needs": ["go"],
             },
-            refused={"call": "s.adapt", "with": {"policy": {"tone": "dry"}}, "needs": ["adds"]},
+            refused={"call": "s.adapt", "with": {"tone": "dry"}, "needs": ["adds"]},
             wrote={
                 "call": "blackboard.write",
                 "with": {"values": {"summary": "${{ steps.adds.output }}"}, "expected": {"summary": 0}},
@@ -114,7 +114,7 @@ async def test_a_blackboard_of_ten_megabytes(with_handlers: MakeStack) -> None:
         assert {item.step_id for item in writes} == {f"adds[{n}]" for n in range(6)}
 
         third = await client.submit(
-            flow("adapts", go=GO, adapt={"call": "s.adapt", "with": {"policy": {"tone": "dry"}}, "needs": ["go"]})
+            flow("adapts", go=GO, adapt={"call": "s.adapt", "with": {"tone": "dry"}, "needs": ["go"]})
         )
         await third.blackboard.update_context(1, adaptive=True)
         with pytest.raises(Conflict, match="expected_version"):
