@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import sys
 
 import pytest
 from tierflow_durable.clock import DatabaseClock
@@ -79,3 +81,23 @@ async def test_many_keys_at_once(cache: StepCache) -> None:
     answers = await cache.recall("t", {f"m[{n}]": f"k{n}" for n in range(3000)})
     assert [answer.step_id for answer in answers if answer.found] == ["m[2999]"]
     assert answers[-1].output is None
+
+
+async def test_results_are_dropped_by_hand(cache: StepCache, migrated_database: str) -> None:
+    """L4, Q15: those of a tenant, or all, by the command; nobody else's go with them."""
+    for tenant in ("a", "b"):
+        for key in ("k", "l"):
+            await cache.store(tenant, "r", result("1", key=key))
+
+    async def purged(*tenant: str) -> str:
+        command = [sys.executable, "-m", "tierflow_orchestrator", "purge-cache", *tenant]
+        environment = {**os.environ, "TIERFLOW_DATABASE_URL": migrated_database}
+        made = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+        said, _ = await made.communicate()
+        assert made.returncode == 0
+        return said.decode()
+
+    assert await purged("a") == "dropped 2 stored results\n"
+    assert [(await cache.recall(tenant, {"s": "k"}))[0].found for tenant in ("a", "b")] == [False, True]
+    assert await purged() == "dropped 2 stored results\n"
+    assert not (await cache.recall("b", {"s": "k"}))[0].found

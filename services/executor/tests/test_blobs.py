@@ -163,3 +163,28 @@ async def test_handlers_stream_blobs(serve: Serve, blobs: Any) -> None:
         named = json.loads(result.output.json)
         assert (named["size"], named["media_type"]) == (800_000, "text/plain")
         assert len(blobs.content[named["sha256"]]) == 800_000
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000_000])
+async def test_stored_values_hold_no_secrets(
+    serve: Serve, blobs: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """L16: whatever a handler stores by itself is without the values of its secrets, also where one is spread over pieces."""
+    monkeypatch.setenv("TIERFLOW_SECRET_KEY", "canary-71f0c3")
+
+    async def keeps(context: Context, key: str) -> dict[str, Any]:
+        content = f"<{key}> and {key}{key}, canary-71f0".encode()
+
+        async def pieces() -> Any:
+            for start in range(0, len(content), size):
+                yield content[start : start + size]
+
+        return (await context.store(pieces() if size < 1_000 else content, "text/plain")).model_dump()
+
+    served = await serve({"keeps": keeps})
+    request = a_request("keeps", json.dumps({"key": "{{secret:KEY}}"}))
+    request.input.secrets.append("KEY")
+    async with Peer(served.address, "one", blobs=blobs.address) as peer:
+        result = await peer.run(request)
+    stored = blobs.content[json.loads(result.output.json)["sha256"]]
+    assert stored == b"<***> and ******, canary-71f0"

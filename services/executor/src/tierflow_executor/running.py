@@ -244,7 +244,9 @@ class Running:
         return self.surroundings.read_blob(self, blob)
 
     async def write_blob(self, content: bytes | AsyncIterable[bytes], media_type: str) -> Blob:
-        """Stores a value."""
+        """Stores a value, without the values of its secrets."""
+        if self.secrets is not None:
+            content = self.secrets.stream(content)
         return await self.surroundings.write_blob(self, content, media_type)
 
     async def call_context(self, call: ContextCall) -> ContextAnswer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 import msgspec
 from tierflow_runtime.errors import failure
@@ -55,6 +55,22 @@ class Secrets:
         """A text without the values."""
         return text if self._pattern is None else self._pattern.sub(MASK, text)
 
+    async def stream(self, content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """Bytes without the values, also where a value is spread over pieces."""
+        pattern = re.compile("|".join(re.escape(text) for text in sorted(self._shown, key=len, reverse=True)).encode())
+        longest = max((len(text.encode()) for text in self._shown), default=1)
+        rest = b""
+        async for piece in _pieces(content):
+            rest += piece
+            if self._shown:
+                rest = pattern.sub(MASK.encode(), rest)
+            ready = len(rest) - longest + 1
+            if ready > 0:
+                yield rest[:ready]
+                rest = rest[ready:]
+        if rest:
+            yield rest
+
     def ending(self, ending: Ending) -> Ending:
         """An ending without the values; an output that is stored already is as the handler stored it."""
         output = (
@@ -75,6 +91,14 @@ class Secrets:
             violations=violations,
             cause=None if found.cause is None else self._failure(found.cause),
         )
+
+
+async def _pieces(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    async for piece in content:
+        yield piece
 
 
 def _written(value: str) -> str:

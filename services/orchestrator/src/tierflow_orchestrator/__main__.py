@@ -1,4 +1,4 @@
-"""`python -m tierflow_orchestrator` serves; `python -m tierflow_orchestrator migrate` creates or upgrades the schema."""
+"""`python -m tierflow_orchestrator` serves; with `migrate` it creates or upgrades the schema, with `purge-cache [TENANT]` it drops stored results of steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ def command(arguments: list[str]) -> int:
         from tierflow_durable.migrating import migrate_command  # without the service: a migration loads little
 
         return migrate_command(SCHEMA, *PACKAGES)
+    if arguments[:1] == ["purge-cache"] and len(arguments) <= 2:
+        from tierflow_orchestrator.purging import purge_command
+
+        return purge_command(*arguments[1:])
     if arguments:
         print(
-            "usage: python -m tierflow_orchestrator [migrate]; settings are variables, see docs/settings.md",
+            "usage: python -m tierflow_orchestrator [migrate | purge-cache [TENANT]]; settings are variables, see docs/settings.md",
             file=sys.stderr,
         )
         return 2

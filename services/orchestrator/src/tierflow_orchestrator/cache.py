@@ -111,6 +111,18 @@ class StepCache:
             if len(rows) < AT_ONCE:
                 return dropped
 
+    async def purge(self, tenant: str | None = None) -> int:
+        """Drops all results, or those of a tenant; how many. Raises FailureError DATABASE_UNAVAILABLE."""
+        dropped = 0
+        while True:
+            if tenant is None:
+                rows = await self._database.fetch(_query("drop_results"), limit=AT_ONCE)
+            else:
+                rows = await self._database.fetch(_query("drop_results_of_tenant"), tenant=tenant, limit=AT_ONCE)
+            dropped += len(rows)
+            if len(rows) < AT_ONCE:
+                return dropped
+
 
 def _output(text: str | None, sha256: str | None, size: int) -> Payload | None:
     return text if sha256 is None else BlobRef(sha256=sha256, size=size)

@@ -32,6 +32,10 @@ def publish_metrics(
         "Attempts that failed and were tried again since the start",
         lambda: engine.attempts_retried,
     )
+    metrics.gauge_of("cache_hits", "Steps that took a stored result since the start", lambda: engine.cache.hits)
+    metrics.gauge_of(
+        "cache_misses", "Steps whose key had no stored result since the start", lambda: engine.cache.misses
+    )
     metrics.gauge_of(
         "results_unacknowledged",
         "Ended runs that no coordinator has acknowledged",

@@ -43,7 +43,10 @@ def compile_document(source: Document, problems: Problems, canonical: str | None
     top.only(("document", "input", "use", "do", "timeout", "output", "schedule"), required=("do",))
     document = _head(top)
     if "schedule" in top:
-        top.unsupported("schedule", "schedules in documents; start runs from outside")
+        top.unsupported(
+            "schedule",
+            "schedules in documents; leave the key out, and make a schedule of Tier 1 for the flow (CreateSchedule)",
+        )
     use = top.part("use")
     use.only(_USE)
     if use.source.get("catalogs"):

@@ -14,3 +14,11 @@ RETURNING key_hash
 DELETE FROM step_cache WHERE (tenant, key_hash) IN (
     SELECT tenant, key_hash FROM step_cache WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
 ) RETURNING key_hash
+
+-- name: drop_results
+DELETE FROM step_cache WHERE (tenant, key_hash) IN (SELECT tenant, key_hash FROM step_cache LIMIT :limit) RETURNING key_hash
+
+-- name: drop_results_of_tenant
+DELETE FROM step_cache WHERE (tenant, key_hash) IN (
+    SELECT tenant, key_hash FROM step_cache WHERE tenant = :tenant ORDER BY key_hash LIMIT :limit
+) RETURNING key_hash
