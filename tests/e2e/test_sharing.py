@@ -170,7 +170,7 @@ def test_the_page_can_be_followed(stack: Stack, tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     said = done.stdout.split("\n")
-    assert said.count('"Bern"') == 2  # before, and after going back
+    assert said.count('"Bern"') == 3  # before, and after going back, twice
     assert any("finding/cost" in line for line in said)
     hashes = [line.split()[1] for line in said if line.startswith("before-merge")]
     assert len(hashes) == 2

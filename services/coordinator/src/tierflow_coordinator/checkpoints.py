@@ -16,6 +16,7 @@ from tierflow_runtime.security import caller_of
 from tierflow_runtime.values import Violation
 
 from tierflow_coordinator import listing
+from tierflow_coordinator.contexts import Author, Contexts
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.reaching import Reaching
 
@@ -26,6 +27,7 @@ class Checkpoints(Reaching):
     """Part of the coordinator's service."""
 
     _durable: Durable
+    _contexts: Contexts
 
     async def CreateCheckpoint(  # noqa: N802 - named by the proto
         self, request: api.CreateCheckpointRequest, context: Any
@@ -44,6 +46,8 @@ class Checkpoints(Reaching):
             with _run_may_be_on_its_way():
                 done = await (await self._runs_stub()).CreateRunCheckpoint(wanted, **self._call(caller))
                 answer.checkpoint.run.CopyFrom(done.checkpoint)
+        if swarm.board is not None and not swarm.ended:
+            await self._contexts.keep(swarm, request.name, Author(caller.user_id))
         made, answer.created = await self._durable.checkpoints.mark(
             swarm.swarm_id, request.name, actor=caller.user_id, reason=request.reason
         )

@@ -214,6 +214,14 @@ class Contexts:
         )
         return await self._checkpoint(swarm_id, name)
 
+    async def keep(self, swarm: Swarm, name: str, author: Author) -> None:
+        """Names what a swarm shares now, unless that name is taken. Raises FailureError."""
+        if shared(swarm).checkpoint(name) is None:
+            await self._tell(
+                swarm.swarm_id,
+                commands.CheckpointContext(command_id=f"checkpoint {name}", actor=author.actor, name=name),
+            )
+
     async def restore(
         self, swarm_id: str, command: commands.RestoreContext
     ) -> tuple[bb.ContextCheckpoint, commands.Reply]:

@@ -676,7 +676,8 @@ class CoordinatorServiceServicer(object):
 
     def UpdateContext(self, request, context):
         """Changes it; the next decision honours that. Idempotent by command_id.
-        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (the policy is too
+        large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -714,7 +715,7 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CheckpointContext(self, request, context):
-        """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+        """Names the present state of context and blackboard, to go back to; CreateCheckpoint does that as well where anything is shared. The same name again moves it here; beyond 20 the oldest is dropped.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -165,7 +165,8 @@ class CoordinatorServiceStub:
     """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     UpdateContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateContextRequest, _coordinator_service_pb2.UpdateContextResponse]
     """Changes it; the next decision honours that. Idempotent by command_id.
-    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (the policy is too
+    large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     ReadBlackboard: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadBlackboardRequest, _coordinator_service_pb2.ReadBlackboardResponse]
     """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
@@ -181,7 +182,7 @@ class CoordinatorServiceStub:
     ListBlackboardHistory: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardHistoryRequest, _coordinator_service_pb2.ListBlackboardHistoryResponse]
     """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CheckpointContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckpointContextRequest, _coordinator_service_pb2.CheckpointContextResponse]
-    """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+    """Names the present state of context and blackboard, to go back to; CreateCheckpoint does that as well where anything is shared. The same name again moves it here; beyond 20 the oldest is dropped.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     RestoreContext: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RestoreContextRequest, _coordinator_service_pb2.RestoreContextResponse]
@@ -350,7 +351,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """What is agreed on for a swarm: goal, labels, limits, policy; without its blackboard. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     UpdateContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.UpdateContextRequest, _coordinator_service_pb2.UpdateContextResponse]  # type: ignore[assignment]
     """Changes it; the next decision honours that. Idempotent by command_id.
-    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (the policy is too
+    large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     ReadBlackboard: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ReadBlackboardRequest, _coordinator_service_pb2.ReadBlackboardResponse]  # type: ignore[assignment]
     """Keys of a swarm's blackboard with their values. Keys that are not there are left out.
@@ -366,7 +368,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListBlackboardHistory: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.ListBlackboardHistoryRequest, _coordinator_service_pb2.ListBlackboardHistoryResponse]  # type: ignore[assignment]
     """What one key was, write by write, the newest first. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     CheckpointContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.CheckpointContextRequest, _coordinator_service_pb2.CheckpointContextResponse]  # type: ignore[assignment]
-    """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+    """Names the present state of context and blackboard, to go back to; CreateCheckpoint does that as well where anything is shared. The same name again moves it here; beyond 20 the oldest is dropped.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
     RestoreContext: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RestoreContextRequest, _coordinator_service_pb2.RestoreContextResponse]  # type: ignore[assignment]
@@ -796,7 +798,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.UpdateContextResponse, _abc.Awaitable[_coordinator_service_pb2.UpdateContextResponse]]:
         """Changes it; the next decision honours that. Idempotent by command_id.
-        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, ABORTED (it has another version than expected), FAILED_PRECONDITION (the swarm has ended), RESOURCE_EXHAUSTED (the policy is too
+        large), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -842,7 +845,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.CheckpointContextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.CheckpointContextResponse, _abc.Awaitable[_coordinator_service_pb2.CheckpointContextResponse]]:
-        """Names the present state of context and blackboard, to go back to. The same name again moves it here; beyond 20 the oldest is dropped.
+        """Names the present state of context and blackboard, to go back to; CreateCheckpoint does that as well where anything is shared. The same name again moves it here; beyond 20 the oldest is dropped.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (the swarm has ended), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
 

@@ -1396,7 +1396,7 @@ class ContextServiceServicer(object):
 
     def CallContext(self, request, context):
         """One call of an attempt that is under way in a run of this instance.
-        Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+        Status: OK (see failure), INVALID_ARGUMENT, ABORTED (STALE: the attempt is not under way), UNAVAILABLE (the run is not owned here, or no coordinator answers), UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

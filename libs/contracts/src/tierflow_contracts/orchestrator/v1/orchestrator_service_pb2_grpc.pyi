@@ -524,7 +524,7 @@ class ContextServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ContextServiceAsyncStub: ...
     CallContext: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CallContextRequest, _orchestrator_service_pb2.CallContextResponse]
     """One call of an attempt that is under way in a run of this instance.
-    Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+    Status: OK (see failure), INVALID_ARGUMENT, ABORTED (STALE: the attempt is not under way), UNAVAILABLE (the run is not owned here, or no coordinator answers), UNAUTHENTICATED.
     """
 
 @_typing.type_check_only
@@ -534,7 +534,7 @@ class ContextServiceAsyncStub(ContextServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CallContext: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CallContextRequest, _orchestrator_service_pb2.CallContextResponse]  # type: ignore[assignment]
     """One call of an attempt that is under way in a run of this instance.
-    Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+    Status: OK (see failure), INVALID_ARGUMENT, ABORTED (STALE: the attempt is not under way), UNAVAILABLE (the run is not owned here, or no coordinator answers), UNAUTHENTICATED.
     """
 
 class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -547,7 +547,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.CallContextResponse, _abc.Awaitable[_orchestrator_service_pb2.CallContextResponse]]:
         """One call of an attempt that is under way in a run of this instance.
-        Status: OK (see failure), INVALID_ARGUMENT, PERMISSION_DENIED (no such attempt is under way here), UNAVAILABLE (no coordinator is connected), UNAUTHENTICATED.
+        Status: OK (see failure), INVALID_ARGUMENT, ABORTED (STALE: the attempt is not under way), UNAVAILABLE (the run is not owned here, or no coordinator answers), UNAUTHENTICATED.
         """
 
 def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
