@@ -144,6 +144,25 @@ async def a_swarm_ends_twice(records: Forged) -> None:
     await records.add(records.swarm, "swarm_ended")
 
 
+@finds("an event after the end (V1)", "what a swarm shares changed out of order (U9)")
+async def a_blackboard_that_jumps(records: Forged) -> None:
+    await _shared(records, event_pb2.BlackboardChanged(revision=7))
+
+
+@finds("an event after the end (V1)", "a key's version was there before (U9)")
+async def a_key_with_a_version_that_was_there(records: Forged) -> None:
+    changed = event_pb2.BlackboardChanged(revision=2)
+    changed.changes.add(key="a", previous_version=2)
+    await _shared(records, changed)
+
+
+async def _shared(records: Forged, changed: event_pb2.BlackboardChanged) -> None:
+    events = await records.events(records.swarm)
+    event = event_pb2.Event(seq=events[-1].seq + 1, blackboard_changed=changed)
+    event.time.CopyFrom(events[-1].time)
+    await records.write(records.swarm, [*events, event])
+
+
 @finds("a swarm's first event (V3)")
 async def a_swarm_is_created_twice(records: Forged) -> None:
     await records.add(records.swarm, "swarm_created")

@@ -220,7 +220,7 @@ ACTIONS = st.one_of(
 
 @given(st.lists(ACTIONS, max_size=25))
 def test_versions_rise_and_every_checkpoint_can_be_gone_back_to(actions: list[tuple[str, Any]]) -> None:
-    """I7, I11, K5, K6: whatever is written, revisions rise by one, no key has a version twice, and a restore gives exactly the state, and the hash, of its checkpoint."""
+    """I7, I11, K5, K6, U9: whatever is written, revisions rise by one, no key has a version twice, and a restore gives exactly the state, and the hash, of its checkpoint."""
     it = Sharing()
     marks: dict[str, tuple[str, dict[str, Any], str]] = {}
     versions: dict[str, int] = {}

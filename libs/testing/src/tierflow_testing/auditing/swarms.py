@@ -23,6 +23,7 @@ _MOVES: Mapping[str, frozenset[str]] = {
     "STOPPING": frozenset(),
     "FAILED": frozenset(("STARTING", "RUNNING")),
 }
+_SHARED = frozenset(("context_updated", "blackboard_changed", "context_checkpointed", "context_restored"))
 _ENDS = frozenset(("STOPPED", "COMPLETED", "FAILED", "TERMINATED"))
 _END_OF_RUN = {"COMPLETED": "COMPLETED", "FAILED": "FAILED", "CANCELLED": "STOPPED"}
 
@@ -41,6 +42,8 @@ class SwarmSummary:
     end_state: str = ""
     end_outcome: str = ""
     end_usage: Usage = NO_USAGE
+    revision: int = 1
+    """Of what it shares."""
 
 
 def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
@@ -74,6 +77,8 @@ def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> Non
     if summary.end_state == "FAILED" and _reopens(event):
         summary.end_state = ""
     report.expect(not summary.end_state, "an event after the end (V1)", f"{where}: {kind}")
+    if kind in _SHARED:
+        _share(summary, event, where, report)
     if kind == "swarm_created":
         context = event.swarm_created.context
         summary.tenant, summary.request_id, summary.state = context.tenant, context.request_id, "STARTING"
@@ -96,6 +101,22 @@ def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> Non
         summary.end_state = summary.state
         summary.end_outcome = wire.OUTCOMES.name(ended.outcome)
         summary.end_usage = wire.usage_from_proto(ended.usage) if ended.HasField("usage") else NO_USAGE
+
+
+def _share(summary: SwarmSummary, event: event_pb2.Event, where: str, report: Report) -> None:
+    """Each change makes the next revision; a checkpoint is of the present one."""
+    kind = event.WhichOneof("payload") or ""
+    message = getattr(event, kind)
+    revision = message.context.revision if kind == "context_updated" else message.revision
+    meant = summary.revision + (kind != "context_checkpointed")
+    report.expect(
+        revision == meant, "what a swarm shares changed out of order (U9)", f"{where}: {revision}, not {meant}"
+    )
+    summary.revision = revision
+    for change in message.changes if kind == "blackboard_changed" else ():
+        report.expect(
+            change.previous_version < revision, "a key's version was there before (U9)", f"{where}: {change.key}"
+        )
 
 
 def _reopens(event: event_pb2.Event) -> bool:
