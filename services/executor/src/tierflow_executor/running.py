@@ -250,7 +250,9 @@ class Running:
         return await self.surroundings.write_blob(self, content, media_type)
 
     async def call_context(self, call: ContextCall) -> ContextAnswer:
-        """Asks for, or changes, what its swarm shares."""
+        """Asks for, or changes, what its swarm shares; what it writes is without the values of its secrets."""
+        if self.secrets is not None:
+            self.secrets.hide_in(call)
         return await self.surroundings.call_context(self, call)
 
     def fill(self, message: StepExecutionResult) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 import msgspec
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextCall
 from tierflow_runtime.errors import failure
 from tierflow_runtime.secrets import handle
 from tierflow_runtime.values import BlobRef, Failure, FailureError, Violation
@@ -70,6 +72,22 @@ class Secrets:
                 rest = rest[ready:]
         if rest:
             yield rest
+
+    def hide_in(self, call: ContextCall) -> None:
+        """Takes the values out of what a call writes."""
+        for change in call.write.changes if call.HasField("write") else ():
+            if change.compressed:
+                text = zlib.decompress(change.compressed).decode()
+                change.compressed = zlib.compress(self.masked(text).encode())
+            elif change.HasField("value"):
+                change.value.json = self.masked(change.value.json)
+        if call.HasField("update_context"):
+            update = call.update_context
+            update.reason = self.masked(update.reason)
+            if update.changes.HasField("goal"):
+                update.changes.goal = self.masked(update.changes.goal)
+            if update.changes.HasField("policy"):
+                update.changes.policy.json = self.masked(update.changes.policy.json)
 
     def ending(self, ending: Ending) -> Ending:
         """An ending without the values; an output that is stored already is as the handler stored it."""

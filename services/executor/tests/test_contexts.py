@@ -1,0 +1,78 @@
+"""What attempts ask of their swarm's context, on this side: again while nobody answers, and never with a secret."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tierflow.blackboard import Blackboard
+from tierflow.errors import Conflict
+from tierflow.own_swarm import OwnSwarm
+from tierflow_contracts.common.v1 import blackboard_pb2 as bb
+from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
+from tierflow_executor.contexts import ContextCalls
+from tierflow_executor.secrets import MASK, Secrets
+from tierflow_runtime.errors import failure
+from tierflow_runtime.wire import failure_to_proto
+
+
+class Scripted(ContextCalls):
+    """Answers from a list."""
+
+    def __init__(self, *codes: str) -> None:
+        self.codes = list(codes)
+        self.calls: list[bb.ContextCall] = []
+
+    async def _asked(self, running: Any, call: bb.ContextCall) -> bb.ContextAnswer:
+        kept = bb.ContextCall()
+        kept.CopyFrom(call)
+        self.calls.append(kept)
+        code = self.codes.pop(0)
+        if code:
+            return bb.ContextAnswer(failure=failure_to_proto(failure(code, "so it is")))
+        return bb.ContextAnswer(written=bb.BlackboardWritten(revision=2, applied=True))
+
+
+def board(scripted: Scripted) -> Blackboard:
+    request = StepExecutionRequest()
+    request.context.run_id, request.context.attempt_id = "r", "r/a/1"
+    running: Any = SimpleNamespace(request=request)
+    port: Any = SimpleNamespace(call_context=lambda call: scripted.call_context(running, call))
+    return Blackboard(OwnSwarm(port))
+
+
+async def test_a_write_is_the_same_write_until_somebody_answers() -> None:
+    """I11, K10: while the run changes its owner the call is made again, with the command id that it had; a refusal is told at once."""
+    scripted = Scripted("UNAVAILABLE", "UNAVAILABLE", "")
+    assert await board(scripted).set("a", 1) == 2
+    assert len({call.write.command_id for call in scripted.calls}) == 1
+    assert [call.author.attempt_id for call in scripted.calls] == ["r/a/1"] * 3
+    scripted = Scripted("VERSION_CONFLICT")
+    with pytest.raises(Conflict) as raised:
+        await board(scripted).set("a", 1, expected_version=9)
+    assert raised.value.code == "VERSION_CONFLICT"
+    assert len(scripted.calls) == 1
+
+
+def test_no_secret_gets_onto_the_blackboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L16: what a handler writes, long or short, its goal, policy and reason come without the values of its secrets."""
+    monkeypatch.setenv("TIERFLOW_SECRET_API_KEY", "canary-7c1f")
+    secrets = Secrets(["API_KEY"], "acme")
+    secrets.fill('"{{secret:API_KEY}}"')
+    call = bb.ContextCall()
+    call.write.changes.add(key="a").value.json = '"is canary-7c1f"'
+    call.write.changes.add(key="b").compressed = zlib.compress(json.dumps(["canary-7c1f"] * 500).encode())
+    secrets.hide_in(call)
+    assert call.write.changes[0].value.json == f'"is {MASK}"'
+    assert json.loads(zlib.decompress(call.write.changes[1].compressed)) == [MASK] * 500
+    call = bb.ContextCall()
+    call.update_context.reason = call.update_context.changes.goal = "canary-7c1f"
+    call.update_context.changes.policy.json = '{"a":"canary-7c1f"}'
+    secrets.hide_in(call)
+    assert b"canary" not in call.SerializeToString()
+    read = bb.ContextCall(read=bb.BlackboardRead(keys=["a"]))
+    secrets.hide_in(read)
+    assert read == bb.ContextCall(read=bb.BlackboardRead(keys=["a"]))
