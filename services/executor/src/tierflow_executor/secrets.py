@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 import msgspec
-from tierflow_contracts.common.v1.blackboard_pb2 import ContextCall
+from tierflow_contracts.common.v1.blackboard_pb2 import BlackboardChange, ContextCall
 from tierflow_runtime.errors import failure
 from tierflow_runtime.secrets import handle
 from tierflow_runtime.values import BlobRef, Failure, FailureError, Violation
@@ -75,19 +75,24 @@ class Secrets:
 
     def hide_in(self, call: ContextCall) -> None:
         """Takes the values out of what a call writes."""
-        for change in call.write.changes if call.HasField("write") else ():
-            if change.compressed:
-                text = zlib.decompress(change.compressed).decode()
-                change.compressed = zlib.compress(self.masked(text).encode())
-            elif change.HasField("value"):
-                change.value.json = self.masked(change.value.json)
-        if call.HasField("update_context"):
-            update = call.update_context
+        kind = call.WhichOneof("kind")
+        if kind == "write":
+            for change in call.write.changes:
+                self._hide_in_value(change)
+        elif kind == "update_context":
+            update, changes = call.update_context, call.update_context.changes
             update.reason = self.masked(update.reason)
-            if update.changes.HasField("goal"):
-                update.changes.goal = self.masked(update.changes.goal)
-            if update.changes.HasField("policy"):
-                update.changes.policy.json = self.masked(update.changes.policy.json)
+            if changes.HasField("goal"):
+                changes.goal = self.masked(changes.goal)
+            if changes.HasField("policy"):
+                changes.policy.json = self.masked(changes.policy.json)
+
+    def _hide_in_value(self, change: BlackboardChange) -> None:
+        if change.compressed:
+            text = zlib.decompress(change.compressed).decode()
+            change.compressed = zlib.compress(self.masked(text).encode())
+        elif change.HasField("value"):
+            change.value.json = self.masked(change.value.json)
 
     def ending(self, ending: Ending) -> Ending:
         """An ending without the values; an output that is stored already is as the handler stored it."""
