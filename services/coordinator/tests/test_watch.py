@@ -83,6 +83,23 @@ async def test_watch_to_the_end(tier1: Any, tier2: FakeOrchestrator, request_of:
     assert all(message.batch.source.swarm_id == answer.swarm_id for message in watcher.messages if message.batch.events)
 
 
+async def test_a_run_that_ends_at_once(tier1: Any, tier2: FakeOrchestrator, request_of: Requests) -> None:
+    """H8, R22: what the run says of itself comes before what its swarm says of its end, however late it is read."""
+    answer = await watched_run(tier1, tier2, request_of)
+    await tier2.finish(answer.run_id)
+    await eventually(lambda: tier1_ended(tier1, answer.swarm_id))
+    for _ in range(5):
+        watcher = Watcher(tier1, answer.swarm_id)
+        await asyncio.wait_for(watcher.task, 20)
+        assert watcher.events.index(RUN[-1]) < watcher.events.index(("swarm", 5, "run_finished"))
+
+
+async def tier1_ended(tier1: Any, swarm_id: str) -> bool:
+    """Whether the swarm is COMPLETED."""
+    answer = await tier1.stub.GetSwarm(api.GetSwarmRequest(swarm_id=swarm_id))
+    return bool(answer.swarm.state == state_pb2.SWARM_STATE_COMPLETED)
+
+
 async def test_watch_from_every_token(tier1: Any, tier2: FakeOrchestrator, request_of: Requests) -> None:
     """H26, S3: from every token the rest follows, without a gap and without a repetition."""
     answer = await watched_run(tier1, tier2, request_of)

@@ -26,6 +26,9 @@ log = get_log(__name__)
 MOST_QUEUED: Final = 256
 """Messages that wait for a watcher which does not read; beyond, its sources wait."""
 
+RUN_FIRST: Final = 2.0
+"""Seconds for which the end of a swarm's run waits for the run's own events, which come from Tier 2. It is there first: what it tells of is not kept back for long."""
+
 RETRY_FIRST: Final = 0.05
 RETRY_MOST: Final = 2.0
 
@@ -139,7 +142,8 @@ class _Watch:
         """Messages without token, with the entity and the sequence number up to which they tell of it."""
         self._main: asyncio.Task[None] | None = None
         self._runs: dict[str, asyncio.Task[None]] = {}
-        self._ended = False
+        self._finished: set[str] = set()
+        """Runs of whose end the swarm knows: one that Tier 2 does not have never was."""
 
     def start(self) -> None:
         """Begins to read."""
@@ -192,7 +196,7 @@ class _Watch:
         async for item in self._durable.reader.watch(self._swarm.swarm_id, self._read.swarm_seq, idle_after=self._idle):
             if isinstance(item, JournalRow):
                 await self._send_swarm_events(item)
-        self._ended = True
+        self._finished.update(self._runs)
         await asyncio.gather(*self._runs.values())
         await self._queue.put((None, "", 0))
 
@@ -202,6 +206,9 @@ class _Watch:
         ]
         if not events:
             return
+        for event in events:
+            if event.HasField("run_finished"):
+                await self._run_first(event.run_finished.run_id)
         await self._send_gap(self._swarm.swarm_id, self._read.swarm_seq, events[0].seq)
         self._read.swarm_seq = events[-1].seq
         batch = event_pb2.EventBatch(source=self._source, events=events)
@@ -209,6 +216,12 @@ class _Watch:
         for event in events:
             if event.HasField("run_requested"):
                 self._watch_run(event.run_requested.run_id)
+
+    async def _run_first(self, run_id: str) -> None:
+        """What the run says of itself comes before what its swarm says of its end, unless Tier 2 is away."""
+        self._finished.add(run_id)
+        if (task := self._runs.get(run_id)) is not None:
+            await asyncio.wait([task], timeout=RUN_FIRST)
 
     def _watch_run(self, run_id: str) -> None:
         if run_id not in self._runs or self._runs[run_id].done():  # a later generation of it
@@ -223,7 +236,7 @@ class _Watch:
                     return
                 delay = RETRY_FIRST
             except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.NOT_FOUND and self._ended:
+                if error.code() is grpc.StatusCode.NOT_FOUND and run_id in self._finished:
                     return  # Refused, or cancelled before it was taken: it never was.
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     log.info("a run cannot be watched now", run_id=run_id, status=error.code().name)
