@@ -55,6 +55,8 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
     summary = SwarmSummary(history.id)
     for event in events:
         _apply(summary, event, report)
+        if event.WhichOneof("payload") in _SHARED:
+            _share(summary, event, report)
     ends = [event for event in events if event.HasField("swarm_ended")]
     ended = row["ended_at"] is not None
     begun = max([1, *(event.run_requested.generation for event in events if event.HasField("run_requested"))])
@@ -77,8 +79,6 @@ def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> Non
     if summary.end_state == "FAILED" and _reopens(event):
         summary.end_state = ""
     report.expect(not summary.end_state, "an event after the end (V1)", f"{where}: {kind}")
-    if kind in _SHARED:
-        _share(summary, event, where, report)
     if kind == "swarm_created":
         context = event.swarm_created.context
         summary.tenant, summary.request_id, summary.state = context.tenant, context.request_id, "STARTING"
@@ -103,9 +103,9 @@ def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> Non
         summary.end_usage = wire.usage_from_proto(ended.usage) if ended.HasField("usage") else NO_USAGE
 
 
-def _share(summary: SwarmSummary, event: event_pb2.Event, where: str, report: Report) -> None:
+def _share(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> None:
     """Each change makes the next revision; a checkpoint is of the present one."""
-    kind = event.WhichOneof("payload") or ""
+    kind, where = event.WhichOneof("payload") or "", f"{summary.id} at event {event.seq}"
     message = getattr(event, kind)
     revision = message.context.revision if kind == "context_updated" else message.revision
     meant = summary.revision + (kind != "context_checkpointed")
