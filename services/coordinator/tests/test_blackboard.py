@@ -14,10 +14,11 @@ import asyncpg
 import grpc
 import pytest
 from tierflow_contracts.common.v1 import blackboard_pb2 as bb
-from tierflow_contracts.common.v1 import execution_pb2, payload_pb2
+from tierflow_contracts.common.v1 import execution_pb2, failure_pb2, payload_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_runtime.errors import failure_of
 from tierflow_testing.fake_orchestrator import FakeOrchestrator
+from tierflow_testing.waiting import eventually
 
 Requests = Callable[..., Any]
 LARGE = json.dumps({"text": "the quick brown fox " * 20_000})
@@ -264,3 +265,51 @@ async def test_an_ended_swarm_can_be_read(
     stranger = (("tierflow-user", "eve"),)
     request = api.ReadBlackboardRequest(swarm_id=swarm_id, keys=["a"])
     assert (await refusal(tier1.stub.ReadBlackboard(request, metadata=stranger)))[0] is grpc.StatusCode.NOT_FOUND
+
+
+async def test_attempts_ask_by_way_of_their_orchestrator(tier1: Any, tier2: FakeOrchestrator, swarm_id: str) -> None:
+    """I8, I11, B20, L4, B11: what comes up on the stream is answered on it: for the swarm of the attempt's own user, as that user and step; what is refused says why."""
+
+    async def ask(call_id: str, user: str = "dev", tenant: str = "default", **call: Any) -> bb.ContextAnswer:
+        author = bb.ContextAuthor(run_id="r", step_id="think", tenant=tenant, user_id=user)
+        tier2.send(context_calls=[bb.ContextCall(call_id=call_id, swarm_id=swarm_id, author=author, **call)])
+        await eventually(lambda: call_id in tier2.context_answers)
+        return tier2.context_answers[call_id]
+
+    written = await ask("1", write=bb.BlackboardWrite(changes=[put("a", "1", 0)], command_id="w"))
+    assert written.written.revision == 2
+    assert (await ask("2", write=bb.BlackboardWrite(changes=[put("a", "1", 0)], command_id="w"))).written.revision == 2
+    entry = (await ask("3", read=bb.BlackboardRead(keys=["a"]))).entries.entries[0]
+    assert (text_of(entry), entry.actor, entry.run_id, entry.step_id) == ("1", "dev", "r", "think")
+    assert [each.key for each in (await ask("4", list=bb.BlackboardList())).entries.entries] == ["a"]
+    context = (await ask("5", read_context=bb.ContextRead())).context
+    changes = bb.ContextChanges(policy=payload_pb2.Payload(json='{"tone": "dry"}'))
+    update = bb.ContextUpdate(expected_version=context.version, changes=changes)
+    refused = {
+        "6": await ask("6", update_context=update),
+        "7": await ask("7", user="eve", read=bb.BlackboardRead(keys=["a"])),
+        "8": await ask("8", tenant="other", read=bb.BlackboardRead(keys=["a"])),
+        "9": await ask("9"),
+        "10": await ask("10", read=bb.BlackboardRead(keys=["not a key"])),
+    }
+    names = {call: failure_pb2.ErrorCode.Name(answer.failure.code) for call, answer in refused.items()}
+    assert {call: name.removeprefix("ERROR_CODE_") for call, name in names.items()} == {
+        "6": "PERMISSION_DENIED",
+        "7": "NOT_FOUND",
+        "8": "NOT_FOUND",
+        "9": "UNSUPPORTED",
+        "10": "INVALID_REQUEST",
+    }
+
+
+async def test_limits_are_those_of_the_next_run(tier1: Any, tier2: FakeOrchestrator, swarm_id: str) -> None:
+    """I7: limits that were changed while a run worked are what the next run is asked for with."""
+    limits = execution_pb2.ResourceAllocation(credits=77)
+    changes = bb.ContextChanges(limits=limits)
+    await tier1.stub.UpdateContext(api.UpdateContextRequest(swarm_id=swarm_id, expected_version=1, changes=changes))
+    run_id = (await tier1.get(swarm_id)).run_ids[0]
+    await tier2.finish(run_id, state="FAILED")
+    await tier1.wait(swarm_id)
+    await tier1.stub.RetrySwarm(api.RetrySwarmRequest(swarm_id=swarm_id))
+    await eventually(lambda: len([each for each in tier2.requests if each.context.generation == 2]) > 0)
+    assert tier2.requests[-1].allocation.credits == 77

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from tierflow_contracts.common.v1 import failure_pb2, flow_pb2, state_pb2
+from tierflow_contracts.common.v1 import blackboard_pb2, failure_pb2, flow_pb2, state_pb2
 from tierflow_contracts.common.v1.execution_pb2 import Usage
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as api
@@ -85,6 +85,7 @@ class FakeOrchestrator(
         self.commands: list[api.CommandRunRequest] = []
         self.acknowledgements: list[str] = []
         self.tombstones: set[str] = set()
+        self.context_answers: dict[str, blackboard_pb2.ContextAnswer] = {}
         self.flows: dict[str, flow_pb2.Flow] = {}
         self.blobs: dict[str, bytes] = {}
         self.checks = 0
@@ -210,6 +211,7 @@ class FakeOrchestrator(
             for request in frame.execute:
                 self.requests.append(request)
                 await self._execute(stream, request)
+            self.context_answers.update({answer.call_id: answer for answer in frame.context_answers})
             await self._tell()
 
     def _welcome(self, stream: _Stream, hello: api.CoordinatorHello) -> None:
