@@ -129,7 +129,7 @@ check-k8s: setup ## Check the Kubernetes manifests against the schemas of the AP
 
 .PHONY: test
 test: setup ## Run the tests, with real Postgres, NATS and services
-	@$(BIN)/pytest -q -n 2 -m "not chaos" $(ARGS) libs services tests
+	@$(BIN)/pytest -q -n 2 -m "not chaos$(if $(NATIVE), and not interpreted)" $(ARGS) libs services tests
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests of the pure cores only; a few seconds

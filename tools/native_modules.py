@@ -24,11 +24,11 @@ MODULES = (
     "tierflow_flow/templates.py",
     "tierflow_coordinator/core/*.py",
     "tierflow_coordinator/{access,admission,engine,links,machine,orchestrators,progress,room,runs,sessions,submission,tracing,views,waiting,wire}.py",
-    "tierflow_executor/{delivery,endings,engine,running,runner,streams,wheel,wire}.py",
+    "tierflow_executor/{delivery,endings,engine,runner,streams,wheel,wire}.py",
     "tierflow_executor/core/*.py",
     "tierflow_orchestrator/core/*.py",
     "tierflow_orchestrator/core/kinds/*.py",
-    "tierflow_orchestrator/{attempt_requests,checks,commanding,dispatcher,engine,link,machine,messages,results,sessions,slots,spans,starting,views}.py",
+    "tierflow_orchestrator/{attempt_requests,checks,commanding,dispatcher,engine,link,machine,results,sessions,slots,spans,starting,views}.py",
     "tierflow_orchestrator/{views_steering,wire,wire_approvals,wire_blocks,wire_filling,wire_reading,wire_serverless,wire_steering}.py",
 )
 STRUCTS = re.compile(r"\bfield\(|^class \w+\((Event|Command|Effect)\)", re.MULTILINE)

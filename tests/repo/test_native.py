@@ -49,6 +49,22 @@ def test_nothing_is_written_that_cannot_be_compiled(compiled: dict[str, str]) ->
     assert found == []
 
 
+def test_what_is_not_compiled_inherits_from_nothing_compiled(compiled: dict[str, str]) -> None:
+    """Q33: a compiled class refuses to be the base of one that is not."""
+    names = {path.removesuffix(".py").replace("/", "."): path for path in compiled}
+    found = []
+    for root in native.sources().values():
+        for path in root.rglob("*.py"):
+            if str(path.relative_to(root.parent)) in compiled:
+                continue
+            tree = ast.parse(path.read_text())
+            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in names]
+            theirs = {alias.asname or alias.name for node in imports for alias in node.names}
+            bases = [base for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
+            found += [f"{path.name}: {base.id}" for base in bases if isinstance(base, ast.Name) and base.id in theirs]
+    assert found == []
+
+
 def test_types_of_fields_are_strings() -> None:
     """Q33: msgspec reads the same types from a compiled class; lines stay where they are, so that stack traces are true."""
     source = (

@@ -55,6 +55,7 @@ async def test_defect_ends_one_entity_only(start: Start, monkeypatch: pytest.Mon
     assert await node.durable.router.command(other, Add(n=1)) == 2
 
 
+@pytest.mark.interpreted
 async def test_loading_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """R16, Lesson 29: an entity that was claimed and could not be loaded, because the database went away, is loaded when it is back."""
     node = await start("a", lease=60.0)
@@ -77,6 +78,7 @@ async def test_loading_is_tried_again(start: Start, monkeypatch: pytest.MonkeyPa
     await heir.durable.close()
 
 
+@pytest.mark.interpreted
 async def test_positions_follow_the_order_of_relaying(start: Start, database: str) -> None:
     """R19: rows are handed to the relay by rising position, whatever the order in which their entities were touched; else a watermark skips rows."""
     node = await start()
@@ -145,6 +147,7 @@ async def test_a_claim_without_an_answer(start: Start, monkeypatch: pytest.Monke
     await heir.durable.close()
 
 
+@pytest.mark.interpreted
 async def test_created_again_while_it_is_adopted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """R3, R16, R28: a request that is sent again while its entity is being adopted attaches to it; the copy that it made does not push the stored one out."""
     node = await start("a", lease=60.0)
@@ -175,6 +178,7 @@ async def test_created_again_while_it_is_adopted(start: Start, monkeypatch: pyte
     await heir.durable.close()
 
 
+@pytest.mark.interpreted
 async def test_created_again_while_it_is_loaded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """R3, R28: a request for an entity that is on its way into memory is answered at once: it exists."""
     node = await start("a", lease=60.0)
