@@ -18,7 +18,7 @@ import sysconfig
 import tempfile
 from importlib import metadata
 
-from native_modules import PACKAGES, matching, quoted
+from native_modules import PACKAGES, matching
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -56,9 +56,6 @@ def build(target: pathlib.Path) -> None:
     for name, source in sources().items():
         shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     modules = matching(target)
-    kept = {path: (target / path).read_text() for path in modules}
-    for path, text in kept.items():
-        (target / path).write_text(quoted(text))
     print(f"compiling {len(modules)} modules into {target}; this takes some minutes", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, str(HERE / "native_compile.py"), scratch, *map(str, modules)]
@@ -66,8 +63,6 @@ def build(target: pathlib.Path) -> None:
         done = subprocess.run(command, cwd=target, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit("\n".join([*done.stdout.splitlines()[-20:], *done.stderr.splitlines()[-20:]]))
-    for path, text in kept.items():  # a stack trace shows the sources as they are written
-        (target / path).write_text(text)
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def main(scratch: str, modules: list[str]) -> None:
         group_name="tierflow",
     )
     build = BuildAtOnce(Distribution({"ext_modules": extensions}))
-    build.inplace, build.build_temp = True, scratch
+    build.inplace, build.build_temp, build.build_lib = True, scratch, os.path.join(scratch, "lib")
     build.ensure_finalized()
     build.run()
 

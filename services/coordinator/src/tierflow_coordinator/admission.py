@@ -21,26 +21,13 @@ from tierflow_runtime.tracecontext import child_traceparent, span_id_of
 from tierflow_runtime.values import BlobRef, Context, FailureError, Micros, Options, Payload, Violation
 from tierflow_runtime.wire import allocation_from_proto, context_from_proto, options_from_proto
 
+from tierflow_coordinator.admitted import Admitted as Admitted
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.flows import CheckedFlow, Flows
 
 INPUT_PATH: Final = "input.flow.input"
 RETRY_AFTER: Final[Micros] = 1_000_000
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that passed: the new swarm's command, and the key under which a repetition is known."""
-
-    command: commands.CreateSwarm
-    request_key: RequestKey | None
-    parent_traceparent: str
-    """The client's, or an empty string."""
-
-    @property
-    def swarm_id(self) -> str:
-        """The id chosen for the swarm."""
-        return self.command.context.swarm_id
 
 
 class Admission:

@@ -5,22 +5,14 @@ A command that comes too late or twice is stale, not an error: it yields no even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from tierflow_runtime.values import Failure, FailureError, Micros
 
 from tierflow_coordinator.core import commands, events, sharing, states
+from tierflow_coordinator.core.decision import Decision as Decision
 from tierflow_coordinator.core.swarm import Order, Swarm, evolve, total
-
-
-class Decision(msgspec.Struct, kw_only=True, gc=False):
-    """Events, already applied to the state, and the answer."""
-
-    events: Sequence[events.SwarmEvent]
-    reply: commands.Reply
-    blobs: Mapping[str, bytes] = {}
 
 
 def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decision:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from tierflow_flow.definition import ExpressionError, Norm
 from tierflow_flow.norms import matches
 from tierflow_flow.scope import walk
@@ -22,20 +21,8 @@ from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import MissingContent, Path, RunScope, parse, text_of
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Turn
-
-
-class Denied(msgspec.Struct, frozen=True):
-    """The call may not be made: the norm that says so (`policy:` or `flow:` and its name), and why."""
-
-    norm: str
-    reason: str
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """People must approve the call first, as this norm says."""
-
-    key: str
-    norm: Norm
+from tierflow_orchestrator.core.verdicts import Asked as Asked
+from tierflow_orchestrator.core.verdicts import Denied as Denied
 
 
 class NotYetKnown(ExpressionError):

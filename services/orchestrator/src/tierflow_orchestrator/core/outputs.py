@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from tierflow_flow.definition import ExpressionError, Rule, StepSpec
 from tierflow_flow.scope import walk
 from tierflow_runtime.values import Failure, Payload, Violation
@@ -14,13 +13,7 @@ from tierflow_orchestrator.core.payloads import INLINE_BYTES, violations
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.scope import Path, RunScope, parse, text_of, write
 from tierflow_orchestrator.core.step import Step, Variable
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What checking an output found: why the attempt failed, or what is to be noted."""
-
-    failure: Failure | None = None
-    warnings: tuple[str, ...] = ()
+from tierflow_orchestrator.core.verdicts import Found as Found
 
 
 class OutputScope:
