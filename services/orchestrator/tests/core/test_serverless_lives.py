@@ -60,7 +60,7 @@ class Life:
     def tell(self, kind: type, **fields: object) -> None:
         """A command with an id of its own."""
         self.number += 1
-        self.it.tell(kind(command_id=f"c{self.number}", **fields))
+        self.it.tell(kind(command_id=f"by-{self.number}", **fields))
 
     def attempt(self) -> None:
         """Something becomes of an attempt in flight."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tierflow_orchestrator.core.commands import ReportResult, Resume, Retry, SetBreakpoints, Skip, StepOnce
+from tierflow_orchestrator.core.commands import Pause, ReportResult, Resume, Retry, SetBreakpoints, Skip, StepOnce
 
 from .documents import Doc
 
@@ -174,3 +174,13 @@ def test_what_was_skipped_stays_so() -> None:
     it.complete("/do/3/two", "8")
     assert it.output == {"of": 8, "first": 1}
     assert it.run.outcome == "PARTIAL"
+
+
+def test_an_event_that_comes_while_it_is_paused_is_taken_when_it_is_resumed() -> None:
+    """G6, Q5: nothing moves while it is paused; then what is there already is taken, without anything else having to come."""
+    it = Doc("do: [{hear: {listen: {to: {one: {with: {type: go}}}}}}]")
+    it.tell(Pause(command_id="p"))
+    it.send("go", {"n": 1})
+    assert it.state("/do/0/hear") == "RUNNING"
+    it.tell(Resume(command_id="r"))
+    assert it.output == [{"n": 1}]

@@ -174,7 +174,12 @@ def _resume(turn: Turn, command: commands.Resume) -> Reply:
         steering.release(turn)
         again = run.state != "SUSPENDED" and (bool(run.asked) or run.only_waits)
         _change(turn, "SUSPENDED" if again else "RUNNING", command)
-        settle(turn)
+        if run.signals and run.definition().program is not None:
+            navigator.fire(
+                turn
+            )  # Events that came meanwhile may be what its tasks listen for; nothing else looks for them.
+        else:
+            settle(turn)
     return answer or turn.applied()
 
 
