@@ -32,7 +32,7 @@ def _described(found: dict[str, Any]) -> str:
 
 @pytest.mark.timeout(300)
 def test_invariants_hold() -> None:
-    """V1 to V45, R1 to R31: whatever the seeds do to processes, network, database and event stream."""
+    """V1 to V51, R1 to R31: whatever the seeds do to processes, network, database and event stream."""
     played = json.loads(_play("--seeds", "3000", "--seconds", str(SECONDS), "--json"))
     assert [_described(found) for found in played["bad"]] == []
     assert played["seeds"] >= 50, f"{played['seeds']} seeds in {played['seconds']:.0f} s show little"
@@ -51,7 +51,7 @@ def test_a_seed_is_one_history() -> None:
 def test_every_mutation_is_caught() -> None:
     """Lesson 45: each fault breaks an invariant that is about it, within its seeds; without it the same seeds hold."""
     results = json.loads(_play("--mutations", "--json"))
-    assert len(results) >= 10
+    assert len(results) >= 28
     assert [f"{each['name']}: not caught in {each['seeds']} seeds" for each in results if each["seed"] is None] == []
     assert [f"{each['name']}: {each['violation']}" for each in results if not each["expected"]] == []
     assert [f"{each['name']}: seed {each['seed']} fails without it" for each in results if not each["clean"]] == []

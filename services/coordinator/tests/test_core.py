@@ -72,6 +72,24 @@ def swarm_in(state: str) -> Swarm:
 REACHABLE = [state for state in states.STATES if state != states.IDLE]
 
 
+def test_a_command_names_those_before_it() -> None:
+    """R14: on different ways they may reach the run in another order; those that the swarm was told later are not among them."""
+    swarm = swarm_in(states.RUNNING)
+    ids = []
+    for number in range(20):
+        verb = states.RESUME if number % 2 else states.PAUSE
+        decided = decide(
+            swarm, commands.SteerSwarm(command_id=f"c{number}", command=verb, actor="a", reason=""), number
+        )
+        ids.append(next(event for event in decided.events if isinstance(event, events.CommandReceived)))
+    (late,) = react(swarm, ids[3])
+    assert isinstance(late, commands.CommandRun)
+    assert late.supersedes == ("c0", "c1", "c2")
+    (last,) = react(swarm, ids[-1])
+    assert isinstance(last, commands.CommandRun)
+    assert last.supersedes == tuple(f"c{number}" for number in range(3, 19))
+
+
 def test_transitions_are_a_table() -> None:
     """C2: over all pairs of states, exactly those in the table are allowed; the refusal names both."""
     assert set(states.TRANSITIONS) == {states.NEW, *states.STATES}

@@ -160,10 +160,24 @@ class Checks(Telling):
             self._closing(event, kind, value)
         elif kind in _SAID:
             journal.commands.add((entity_id, getattr(value, _SAID[kind])))
+            if kind == "command_received":
+                self._in_order(entity_id, value.command_id)
         elif kind.startswith("run_"):
             self._of_run(entity_id, kind, value)
         elif kind.startswith("swarm_"):
             self._of_swarm(entity_id, kind, value)
+
+    def _in_order(self, entity_id: str, command_id: str) -> None:
+        """V51: what a swarm was told later is not undone by what it was told before."""
+        journal = self.journal
+        if entity_id in journal.swarms:
+            journal.orders.setdefault(entity_id, []).append(command_id)
+            return
+        orders = journal.orders.get(journal.requested.get(entity_id, ""), [])
+        if command_id in orders:
+            place, before = orders.index(command_id), journal.obeyed.get(entity_id, -1)
+            self.expect(place > before, "V51", f"{command_id} comes to run {short(entity_id)} after {orders[before]}")
+            journal.obeyed[entity_id] = place
 
     def _of_run(self, entity_id: str, kind: str, value: Any) -> None:
         journal = self.journal

@@ -220,9 +220,11 @@ def _updates(clauses: Clauses, t: Transaction, tables: Tables, p: Row) -> int:
 
 
 def _acknowledge(t: Transaction, tables: Tables, p: Row) -> None:
+    # A row is changed once by a statement: the update, whose count is asked for, comes first, and the acknowledgement finds nothing.
+    changed = {args[0] for change, args in t.writes if change.__name__ == "change_entity"}
     for id_, generation in zip(p["a_id"], p["a_generation"], strict=True):
         row = tables.entity.get(id_)
-        if row is not None and row["generation"] == generation and row["unacknowledged"]:
+        if row is not None and id_ not in changed and row["generation"] == generation and row["unacknowledged"]:
             t.exclusive(("entity", tables.schema, id_))
             t.write(tables.change_entity, id_, {"unacknowledged": False})
 

@@ -37,6 +37,10 @@ class Committed:
         """State by swarm and generation."""
         self.commands: set[tuple[str, str]] = set()
         """Entity and id of a command, a signal or a decision."""
+        self.orders: dict[str, list[str]] = {}
+        """By swarm: ids of the commands that applied to it, in order."""
+        self.obeyed: dict[str, int] = {}
+        """By run: the place of the last of these that it has heard of."""
         self.lost: list[tuple[float, str, str]] = []
         """Attempts given up by Tier 2: when, attempt, why."""
         self.owner: dict[str, str | None] = {}

@@ -1,7 +1,7 @@
 """How models of statements are written down.
 
 Each is a function of the transaction, the tables of its schema and its parameters by name: it takes its locks, reads what is committed, and writes with `t.write`.
-Nothing holds them against the real Postgres yet: a statement that changes must be changed here by hand.
+`tests/component/test_statement_models.py` holds them against the real Postgres: a statement that changes must be changed here by hand.
 """
 
 from __future__ import annotations

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import tierflow_durable.batch
 from tierflow_coordinator.core import commands as swarm_commands
 from tierflow_coordinator.core import events as swarm_events
 from tierflow_coordinator.core import states as swarm_states
@@ -29,66 +27,14 @@ from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.sessions import Sessions
 
-from simulation import commits
+from simulation.patches import Mutation, Patches
+from simulation.steered_mutations import STEERED
 
 # By their names: the packages export functions that are called like the modules.
 swarm_decide = importlib.import_module("tierflow_coordinator.core.decide")
 run_decide = importlib.import_module("tierflow_orchestrator.core.decide")
 run_evolve = importlib.import_module("tierflow_orchestrator.core.evolve")
 core_attempts = importlib.import_module("tierflow_orchestrator.core.attempts")
-
-Patch = Callable[["Patches"], None]
-
-
-class Patches:
-    """What was replaced, to be put back."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
-
-    def put(self, where: Any, name: str, value: Any) -> Any:
-        """Replaces an attribute; returns what was there."""
-        before = getattr(where, name)
-        setattr(where, name, value)
-        self._undo.append(lambda: setattr(where, name, before))
-        return before
-
-    def entry(self, where: dict[Any, Any], key: Any, value: Any) -> Any:
-        """Replaces an entry of a table."""
-        before = where[key]
-        where[key] = value
-        self._undo.append(lambda: where.__setitem__(key, before))
-        return before
-
-    def sql(self, block: str, old: str, new: str) -> None:
-        """Replaces text in the group commit."""
-        texts = tierflow_durable.batch.blocks("tierflow_durable", "commit.sql")
-        assert old in texts[block], f"{block} has no {old!r} any more"
-        self.entry(texts, block, texts[block].replace(old, new))
-        self._forget_statements()
-        self._undo.append(self._forget_statements)
-
-    @staticmethod
-    def _forget_statements() -> None:
-        tierflow_durable.batch.commit_statement.cache_clear()
-        commits.plan.cache_clear()
-
-    def undo(self) -> None:
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A fault: what is wrong, how it is put in, the invariants of which one must be broken, and within how many seeds."""
-
-    name: str
-    about: str
-    patch: Patch
-    caught_by: tuple[str, ...]
-    seeds: int
-
 
 # --- writing ---
 
@@ -309,6 +255,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("result-said-once", "a result without acknowledgement is not said again (R28)", _result_said_once, ("V38",), 200),
     Mutation("word-too-soon", "a command is said to have taken effect before it is stored (R7, R29)", _word_too_soon, ("V26", "V38"), 500),
     Mutation("tombstone-taken", "a cancel that came before its run does not refuse it (R29)", _tombstone_taken, ("V45",), 400),
+    *STEERED,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def snapshots_of(t: Transaction, tables: Tables, p: P) -> list[P]:
 @model("journal_of")
 def journal_of(t: Transaction, tables: Tables, p: P) -> list[P]:
     rows = [row for row in tables.journal.get(p["id"], ()) if row["seq"] > p["after"]]
-    return rows[: p["limit"]]
+    return sorted(rows, key=lambda row: row["seq"])[: p["limit"]]
 
 
 @model("journal_written")
@@ -43,7 +43,11 @@ def _with_source(tables: Tables, row: P) -> P:
 
 @model("journal_after")
 def journal_after(t: Transaction, tables: Tables, p: P) -> list[P]:
-    rows = [row for row in tables.by_instance.get(p["instance"], ()) if row["position"] > p["after"]]
+    rows = [
+        row
+        for row in tables.by_instance.get(p["instance"], ())
+        if row["position"] > p["after"] and row["entity_id"] in tables.entity
+    ]
     rows.sort(key=lambda row: row["position"])
     return [_with_source(tables, row) for row in rows[: p["limit"]]]
 
@@ -51,7 +55,7 @@ def journal_after(t: Transaction, tables: Tables, p: P) -> list[P]:
 @model("journal_page")
 def journal_page(t: Transaction, tables: Tables, p: P) -> list[P]:
     after = (p["after_id"], p["after_seq"])
-    keys = sorted(key for key in tables.keys if key > after)
+    keys = sorted(key for key in tables.keys if key > after and key[0] in tables.entity)
     return [_with_source(tables, tables.keys[key]) for key in keys[: p["limit"]]]
 
 
@@ -96,9 +100,10 @@ def request_winner(t: Transaction, tables: Tables, p: P) -> list[P]:
 
 @model("forget_requests", writes=True)
 def forget_requests(t: Transaction, tables: Tables, p: P) -> list[P]:
-    for key in [key for key, row in tables.request.items() if row["created_at"] < p["before"]][:5000]:
+    gone = [key for key, row in tables.request.items() if row["created_at"] < p["before"]][: p["limit"]]
+    for key in gone:
         t.write(tables.request.pop, key, None)
-    return []
+    return [{"n": len(gone)}]
 
 
 @model("partitions")

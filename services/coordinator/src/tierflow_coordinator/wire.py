@@ -87,6 +87,7 @@ def run_command(effect: commands.CommandRun, context: Context | None = None) -> 
         reason=effect.reason,
         actor=effect.actor,
         generation=effect.generation,
+        supersedes=effect.supersedes,
     )
     if effect.command == "interrupt":
         request.pause_mode = orchestrator.PAUSE_MODE_INTERRUPT

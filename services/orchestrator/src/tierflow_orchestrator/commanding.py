@@ -20,6 +20,7 @@ from tierflow_orchestrator.core.payloads import INLINE_BYTES
 from tierflow_orchestrator.core.turn import Reply
 
 MOST_BREAKPOINTS = 1000
+MOST_SUPERSEDED = 16
 
 Said: TypeAlias = dict[str, str]
 """Command id, actor, reason."""
@@ -39,13 +40,25 @@ async def command_of(request: pb.CommandRunRequest, command_id: str, find: FindF
 
 
 def _pause(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
-    return commands.Pause(**said, interrupt=request.pause_mode == pb.PAUSE_MODE_INTERRUPT)
+    interrupt = request.pause_mode == pb.PAUSE_MODE_INTERRUPT
+    return commands.Pause(**said, interrupt=interrupt, supersedes=_earlier(request))
+
+
+def _resume(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
+    return commands.Resume(**said, supersedes=_earlier(request))
+
+
+def _earlier(request: pb.CommandRunRequest) -> tuple[str, ...]:
+    if len(request.supersedes) > MOST_SUPERSEDED:
+        raise violated("supersedes", f"are more than {MOST_SUPERSEDED}", "command_run")
+    sound_texts(**{f"supersedes[{index}]": text for index, text in enumerate(request.supersedes)})
+    return tuple(request.supersedes)
 
 
 def _retry(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
     changes = request.changes
     deadline = wire.micros(changes.deadline) if changes.HasField("deadline") else None
-    return commands.Retry(**said, generation=request.generation, deadline=deadline)
+    return commands.Retry(**said, generation=request.generation, deadline=deadline, supersedes=_earlier(request))
 
 
 def _skip(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
@@ -123,7 +136,7 @@ def _retry_policy(changes: pb.RunChanges, found: list[Violation]) -> RetryPolicy
 
 _MAKERS: dict[int, Callable[[pb.CommandRunRequest, Said], commands.RunCommand]] = {
     pb.RUN_COMMAND_PAUSE: _pause,
-    pb.RUN_COMMAND_RESUME: lambda request, said: commands.Resume(**said),
+    pb.RUN_COMMAND_RESUME: _resume,
     pb.RUN_COMMAND_CANCEL: lambda request, said: commands.Cancel(**said),
     pb.RUN_COMMAND_RETRY: _retry,
     pb.RUN_COMMAND_SKIP: _skip,

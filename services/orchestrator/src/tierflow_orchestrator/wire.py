@@ -36,7 +36,12 @@ def moment(at: Micros) -> Timestamp:
 def _command_received(e: events.CommandReceived) -> dict[str, Any]:
     return {
         "command_received": ev.CommandReceived(
-            command_id=e.command_id, command=e.command, actor=e.actor, reason=e.reason, detail=e.detail
+            command_id=e.command_id,
+            command=e.command,
+            actor=e.actor,
+            reason=e.reason,
+            detail=e.detail,
+            superseded=e.superseded,
         )
     }
 

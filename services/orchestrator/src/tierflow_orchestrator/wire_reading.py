@@ -56,7 +56,12 @@ def _from_ended(m: ev.Event) -> events.RunEvent:
 def _from_command(m: ev.Event) -> events.RunEvent:
     p = m.command_received
     return events.CommandReceived(
-        command_id=p.command_id, command=p.command, actor=p.actor, reason=p.reason, detail=p.detail
+        command_id=p.command_id,
+        command=p.command,
+        actor=p.actor,
+        reason=p.reason,
+        detail=p.detail,
+        superseded=tuple(p.superseded),
     )
 
 

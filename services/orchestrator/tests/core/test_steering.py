@@ -26,6 +26,26 @@ from .steered import sound
 # --- interrupting ---
 
 
+def test_a_command_that_was_overtaken_changes_nothing() -> None:
+    """R14, V16: paused and resumed over two ways: the resume comes first and says what it supersedes; the pause comes later, and the run goes on."""
+    shell = Shell(flow(call("a"), call("b", "a")))
+    shell.tell(Pause(command_id="p0"))
+    assert shell.tell(Resume(command_id="r", supersedes=("p0", "p1"))).reply.applied
+    late = shell.tell(Pause(command_id="p1"))
+    assert not late.events
+    assert not late.reply.applied
+    assert shell.run.state == "RUNNING"
+    shell.run = shell.folded()
+    assert not shell.tell(Pause(command_id="p1")).events
+    assert shell.tell(Pause(command_id="p2", supersedes=("r", "r2"))).reply.applied
+    assert not shell.tell(Resume(command_id="r2")).reply.applied
+    assert shell.run.state == "PAUSING"
+    shell.tell(Resume(command_id="r3"))
+    shell.complete("a")
+    shell.complete("b")
+    sound(shell, complete=True)
+
+
 def test_interrupt_stops_attempts_and_gives_them_back() -> None:
     """G6, G5, Lesson 18: a pause that interrupts stops what is in flight; its steps are READY again and no attempt is counted, its cost is."""
     shell = Shell(flow(call("a", retry=RetryPolicy(max_attempts=1)), map_("m", 2)))

@@ -175,6 +175,8 @@ class CommandRun(Effect):
     """Of a retry: the generation to open."""
     deadline: Micros | None = None
     """Of a retry: when all of it must be over."""
+    supersedes: tuple[str, ...] = ()
+    """Earlier commands: those that reach the run later than this one change nothing there."""
 
 
 class TellSchedule(Effect):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from tierflow_coordinator.core import commands, events, states
 from tierflow_coordinator.core.swarm import Order, RunRecord, Swarm
 
+MOST_SUPERSEDED = 16
+"""Earlier commands that a command names; no more are on their way."""
 _FIRST_WORD = {
     states.PAUSE: "pause",
     states.INTERRUPT: "interrupt",
@@ -93,4 +95,12 @@ def _to_run(swarm: Swarm, run: RunRecord, order: events.CommandReceived | Order)
         reason=order.reason,
         generation=run.generation if retried else 0,
         deadline=swarm.context.deadline if retried else None,
+        supersedes=_before(swarm, order.command_id),
     )
+
+
+def _before(swarm: Swarm, command_id: str) -> tuple[str, ...]:
+    """The commands that applied before this one: on different ways one of them may come to the run later."""
+    known = list(swarm.known_commands)
+    place = known.index(command_id) if command_id in swarm.known_commands else 0
+    return tuple(known[max(0, place - MOST_SUPERSEDED) : place])

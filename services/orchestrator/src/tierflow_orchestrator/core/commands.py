@@ -131,6 +131,8 @@ class Pause(Command):
     actor: str = ""
     reason: str = ""
     interrupt: bool = False
+    supersedes: tuple[str, ...] = ()
+    """Ids of earlier commands: those that come later than this one change nothing."""
 
 
 class Resume(Command):
@@ -139,6 +141,7 @@ class Resume(Command):
     command_id: str
     actor: str = ""
     reason: str = ""
+    supersedes: tuple[str, ...] = ()
 
 
 class Cancel(Command):
@@ -164,6 +167,7 @@ class Retry(Command):
     reason: str = ""
     generation: int = 0
     deadline: Micros | None = None
+    supersedes: tuple[str, ...] = ()
 
 
 class Skip(Command):

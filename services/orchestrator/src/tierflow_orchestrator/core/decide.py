@@ -149,8 +149,15 @@ def _told(turn: Turn, command: commands.Pause | commands.Resume | commands.Cance
         return Reply(applied=run.commands[command.command_id][0], state=run.state)
     if not run.state or run.ended:
         return turn.refused()
+    earlier = () if isinstance(command, commands.Cancel) else command.supersedes
     turn.emit(
-        events.CommandReceived(command_id=command.command_id, command=name, actor=command.actor, reason=command.reason)
+        events.CommandReceived(
+            command_id=command.command_id,
+            command=name,
+            actor=command.actor,
+            reason=command.reason,
+            superseded=steering.overtaken(run, earlier),
+        )
     )
     applied, state = run.commands[command.command_id]
     return None if applied else Reply(applied=False, state=state)

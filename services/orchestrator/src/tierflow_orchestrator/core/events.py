@@ -114,6 +114,7 @@ class CommandReceived(Event):
     actor: str
     reason: str
     detail: str = ""
+    superseded: tuple[str, ...] = ()
 
 
 class ItemsExpanded(Event):

@@ -147,6 +147,8 @@ def _predict_resume(run: Run) -> tuple[bool, str]:
 
 def _command(run: Run, event: events.CommandReceived, time: Micros) -> None:
     applied, state = predict(run, event.command)
+    for command_id in event.superseded:
+        remember(run, command_id, False, state)
     remember(run, event.command_id, applied, state)
     if not applied:
         return

@@ -39,13 +39,23 @@ def known(run: Run, command: Steering) -> Reply | None:
     return answer(run, applied=run.commands[command.command_id][0])
 
 
-def journal(turn: Turn, command: Steering, name: str, detail: str = "") -> None:
+def journal(turn: Turn, command: Steering, name: str, detail: str = "", superseded: tuple[str, ...] = ()) -> None:
     """Somebody has said so, and it is going to be done."""
     turn.emit(
         events.CommandReceived(
-            command_id=command.command_id, command=name, actor=command.actor, reason=command.reason, detail=detail
+            command_id=command.command_id,
+            command=name,
+            actor=command.actor,
+            reason=command.reason,
+            detail=detail,
+            superseded=superseded,
         )
     )
+
+
+def overtaken(run: Run, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the commands that have not come: they were said before the present one, and change nothing when they come (rule R14)."""
+    return tuple(command_id for command_id in ids if command_id not in run.commands)
 
 
 def conflict(run: Run, name: str, why: str = "") -> Failure | None:
@@ -84,7 +94,7 @@ def retry(turn: Turn, command: commands.Retry) -> Reply:
         return turn.refused(failure)
     target = max(command.generation, run.generation + 1)
     reset = _made_anew(run)
-    journal(turn, command, "retry", f"generation {target}")
+    journal(turn, command, "retry", f"generation {target}", overtaken(run, command.supersedes))
     turn.emit(
         events.RunStateChanged(
             from_=run.state,

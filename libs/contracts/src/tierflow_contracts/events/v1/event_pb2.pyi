@@ -956,6 +956,7 @@ class CommandReceived(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     """The command's id."""
     command: _builtins.str
@@ -966,6 +967,10 @@ class CommandReceived(_message.Message):
     """Why."""
     detail: _builtins.str
     """What else it said, as text: a step, breakpoints, the generation that it asks for."""
+    @_builtins.property
+    def superseded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of earlier commands that had not come: when they do, they change nothing."""
+
     def __init__(
         self,
         *,
@@ -974,10 +979,11 @@ class CommandReceived(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        superseded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "detail", b"detail", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "detail", b"detail", "reason", b"reason", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -920,6 +920,7 @@ class CommandRunRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     command: Global___RunCommand.ValueType
@@ -960,6 +961,10 @@ class CommandRunRequest(_message.Message):
         request that comes later. Without it an unknown run is NOT_FOUND.
         """
 
+    @_builtins.property
+    def supersedes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a pause, a resume, a retry: ids of earlier commands of the same swarm, at most 16. One that has not come yet is overtaken: when it comes, it changes nothing."""
+
     def __init__(
         self,
         *,
@@ -977,10 +982,11 @@ class CommandRunRequest(_message.Message):
         generation: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
         context: _execution_pb2.ExecutionContext | None = ...,
+        supersedes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "context", b"context", "flow", b"flow", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "breakpoints", b"breakpoints", "changes", b"changes", "command", b"command", "command_id", b"command_id", "context", b"context", "flow", b"flow", "generation", b"generation", "output", b"output", "pause_mode", b"pause_mode", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "breakpoints", b"breakpoints", "changes", b"changes", "command", b"command", "command_id", b"command_id", "context", b"context", "flow", b"flow", "generation", b"generation", "output", b"output", "pause_mode", b"pause_mode", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id", "supersedes", b"supersedes", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
