@@ -10,7 +10,8 @@ import msgspec
 from tierflow_coordinator.core import commands as swarm_commands
 from tierflow_durable.owning import Owning
 from tierflow_orchestrator.children import Children
-from tierflow_orchestrator.core import compensation, events, slots, steering
+from tierflow_orchestrator.core import commands, compensation, events, open_effects, slots, steering
+from tierflow_orchestrator.core.children import RUNS
 from tierflow_orchestrator.core.step import Approval
 from tierflow_orchestrator.engine import Engine
 
@@ -39,15 +40,14 @@ def _approved_twice(patches: Patches) -> None:
 
 
 def _child_forgotten(patches: Patches) -> None:
-    """Whoever takes a parent over does not ask for the runs of its steps again."""
+    """Whoever takes a parent over takes the runs of its steps for lost."""
 
     def opened(self: Any, entity: Any) -> None:
-        launch = self.children.launch
-        self.children.launch = lambda run, step: None
-        try:
-            before(self, entity)
-        finally:
-            self.children.launch = launch
+        before(self, entity)
+        for effect in open_effects(entity.state):
+            if isinstance(effect, commands.DispatchAttempt) and effect.executor_id == RUNS:
+                lost = commands.ReportLost(attempt_id=effect.attempt_id, reason="the parent has another owner")
+                asyncio.get_running_loop().call_soon(self._tell, entity.id, lost)
 
     before = patches.put(Engine, "opened", opened)
 
@@ -104,7 +104,7 @@ def _doubts_too_short(patches: Patches) -> None:
 STEERED: tuple[Mutation, ...] = (
     Mutation("retried-keeps-result", "a generation ends by the result of the one before it (R31)", _retried_keeps_result, ("V41",), 200),
     Mutation("approved-twice", "an approval is answered twice by the same person (V44)", _approved_twice, ("V44",), 200),
-    Mutation("child-forgotten", "a parent forgets its child at takeover (R16)", _child_forgotten, ("V38",), 500),
+    Mutation("child-forgotten", "a parent forgets its child at takeover (R16, R23)", _child_forgotten, ("V32", "V42", "V50"), 200),
     Mutation("child-brought-once", "the result of a step's run is not brought again (R28)", _child_brought_once, ("V38",), 500),
     Mutation("start-while-pausing", "a pause lets a step start (V9)", _start_while_pausing, ("V9",), 200),
     Mutation("compensated-forward", "what was done first is undone first (V49)", _compensated_forward, ("V49",), 300),

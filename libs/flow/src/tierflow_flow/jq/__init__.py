@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierflow_flow.jq.binding import Env
-from tierflow_flow.jq.budget import MAX_MADE, MAX_STEPS, Budget
+from tierflow_flow.jq.budget import MAX_MADE, MAX_STEPS, MAX_WRITTEN, Budget
 from tierflow_flow.jq.checking import check
 from tierflow_flow.jq.errors import Break, JqError, JqLimit, JqSyntaxError
 from tierflow_flow.jq.evaluate import Evaluation
 from tierflow_flow.jq.parser import parse
 from tierflow_flow.jq.syntax import Node
-from tierflow_flow.jq.values import writable
+from tierflow_flow.jq.values import weight, writable
 
 __all__ = ["Jq", "JqError", "JqLimit", "JqSyntaxError", "compile_jq"]
 
@@ -47,7 +47,7 @@ class Jq:
         try:
             for result in evaluation.values(self.node, Env(variables=variables or {}), value):
                 budget.make(1)
-                found.append(writable(result))
+                found.append(_yielded(result))
         except Break:
             raise JqError("break") from None
         except RecursionError:
@@ -65,12 +65,19 @@ class Jq:
         evaluation = Evaluation(Budget(), now)
         try:
             for result in evaluation.values(self.node, Env(variables=variables or {}), value):
-                return writable(result)
+                return _yielded(result)
         except Break:
             raise JqError("break") from None
         except RecursionError:
             raise JqLimit("the expression nests too deeply") from None
         return None
+
+
+def _yielded(value: Any) -> Any:
+    """A value as it is handed on: somebody is going to write it in full."""
+    if weight(value) > MAX_WRITTEN:
+        raise JqLimit("the expression yields a value that is too large")
+    return writable(value)
 
 
 def compile_jq(text: str, variables: frozenset[str] | None = None) -> Jq:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from tierflow_flow.jq.budget import MAX_LEVELS
 from tierflow_flow.jq.errors import JqError, JqLimit
 from tierflow_flow.jq.formats import to_text
-from tierflow_flow.jq.operators import weight
 from tierflow_flow.jq.values import (
     compare,
     get,
@@ -20,6 +19,7 @@ from tierflow_flow.jq.values import (
     text_of,
     truthy,
     type_of,
+    weight,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def has(ev: Evaluation, value: Any, key: Any) -> bool:
 
 def contains(ev: Evaluation, value: Any, other: Any) -> bool:
     """`contains(other)`."""
-    ev.budget.step(weight(value) + weight(other))
+    ev.budget.step(weight(value, ev.budget.steps) + weight(other, ev.budget.steps))
     if type_of(value) != type_of(other):
         raise JqError(f"{shown(value)} and {shown(other)} cannot have their containment checked")
     return _contains(ev, value, other)

@@ -16,6 +16,8 @@ MAX_STEPS: Final = 100_000
 """Steps of one evaluation: one for each node that is visited and each value that passes."""
 MAX_MADE: Final = 4_000_000
 """Units of memory that one evaluation may fill: one for each item, entry and character made."""
+MAX_WRITTEN: Final = 1_000_000
+"""Parts of a value that is written as text, or yielded: one that has the same part at many places is written with all of them."""
 MAX_LEVELS: Final = 200
 """Levels of nesting of a value that is made."""
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tierflow_flow.jq.budget import MAX_LEVELS, Budget
+from tierflow_flow.jq.budget import MAX_LEVELS, MAX_STEPS, Budget
 from tierflow_flow.jq.errors import JqError, JqLimit
-from tierflow_flow.jq.values import compare, is_number, normal, shown
+from tierflow_flow.jq.values import compare, is_number, normal, shown, weight
 
 
 def add(left: Any, right: Any, budget: Budget) -> Any:
@@ -109,19 +109,20 @@ def _whole(value: float) -> int:
 
 
 def _compared(left: Any, right: Any, budget: Budget) -> int:
-    budget.step(min(weight(left), weight(right)))
+    budget.step(_common(left, right))
     return compare(left, right)
 
 
-def weight(value: Any) -> int:
-    """About what it costs to walk through a value."""
-    if isinstance(value, str):
-        return len(value) // 64
-    if isinstance(value, list):
-        return 1 + sum(map(weight, value)) + len(value)
-    if isinstance(value, dict):
-        return 1 + sum(map(weight, value.values())) + len(value)
-    return 0
+def _common(left: Any, right: Any) -> int:
+    """About what it costs to walk through two values side by side: as much as through the smaller one, which is found without walking through the larger."""
+    if type(left) is not type(right):
+        return 0
+    most = 64
+    while True:
+        smaller = min(weight(left, most), weight(right, most))
+        if smaller <= most or most > MAX_STEPS:
+            return smaller
+        most *= 8
 
 
 BINARY: Final[Mapping[str, Callable[[Any, Any, Budget], Any]]] = {

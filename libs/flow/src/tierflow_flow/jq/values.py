@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cmp_to_key
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from tierflow_flow.jq.budget import MAX_LEVELS, Budget
+from tierflow_flow.jq.budget import MAX_LEVELS, MAX_WRITTEN, Budget
 from tierflow_flow.jq.errors import JqError, JqLimit
 from tierflow_flow.values import dumps
 
 Path: TypeAlias = tuple[Any, ...]
 _EXACT: Final = 1 << 53
+_SHOWN: Final = 64
+"""Parts and characters that are more than a message shows."""
 
 
 def type_of(value: Any) -> str:
@@ -64,14 +67,42 @@ def writable(value: Any, levels: int = MAX_LEVELS) -> Any:
     return value
 
 
+def weight(value: Any, most: int = MAX_WRITTEN) -> int:
+    """About what it costs to walk through a value: what is part of it at several places counts at each. Beyond `most` it is not looked at any further."""
+    total = 0
+    left = [value]
+    while left and total <= most:
+        item = left.pop()
+        if isinstance(item, str):
+            total += len(item) // 64
+        elif isinstance(item, list | dict):
+            total += 1 + len(item)
+            left.extend(item.values() if isinstance(item, dict) else item)
+    return total
+
+
 def text_of(value: Any) -> str:
-    """The JSON text of a value."""
+    """The JSON text of a value. Raises `JqLimit` where it would be too large."""
+    if weight(value) > MAX_WRITTEN:
+        raise JqLimit("the value is too large to be written")
     return dumps(writable(value))
+
+
+def _beginning(value: Any, room: list[int]) -> Any:
+    """So much of a value that its text begins alike."""
+    room[0] -= 1
+    if isinstance(value, str):
+        return value[:_SHOWN]
+    if isinstance(value, list):
+        return [_beginning(item, room) for item in value[:_SHOWN] if room[0] > 0]
+    if isinstance(value, dict):
+        return {key: _beginning(value[key], room) for key in islice(value, _SHOWN) if room[0] > 0}
+    return value
 
 
 def shown(value: Any) -> str:
     """A value in a message: its type and its beginning."""
-    text = text_of(value)
+    text = text_of(_beginning(value, [_SHOWN]))
     return f"{type_of(value)} ({text if len(text) <= 40 else text[:37] + '...'})"
 
 
