@@ -228,8 +228,9 @@ def _value_of(entry: BlackboardEntry) -> Any:
 def _change(key: str, value: Any, expected: int | None) -> BlackboardChange:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        content = text.encode()
     except (TypeError, ValueError) as error:
         raise invalid(f"values[{key}]", f"is no JSON value: {error}") from None
-    if len(text) >= WORTH_COMPRESSING:
-        return BlackboardChange(key=key, compressed=zlib.compress(text.encode(), 3), expected_version=expected)
+    if len(content) >= WORTH_COMPRESSING:
+        return BlackboardChange(key=key, compressed=zlib.compress(content, 3), expected_version=expected)
     return BlackboardChange(key=key, value=Payload(json=text), expected_version=expected)
