@@ -1,8 +1,9 @@
 """The state machines, drawn from the tables in the cores."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tierflow_coordinator.core import states as swarm
+from tierflow_coordinator.core.schedules import states as schedule
 from tierflow_executor.core import states as attempt
 from tierflow_orchestrator.core.states import ANSWERED, COMMANDS, RUN, STEP, Machine
 
@@ -18,6 +19,8 @@ def page() -> str:
         "# States\n\nWhat may follow what, in every tier. The tables in the code are the only place that decides; any other move is refused,",
         "\nnaming both states. Reported states are stored states.\n",
         _section("Swarm (Tier 1)", _swarm(), reserved=()),
+        _section("Schedule (Tier 1)", _plain(schedule.TRANSITIONS), reserved=()),
+        _section("Firing of a schedule (Tier 1)", _plain(schedule.FIRING_TRANSITIONS), reserved=()),
         _section("Run (Tier 2)", _machine(RUN), RUN.reserved),
         _commands(),
         _section("Step (Tier 2)", _machine(STEP), STEP.reserved),
@@ -47,6 +50,11 @@ def _swarm() -> list[Move]:
         for from_ in order
         for to in sorted(swarm.TRANSITIONS[from_], key=order.index)
     ]
+
+
+def _plain(table: Mapping[str, frozenset[str]]) -> list[Move]:
+    order = list(table)
+    return [(from_, to, "") for from_ in order for to in sorted(table[from_], key=order.index) if to != from_]
 
 
 def _machine(machine: Machine) -> list[Move]:

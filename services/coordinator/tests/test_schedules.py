@@ -70,6 +70,8 @@ async def test_it_fires(tier1: Any, tier2: FakeOrchestrator) -> None:
     swarm = await tier1.get(schedule.recent[-1].swarm_id)
     fields = swarm.input.value.struct_value.fields
     assert fields["name"].string_value == "n"
+    # The label is the engine's own: Tier 2 would refuse a request that has it.
+    assert not any(label.startswith("tierflow.") for run in tier2.requests for label in run.context.labels)
     assert fields["at"].string_value == schedule.recent[-1].firing_id
 
 

@@ -39,6 +39,7 @@ _COMMANDS = {
     "explain": ("explaining", "explain", "Say why a swarm, a run or a step waits."),
     "verify": ("verifying", "verify", "Check that a history is as it was written."),
     "approvals": ("approvals", "approvals", "List what waits for people; approve, reject, delegate."),
+    "schedule": ("schedules", "schedule", "Start swarms at given times: make, list, pause, trigger, backfill."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
     "flow": ("flow_files", "flow", "Check, draw, compare and test flows in files; needs no server."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),

@@ -71,9 +71,9 @@ async def submit(
     """  # noqa: D301 - click's sign for "do not wrap"
     from tierflow import Budget
 
-    value = _input(input_file or input_json, pairs)
+    value = input_of(input_file or input_json, pairs)
     budget = Budget(credits=credit) if credit is not None else None
-    handle = await connection.client.submit(flow, value, labels=dict(map(_pair, labels)), budget=budget, **options)
+    handle = await connection.client.submit(flow, value, labels=dict(map(pair, labels)), budget=budget, **options)
     if watching:
         return await _watch(connection, handle)
     if wait or wait_timeout is not None:
@@ -148,7 +148,8 @@ async def _watch(connection: Connection, handle: Handle) -> int:
     return INTERRUPTED if final is None else 0 if final == "COMPLETED" else FAILED
 
 
-def _input(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+def input_of(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """The input from a file or text, and values by name. Raises UsageError."""
     value: Any = {}
     if source:
         text = source
@@ -163,7 +164,7 @@ def _input(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
             raise click.UsageError("the input is not JSON that can be read: it is nested too deeply") from None
         if not isinstance(value, dict):
             raise click.UsageError("the input is not a JSON object")
-    value.update((key, _json_or_text(text)) for key, text in map(_pair, pairs))
+    value.update((key, _json_or_text(text)) for key, text in map(pair, pairs))
     return dict(value)
 
 
@@ -177,7 +178,8 @@ def _read(path: str) -> str:
         refuse(f"{path} cannot be read: {reason}", NOT_FOUND if isinstance(error, FileNotFoundError) else INVALID)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE in two. Raises UsageError."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise click.UsageError(f"{text!r} is not KEY=VALUE")

@@ -21,6 +21,7 @@ from tierflow.exchange import Exchange
 from tierflow.handle import Handle
 from tierflow.ids import new_id
 from tierflow.queries import Queries
+from tierflow.schedules import Schedules
 from tierflow.sharing import Sharing
 from tierflow.steering import Steering
 from tierflow.submission import FlowLike, flow_ref, swarm_request
@@ -70,6 +71,11 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing):
     def address(self) -> str:
         """Where it looks for Tier 1."""
         return self._calls.address
+
+    @property
+    def schedules(self) -> Schedules:
+        """Swarms at given times."""
+        return Schedules(self._calls)
 
     async def submit(
         self,

@@ -19,13 +19,14 @@ from tierflow_testing.auditing.executions import Attempts, check_executions
 from tierflow_testing.auditing.reading import History, histories
 from tierflow_testing.auditing.report import Report
 from tierflow_testing.auditing.runs import STUCK_AFTER, RunSummary, check_run
+from tierflow_testing.auditing.schedules import ScheduleSummary, check_schedule, compare_schedules
 from tierflow_testing.auditing.stream import check_stream, digest
 from tierflow_testing.auditing.swarms import SwarmSummary, check_requests, check_swarm, compare
 from tierflow_testing.history import shape_of
 
 __all__ = ["Report", "audit"]
 
-COORDINATOR, ORCHESTRATOR = "coordinator", "orchestrator"
+COORDINATOR, ORCHESTRATOR, SCHEDULES = "coordinator", "orchestrator", "schedules"
 ACKNOWLEDGED_WITHIN = 60_000_000
 """Microseconds after which a result that Tier 1 has not acknowledged is a problem even while the system works."""
 
@@ -36,6 +37,7 @@ class _Read:
 
     swarms: dict[str, SwarmSummary] = field(default_factory=dict)
     runs: dict[str, RunSummary] = field(default_factory=dict)
+    schedules: dict[str, ScheduleSummary] = field(default_factory=dict)
     digests: dict[str, dict[int, int]] = field(default_factory=dict)
     attempts: Attempts = field(default_factory=Attempts)
 
@@ -79,6 +81,7 @@ async def audit(
     finally:
         await connection.close()
     compare(read.swarms, read.runs, report)
+    compare_schedules(read.schedules, read.swarms, report)
     if executions is not None:
         check_executions(executions, read.attempts, report, executors_lived=executors_lived)
     if nats_url:
@@ -96,8 +99,13 @@ async def _read_all(connection: asyncpg.Connection[Any], read: _Read, report: Re
     async for history in histories(connection, COORDINATOR, report):
         read.swarms[history.id] = check_swarm(history, now, report)
         read.remember(history)
+    async for history in histories(connection, SCHEDULES, report):
+        read.schedules[history.id] = check_schedule(history, now, report)
+        read.remember(history)
     requests = await connection.fetch(f"SELECT tenant, request_id, entity_id::text FROM {COORDINATOR}.request")
     check_requests([tuple(row) for row in requests], read.swarms, report)
+    await _check_owners(connection, SCHEDULES, now, report, settled=settled)
+    await _check_leftovers(connection, SCHEDULES, now, report, settled=False)  # A schedule may go on for ever.
     for schema in (COORDINATOR, ORCHESTRATOR):
         await _check_owners(connection, schema, now, report, settled=settled)
         await _check_leftovers(connection, schema, now, report, settled=settled)
@@ -168,7 +176,7 @@ async def _until_relayed(connection: asyncpg.Connection[Any], patience: float) -
     query = "SELECT " + " + ".join(
         f"(SELECT count(*) FROM {schema}.watermark w WHERE w.position < "
         f"(SELECT coalesce(max(position), 0) FROM {schema}.journal j WHERE j.instance = w.id))"
-        for schema in (COORDINATOR, ORCHESTRATOR)
+        for schema in (COORDINATOR, ORCHESTRATOR, SCHEDULES)
     )
     await _until(connection, query, patience)
 

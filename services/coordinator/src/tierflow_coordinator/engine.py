@@ -188,6 +188,7 @@ class Engine:
             parent_id=swarm.swarm_id,
             depth=swarm.context.depth + 1,
             generation=effect.generation,
+            labels=swarm.own_labels,
         )
         return run_request(
             context,
@@ -332,5 +333,11 @@ def _context_of_cancel(swarm: Swarm, run_id: str) -> Context:
     context = swarm.context
     generation = swarm.run.generation if swarm.run is not None else 1
     return msgspec.structs.replace(
-        context, run_id=run_id, parent_id=swarm.swarm_id, depth=context.depth + 1, generation=generation, deadline=None
+        context,
+        run_id=run_id,
+        parent_id=swarm.swarm_id,
+        depth=context.depth + 1,
+        generation=generation,
+        deadline=None,
+        labels=swarm.own_labels,
     )

@@ -113,7 +113,7 @@ class Steering(Reaching):
         made.options.ClearField("not_before")
         made.context.request_id = request.request_id
         made.context.correlation_id = swarm.context.correlation_id
-        made.context.labels.update(swarm.context.labels)
+        made.context.labels.update(swarm.own_labels)
         answer = await self._submitted(made, caller, may_reuse=True)
         if isinstance(answer, Failure):
             raise FailureError(answer)

@@ -101,6 +101,12 @@ class Swarm(msgspec.Struct, kw_only=True):
         return self.context.request_id.startswith(REQUESTS)
 
     @property
+    def own_labels(self) -> dict[str, str]:
+        """The labels that its client chose; a schedule's swarm has one of the engine's beside them."""
+        labels = self.context.labels
+        return {key: labels[key] for key in labels if not key.startswith("tierflow.")} if self.of_schedule else labels
+
+    @property
     def stops_gracefully(self) -> bool:
         """Whether it was told to stop once running steps have finished."""
         return self.state == states.STOPPING and self.order is not None and self.order.command == states.STOP
