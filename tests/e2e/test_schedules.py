@@ -1,16 +1,15 @@
 """Schedules with the whole engine: a coordinator killed around firings, and every command of docs/schedules.md."""
 
-import asyncio
-import os
 import pathlib
 import re
 import shlex
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tierflow import Client
+from tierflow_cli.main import main
 from tierflow_contracts.common.v1 import state_pb2
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack, StackOptions
@@ -80,19 +79,15 @@ def _commands() -> list[str]:
     return [line.strip() for line in lines if line.startswith("tierflow ")]
 
 
-async def test_every_command_of_the_page(stack: Stack) -> None:
+def test_every_command_of_the_page(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Q6, Lesson 44: every command of docs/schedules.md does what it says, in its order."""
     commands = _commands()
     assert len(commands) >= 12
-    environment = {**os.environ, "TIERFLOW_ADDRESS": stack.address}
+    monkeypatch.chdir(ROOT)
     for command in commands:
-        _, *arguments = shlex.split(command, comments=True)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tierflow_cli.main", *arguments, cwd=ROOT, env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, error = await process.communicate()
-        assert process.returncode == 0, (command, out, error)
+        _, *arguments = shlex.split(command)
+        done = CliRunner().invoke(main, arguments, env={"TIERFLOW_ADDRESS": stack.address})
+        assert done.exit_code == 0, (command, done.output)
 
 
 async def test_the_client(client: Client) -> None:

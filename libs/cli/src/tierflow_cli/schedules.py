@@ -242,16 +242,21 @@ async def delete(connection: Connection, *, name: str, cancel_running: bool, rea
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as the SDK takes it; an empty text takes a thing away."""
-    from tierflow_cli.submitting import input_of, pair
-
-    given: dict[str, Any] = {
-        name: (value if value != "" else None) for name, value in options.items() if value is not None and value != ()
-    }
+    given = {name: value or None for name, value in options.items() if value is not None and value != ()}
     if "cron" in given:
-        given["cron"] = [text for text in given["cron"] if text] or None
+        given["cron"] = [text for text in options["cron"] if text] or None
     for name in ("start_at", "end_at"):
         if given.get(name):
-            given[name] = _moment(f"--{name.removesuffix('_at')}", given[name])
+            given[name] = _moment(f"--{name.removesuffix('_at')}", options[name])
+    for name in ("priority", "max_firings", "pause_after_failures"):
+        if name in given:
+            given[name] = options[name]  # Nothing is a number here.
+    return _with_input(given)
+
+
+def _with_input(given: dict[str, Any]) -> dict[str, Any]:
+    from tierflow_cli.submitting import input_of, pair
+
     pairs, source = given.pop("pairs", ()), given.pop("input_json", None)
     if pairs or source:
         given["input"] = input_of(source, pairs)

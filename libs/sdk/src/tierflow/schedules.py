@@ -210,23 +210,29 @@ def _set(spec: pb.ScheduleSpec, name: str, value: Any) -> None:
 
 
 def _set_swarm(template: pb.SwarmTemplate, given: Mapping[str, Any]) -> None:
-    """What each firing makes; limits and options are built where those of a submission are."""
+    """What each firing makes."""
     if given.get("flow") is not None:
         template.flow.CopyFrom(flow_ref(given["flow"]))
     if "input" in given:
         value = given["input"]
         template.input.CopyFrom(Payload(json="{}" if value is None else encode(value, "spec.swarm.input")))
-    options = {name: given[name] for name in ("timeout", "priority", "test_mode") if given.get(name) is not None}
-    if options or given.get("budget") is not None:
-        request = swarm_request(template.flow, None, "", budget=given.get("budget"), **options)
-        template.options.MergeFrom(request.options)
-        if request.HasField("allocation"):
-            template.allocation.CopyFrom(request.allocation)
     if "labels" in given:
         template.labels.clear()
         template.labels.update(given["labels"] or {})
     if "correlation_id" in given:
         template.correlation_id = given["correlation_id"] or ""
+    _set_options(template, given)
+
+
+def _set_options(template: pb.SwarmTemplate, given: Mapping[str, Any]) -> None:
+    """Limits and options, built where those of a submission are."""
+    names = ("timeout", "priority", "test_mode", "budget")
+    options = {name: given[name] for name in names if given.get(name) is not None}
+    if options:
+        request = swarm_request(template.flow, None, "", **options)
+        template.options.MergeFrom(request.options)
+        if request.HasField("allocation"):
+            template.allocation.CopyFrom(request.allocation)
 
 
 def _overlap(name: str) -> pb.OverlapPolicy.ValueType:
