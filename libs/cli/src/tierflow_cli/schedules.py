@@ -242,15 +242,14 @@ async def delete(connection: Connection, *, name: str, cancel_running: bool, rea
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as the SDK takes it; an empty text takes a thing away."""
-    given = {name: value or None for name, value in options.items() if value is not None and value != ()}
+    # Nothing is a number where one was asked for, and no value where a text was.
+    given = {
+        name: None if value == "" else value for name, value in options.items() if value is not None and value != ()
+    }
     if "cron" in given:
-        given["cron"] = [text for text in options["cron"] if text] or None
-    for name in ("start_at", "end_at"):
-        if given.get(name):
-            given[name] = _moment(f"--{name.removesuffix('_at')}", options[name])
-    for name in ("priority", "max_firings", "pause_after_failures"):
-        if name in given:
-            given[name] = options[name]  # Nothing is a number here.
+        given["cron"] = list(filter(None, options["cron"])) or None
+    for name in given.keys() & {"start_at", "end_at"}:
+        given[name] = _moment(f"--{name.removesuffix('_at')}", options[name]) if options[name] else None
     return _with_input(given)
 
 
