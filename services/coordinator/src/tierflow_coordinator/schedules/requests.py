@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 from tierflow_contracts.common.v1 import schedule_pb2 as pb
 from tierflow_contracts.coordinator.v1 import swarm_pb2
+from tierflow_runtime import requests as builder
 from tierflow_runtime.payloads import payload_from_proto
 from tierflow_runtime.security import Caller
 from tierflow_runtime.values import Violation
@@ -52,8 +53,8 @@ def template_request(template: pb.SwarmTemplate, values: Mapping[str, str | None
             plan.input.json = orjson.dumps(_filled(orjson.loads(given), values)).decode()
     else:
         plan.input.json = "{}"
-    request = swarm_pb2.SwarmExecutionRequest(
-        input=swarm_pb2.SwarmInput(flow=plan),
+    request = builder.swarm_request(
+        swarm_pb2.SwarmInput(flow=plan),
         allocation=template.allocation if template.HasField("allocation") else None,
         options=template.options if template.HasField("options") else None,
     )
