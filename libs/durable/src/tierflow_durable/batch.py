@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
@@ -38,6 +39,9 @@ class Write:
         self.release = False
         self.snapshot: bytes | None = None
         self.rows: list[Row] = []
+
+
+BY_ID = operator.attrgetter("entity.id")
 
 
 class Row:
@@ -76,7 +80,7 @@ class Batch:
     __slots__ = ("acknowledgements", "arguments", "statement", "updated", "writes")
 
     def __init__(self, writes: list[Write], acknowledgements: list[tuple[str, int]], me: str, now: Micros) -> None:
-        writes.sort(key=lambda write: write.entity.id)
+        writes.sort(key=BY_ID)
         acknowledgements.sort()
         self.writes = writes
         self.acknowledgements = acknowledgements

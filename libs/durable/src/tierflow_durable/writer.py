@@ -14,7 +14,7 @@ import asyncpg
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import Micros
 
-from tierflow_durable.batch import Batch, Write, blob_rows
+from tierflow_durable.batch import BY_ID, Batch, Write, blob_rows
 from tierflow_durable.chain import next_link
 from tierflow_durable.clock import DatabaseClock, boot_time
 from tierflow_durable.database import DISCONNECTED, Database, is_bad_row, is_weather
@@ -151,7 +151,7 @@ class Writer:
         if not writes and not acknowledgements:
             return None
         # In the order of the batch (rule R3): the relay takes rows in this order, and its watermark says "everything up to here" (rule R19).
-        writes.sort(key=lambda write: write.entity.id)
+        writes.sort(key=BY_ID)
         for write in writes:
             entity = write.entity
             for row in write.rows:

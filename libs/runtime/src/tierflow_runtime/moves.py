@@ -20,6 +20,11 @@ class Moves:
         self._telemetry = telemetry
         self._noted: dict[str, list[Move]] = {}
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody looks at what is noted."""
+        return self._telemetry.enabled or log.debugging
+
     def note(
         self,
         entity_id: str,

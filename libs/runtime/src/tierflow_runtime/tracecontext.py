@@ -44,12 +44,12 @@ def new_traceparent(*, ratio: float = 1.0, trace_id: str = "") -> str:
         trace_id: 32 hex digits; a random one where empty.
     """
     chosen = trace_id or f"{random.getrandbits(128) or 1:032x}"
-    return str(Traceparent(chosen, f"{random.getrandbits(64) or 1:016x}", sampled_by_ratio(chosen, ratio)))
+    return f"00-{chosen}-{random.getrandbits(64) or 1:016x}-{'01' if sampled_by_ratio(chosen, ratio) else '00'}"
 
 
 def sampled_by_ratio(trace_id: str, ratio: float) -> bool:
     """Whether a trace is recorded at a ratio, by the last 8 bytes of its id (as OpenTelemetry's ratio sampler decides)."""
-    return int(trace_id[16:], 16) < round(ratio * 2**64)
+    return ratio > 0.0 and int(trace_id[16:], 16) < round(ratio * 2**64)
 
 
 def child_traceparent(parent: str, span_id: str = "") -> str:

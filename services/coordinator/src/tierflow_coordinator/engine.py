@@ -23,7 +23,7 @@ from tierflow_runtime.wire import RUN_STATES
 from tierflow_coordinator import wire
 from tierflow_coordinator.admission import Admitted
 from tierflow_coordinator.core import commands, events, states
-from tierflow_coordinator.core.react import after_run_state, open_effects, react
+from tierflow_coordinator.core.react import EFFECTIVE, after_run_state, open_effects, react
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.links import Link
 from tierflow_coordinator.load import Load
@@ -127,16 +127,24 @@ class Engine:
     def committed(self, entity: Entity[Swarm], events_: Sequence[events.SwarmEvent]) -> None:
         """Carries out what the events demand."""
         swarm = entity.state
+        observing = self._tracing.observing
         for event in events_:
-            self._tracing.observe(swarm, event, entity.last_time)
-            for effect in react(swarm, event):
-                self._carry_out(entity, effect)
-            if isinstance(event, events.SwarmStateChanged) and event.from_ in states.ENDED:
-                self.load.started()
-            if type(event) in events.SHARED:
+            if observing:
+                self._tracing.observe(swarm, event, entity.last_time)
+            kind = type(event)
+            if kind in EFFECTIVE:
+                for effect in react(swarm, event):
+                    self._carry_out(entity, effect)
+            elif isinstance(event, events.SwarmStateChanged):
+                self._changed(entity, event)
+            elif kind in events.SHARED:
                 self.resting.look_after_change(entity)
-            if isinstance(event, events.SwarmStateChanged) and event.to == states.PAUSED:
-                self.resting.look_soon(entity)
+
+    def _changed(self, entity: Entity[Swarm], event: events.SwarmStateChanged) -> None:
+        if event.from_ in states.ENDED:
+            self.load.started()
+        if event.to == states.PAUSED:
+            self.resting.look_soon(entity)
 
     def replaces(self, instance_id: str) -> None:
         """Nothing to tell Tier 2: runs are asked for by their id, whoever asks."""
@@ -231,8 +239,11 @@ class Engine:
 
     def _take_run(self, entity: Entity[Swarm]) -> None:
         run = entity.state.run
-        if run is not None and is_owned(self._host, entity):
+        if run is None or not is_owned(self._host, entity):
+            return
+        if not run.taken:
             self._host.apply(entity, commands.TakeRun(run_id=run.run_id))
+        if not entity.state.ended:
             self.resting.look(entity)
 
     def run_refused(self, swarm_id: str, run_id: str, refusal: Failure) -> None:

@@ -25,17 +25,18 @@ class Resting:
         self._runs = runs
         self._waiting = waiting
         self._after = after
-        self._soon: deque[Entity[Swarm]] = deque()
-        self._later: deque[tuple[float, Entity[Swarm]]] = deque()
+        # By id: nearly all have ended long before they are looked at, and would stay in memory until then.
+        self._soon: deque[str] = deque()
+        self._later: deque[tuple[float, str]] = deque()
         self._changed: set[str] = set()
 
     def look(self, entity: Entity[Swarm]) -> None:
         """Looks after a while (the setting) whether the swarm may be let go."""
-        self._later.append((asyncio.get_running_loop().time() + self._after, entity))
+        self._later.append((asyncio.get_running_loop().time() + self._after, entity.id))
 
     def look_soon(self, entity: Entity[Swarm]) -> None:
         """Looks soon: the swarm waits for a command."""
-        self._soon.append(entity)
+        self._soon.append(entity.id)
 
     def look_after_change(self, entity: Entity[Swarm]) -> None:
         """What it shares has changed, which may happen often: looks after a while, once for all changes until then."""
@@ -52,12 +53,12 @@ class Resting:
             self._soon.clear()
             while self._later and self._later[0][0] <= now:
                 due.append(self._later.popleft()[1])
-            for entity in due:
-                self._changed.discard(entity.id)
-                self._let_go(entity)
+            for swarm_id in due:
+                self._changed.discard(swarm_id)
+                self._let_go(self._host.entities.get(swarm_id))
 
-    def _let_go(self, entity: Entity[Swarm]) -> None:
-        if not is_owned(self._host, entity) or entity.state.ended:
+    def _let_go(self, entity: Entity[Swarm] | None) -> None:
+        if entity is None or entity.closing or entity.state.ended:
             return
         if self._may_rest(entity):
             entity.state.idle = True

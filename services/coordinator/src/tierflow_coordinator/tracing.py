@@ -26,6 +26,11 @@ class Tracing:
         self._telemetry = telemetry
         self._moves = Moves("swarm", telemetry)
 
+    @property
+    def observing(self) -> bool:
+        """Whether anybody looks at what is noted of changes."""
+        return self._moves.wanted
+
     def observe(self, swarm: Swarm, event: events.SwarmEvent, time: Micros) -> None:
         """Notes changes of state that are committed."""
         if isinstance(event, events.SwarmStateChanged | events.SwarmEnded):

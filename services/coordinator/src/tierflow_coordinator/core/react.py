@@ -33,6 +33,10 @@ _ORDER_DUE = {
 }
 
 
+EFFECTIVE = frozenset((events.RunRequested, events.SwarmEnded, events.CommandReceived))
+"""Kinds of events that demand anything at all."""
+
+
 def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
     """The effects that a committed event demands, given the state after its decision."""
     if isinstance(event, events.RunRequested):
