@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tierflow_contracts.common.v1 import execution_pb2 as ex
 from tierflow_contracts.common.v1 import payload_pb2 as pa
 
-from tierflow_runtime.values import Allocation, BlobRef, Context, Micros, Payload, Usage
+from tierflow_runtime.values import NO_ALLOCATION, Allocation, BlobRef, Context, Micros, Payload, Usage
 
 _MILLION: Final = 1_000_000
 
@@ -61,6 +61,8 @@ def fill_usage(message: ex.Usage, usage: Usage) -> None:
 def fill_allocation(message: ex.ResourceAllocation, allocation: Allocation) -> None:
     """An allocation; the message counts as present although nothing is limited."""
     message.SetInParent()
+    if allocation is NO_ALLOCATION:
+        return
     if allocation.wall_time is not None:
         fill_time(message.wall_time, allocation.wall_time)
     for name in ("credits", "memory_bytes", "concurrent_steps", "steps", "tool_calls", "tokens", "depth"):

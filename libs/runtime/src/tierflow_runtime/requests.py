@@ -16,7 +16,7 @@ from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time
 from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.values import Allocation, Context, Micros, Options, Payload, Reuse
-from tierflow_runtime.wire import micros, options_to_proto
+from tierflow_runtime.wire import fill_options, micros
 
 ContextLike: TypeAlias = Context | ExecutionContext
 AllocationLike: TypeAlias = Allocation | ResourceAllocation
@@ -157,4 +157,7 @@ def _fill_allocation(message: ResourceAllocation, allocation: AllocationLike) ->
 
 
 def _fill_options(message: ExecutionOptions, options: OptionsLike) -> None:
-    message.CopyFrom(options_to_proto(options) if isinstance(options, Options) else options)
+    if isinstance(options, Options):
+        fill_options(message, options)
+    else:
+        message.CopyFrom(options)

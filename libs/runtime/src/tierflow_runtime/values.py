@@ -107,6 +107,10 @@ class Allocation(Value, frozen=True):
     depth: int | None = None
 
 
+NO_ALLOCATION = Allocation()
+"""Nothing is limited. What comes from a message without limits is this one."""
+
+
 class RetryPolicy(Value, frozen=True):
     """When a failed attempt is tried again. Delays in microseconds; `jitter` is a share of the delay, either way."""
 

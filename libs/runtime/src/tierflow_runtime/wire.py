@@ -32,6 +32,7 @@ from tierflow_runtime.payloads import (
     plain_value,
 )
 from tierflow_runtime.values import (
+    NO_ALLOCATION,
     NO_USAGE,
     Allocation,
     Context,
@@ -46,12 +47,11 @@ from tierflow_runtime.values import (
 __all__ = [
     "ERROR_CODES", "FAILURE_POLICIES", "ON_LOST", "OUTCOMES", "RUN_STATES", "STEP_STATES", "SWARM_STATES", "EnumNames", "allocation_from_proto",
     "allocation_to_proto", "blob_ref_from_proto", "blob_ref_to_proto", "context_from_proto", "context_to_proto", "duration", "failure_from_proto",
-    "failure_to_proto", "json_value", "micros", "options_from_proto", "options_to_proto", "payload_from_proto", "payload_to_proto", "plain_value",
+    "failure_to_proto", "fill_options", "json_value", "micros", "options_from_proto", "options_to_proto", "payload_from_proto", "payload_to_proto", "plain_value",
     "retry_policy_from_proto", "retry_policy_to_proto", "timestamp", "usage_from_proto", "usage_to_proto", "violation_from_proto", "violation_to_proto",
 ]  # fmt: skip
 
 _MILLION: Final = 1_000_000
-_NO_ALLOCATION: Final = Allocation()
 _NO_OPTIONS: Final = Options()
 _NO_CONTEXT: Final = Context()
 _DEFAULT_RETRY: Final = RetryPolicy()
@@ -142,7 +142,7 @@ def context_from_proto(message: ex.ExecutionContext, now: Micros | None = None) 
 
 def allocation_to_proto(allocation: Allocation) -> ex.ResourceAllocation:
     """An allocation as a message; None stays unset."""
-    if allocation is _NO_ALLOCATION:
+    if allocation is NO_ALLOCATION:
         return ex.ResourceAllocation()
     wall_time = allocation.wall_time
     return ex.ResourceAllocation(
@@ -161,7 +161,7 @@ def allocation_from_proto(message: ex.ResourceAllocation) -> Allocation:
     """The allocation of a message; what is unset is None."""
     fields = message.ListFields()
     if not fields:
-        return _NO_ALLOCATION
+        return NO_ALLOCATION
     return Allocation(**{field.name: micros(value) if field.name == "wall_time" else value for field, value in fields})
 
 
@@ -184,6 +184,14 @@ def options_to_proto(options: Options) -> ex.ExecutionOptions:
         validate_only=options.validate_only,
         breakpoints=options.breakpoints,
     )
+
+
+def fill_options(message: ex.ExecutionOptions, options: Options) -> None:
+    """Options written into a message that is there already; it counts as present although nothing is asked for. Raises as `options_to_proto`."""
+    if options is _NO_OPTIONS:
+        message.SetInParent()
+    else:
+        message.CopyFrom(options_to_proto(options))
 
 
 def options_from_proto(message: ex.ExecutionOptions, default_retry: RetryPolicy = _DEFAULT_RETRY) -> Options:

@@ -20,9 +20,9 @@ from tierflow_runtime.wire import (
     context_to_proto,
     failure_from_proto,
     failure_to_proto,
+    fill_options,
     micros,
     options_from_proto,
-    options_to_proto,
     payload_from_proto,
     timestamp,
     usage_from_proto,
@@ -104,7 +104,7 @@ def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
     flow.hash = event.flow_hash
     fill_payload(message.input, event.input)
     fill_allocation(message.allocation, event.allocation)
-    message.options.CopyFrom(options_to_proto(event.options))
+    fill_options(message.options, event.options)
     message.goal = event.goal
     if event.reuse is not None:
         fill_reuse(message.reuse, event.reuse)

@@ -24,7 +24,7 @@ def _run_created(message: ev.Event, e: events.RunCreated) -> None:
     if e.input is not None:
         fill_payload(body.input, e.input)
     fill_allocation(body.allocation, e.allocation)
-    body.options.CopyFrom(wire.options_to_proto(e.options))
+    wire.fill_options(body.options, e.options)
     if e.reuse is not None:
         fill_reuse(body.reuse, e.reuse)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from tierflow_runtime.values import Allocation, Usage
-
-_UNLIMITED = Allocation()
+from tierflow_runtime.values import NO_ALLOCATION, Allocation, Usage
 
 
 def returned(granted: Allocation, used: Usage) -> Allocation:
     """What a swarm gives back at its end. Capacities (memory, concurrency, depth) are given back whole; nothing is ever negative."""
-    if granted == _UNLIMITED:
+    if granted is NO_ALLOCATION or granted == NO_ALLOCATION:
         return granted
     return Allocation(
         credits=_left(granted.credits, used.credits),
