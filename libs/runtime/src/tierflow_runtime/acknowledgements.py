@@ -40,14 +40,15 @@ class AcknowledgementParser(Parser):
         await super().parse(data)
 
     def _hear(self, mine: re.Pattern[bytes], data: bytes) -> bytes:
-        """Hands out acknowledgements up to the first thing that is none, or is not all there; returns the rest."""
+        """Hands out acknowledgements up to the first thing that is none; returns the rest. One that is not all there is kept until it is."""
         at = 0
         heard = self._heard
         while (found := mine.match(data, at)) is not None:
             begin = found.end()
             end = begin + int(found[2])
             if end + _LINE_END > len(data):
-                break
+                self.buf.extend(data[at:])
+                return b""
             at = end + _LINE_END
             heard(int(found[1]), data[begin:end])
         return data[at:] if at else data
