@@ -85,7 +85,7 @@ async def test_work_that_is_stuck_is_given_up(with_handlers: MakeStack) -> None:
     """K9, Q3, Q2, Lesson 20: no sign of life but the work's own: an attempt that is stuck in a living process is given up, and the next goes on where it was."""
     stack = with_handlers()
     steps = {
-        step_id: {"call": call, "heartbeat_timeout": "1500ms", "retry": RETRY}
+        step_id: {"call": call, "heartbeat_timeout": "2s", "retry": {**RETRY, "max_attempts": 8}}
         for step_id, call in (("inside", "t.stuck"), ("apart", "t.stuck_apart"))
     }
     async with Client(stack.address, patience=60) as client:
