@@ -18,6 +18,7 @@ FULL ?=
 CURVE ?=
 ARGS ?=
 SEEDS ?= 1000
+NAME ?=
 SEED ?=
 
 .PHONY: help
@@ -78,6 +79,10 @@ capabilities: setup ## Write into docs/capabilities.md what the tests show, and 
 .PHONY: baseline
 baseline: setup ## Accept the protos as they are as what later changes must not break (at a release)
 	@$(BIN)/buf build --exclude-source-info -o $(IMAGE)
+
+.PHONY: golden
+golden: setup ## Keep what this version stores, for the tests of all later ones (at a release); NAME=version for another name
+	@$(BIN)/python tools/golden.py $(NAME)
 
 .PHONY: constraints
 constraints: setup ## Find the newest versions of everything and pin them in constraints.txt
