@@ -74,16 +74,15 @@ class Net:
         assert report.problems == []
         assert again == 0
         assert restarted == []
-        assert harness.complaints(self.stack) == []
+        assert "\n".join(harness.complaints(self.stack)) == ""
 
 
 @pytest.fixture
 async def net(make_stack: MakeStack, cables: Cables, tmp_path: pathlib.Path) -> AsyncIterator[Net]:
     executions = tmp_path / "executions"
-    ports = {"environment": {}}
-    stack = make_stack(**harness.options(executions, executors=2, via=cables.through, **ports))
+    stack = make_stack(**harness.options(executions, executors=2, via=cables.through))
     address = cables.through("client-coordinator", stack.address)
-    async with Client(address, timeout=20, patience=300) as client:
+    async with Client(address, timeout=30, patience=300) as client:
         await harness.ready(client)
         yield Net(stack, cables, client, executions)
 
