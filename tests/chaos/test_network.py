@@ -3,6 +3,7 @@
 import asyncio
 import pathlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -28,6 +29,9 @@ ROUTES = [
     "client-coordinator",
 ]
 CUTS = 6
+RULES = pathlib.Path(__file__).resolve().parents[2] / "k8s" / "components" / "alerts" / "tierflow.rules.yaml"
+BOUND = float(re.search(r"tierflow_events_lag > (\d+)", RULES.read_text())[1])  # type: ignore[index]
+"""Of the alert."""
 PROMISED = "every run ends right, nothing is lost or executed again, no process ends, no event is missing"
 
 
@@ -137,7 +141,7 @@ async def test_acknowledgements_are_lost(net: Net, evidence: Evidence) -> None:
         return max([await metric(service, "tierflow_events_lag") for service in owners])
 
     async def high() -> bool:
-        return await lag() > 1000
+        return await lag() > BOUND
 
     async def low() -> bool:
         return await lag() < 200

@@ -15,6 +15,7 @@ from small_service import NAME, Small
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
 from tierflow_runtime.channels import open_channel
+from tierflow_runtime.errors import failure
 from tierflow_runtime.serving import Server
 from tierflow_runtime.settings import ServiceSettings
 from tierflow_runtime.telemetry import Telemetry, setup_telemetry
@@ -61,6 +62,23 @@ async def test_calls_are_one_trace(traced) -> None:
     served = next(span for span in failed if span.kind is SpanKind.SERVER)
     assert served.attributes["tierflow.failure.code"] == "STEP_FAILED"
     assert served.resource.attributes["service.name"] == "tierflow-test"
+
+
+async def test_troubles_of_the_database_have_their_kind(traced) -> None:
+    """F25, P12: the span of a call that the database failed says of what kind the trouble is."""
+    telemetry, spans = traced
+    trouble = failure(
+        "DATABASE_UNAVAILABLE",
+        "away",
+        component="database",
+        operation="owner",
+        detail="pool: TooManyConnectionsError: x",
+    )
+    with telemetry.provider.get_tracer("test").start_as_current_span("call"):
+        telemetry.mark_failed(trouble)
+    (span,) = spans()
+    assert span.attributes["tierflow.database.trouble"] == "pool"
+    assert span.status.status_code is StatusCode.ERROR
 
 
 async def test_streams_have_no_spans(traced) -> None:

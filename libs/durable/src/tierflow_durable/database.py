@@ -8,12 +8,16 @@ from typing import Any
 
 import asyncpg
 from tierflow_runtime.errors import failure
+from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError
 
 from tierflow_durable.sqlfile import Statement, statement
+from tierflow_durable.troubles import Troubles
 
-WEATHER = ("08", "40", "53", "57", "55")
-"""SQLSTATE classes that pass by themselves: connection, rollback, resources, operator, lock not available (rule R5)."""
+log = get_log(__name__)
+
+WEATHER = ("08", "28", "40", "53", "57", "55")
+"""SQLSTATE classes that pass by themselves, or by somebody's hand, without a restart: connection, authorisation, rollback, resources, operator, lock not available (rule R5)."""
 
 PASSING = ("25006", "25P04")
 """Of others: the server takes no writes for the moment (a standby that is being promoted), a statement took longer than a lease allows (rule R9)."""
@@ -75,6 +79,7 @@ class Database:
         self.schema = schema
         self._size = pool_size
         self._pool: asyncpg.Pool[Any] | None = None
+        self.troubles = Troubles()
 
     def _settings(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         return {"search_path": self.schema, "jit": "off", "application_name": APPLICATION, **(extra or {})}
@@ -117,7 +122,9 @@ class Database:
                 return await connection.fetch(wanted.text, *wanted.arguments(**values))
         except Exception as error:
             if is_weather(error):
-                raise unavailable(wanted.name) from error
+                kind = self.troubles.note(error)
+                log.warning("the database failed a call", kind=kind, statement=wanted.name, reason=_words(error))
+                raise unavailable(wanted.name, f"{kind}: {_words(error)}") from error
             raise
 
     async def fetchrow(self, query: str | Statement, /, **values: Any) -> Any | None:
@@ -152,7 +159,11 @@ class Database:
                 pool.terminate()
 
 
-def unavailable(operation: str) -> FailureError:
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def unavailable(operation: str, detail: str = "") -> FailureError:
     """The error of a call that found the database away."""
     return FailureError(
         failure(
@@ -160,5 +171,6 @@ def unavailable(operation: str) -> FailureError:
             "the database is not reachable now; the call changed nothing and may be repeated",
             component="database",
             operation=operation,
+            detail=detail,
         )
     )

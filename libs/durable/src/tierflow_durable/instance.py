@@ -105,7 +105,8 @@ class Instance:
                 if not is_weather(error):
                     raise
                 self.reachable = False
-                log.warning("heartbeat failed", extra={"error": f"{type(error).__name__}: {error}"})
+                kind = self._database.troubles.note(error)
+                log.warning("heartbeat failed", kind=kind, reason=f"{type(error).__name__}: {error}")
                 self._unbroken_since = boot_time()
                 if self._connection is not None:
                     self._connection.terminate()

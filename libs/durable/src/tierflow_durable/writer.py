@@ -277,8 +277,9 @@ class Writer:
             raise Fenced("the database has lost a commit that this instance has acknowledged")
 
     async def _lose(self, error: BaseException) -> None:
+        kind = self._database.troubles.note(error)
         if self.healthy:
-            log.warning("the database is away; commits wait", extra={"error": f"{type(error).__name__}: {error}"})
+            log.warning("the database is away; commits wait", kind=kind, reason=f"{type(error).__name__}: {error}")
         self.healthy = False
         connection, self._connection = self._connection, None
         self._prepared.clear()

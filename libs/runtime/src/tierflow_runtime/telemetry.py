@@ -218,6 +218,8 @@ class _Recording(Telemetry):
         span = self._api.get_current_span()
         span.set_status(self._api.Status(self._api.StatusCode.ERROR, failure.code))
         span.set_attribute("tierflow.failure.code", failure.code)
+        if failure.component == "database" and failure.detail:
+            span.set_attribute("tierflow.database.trouble", failure.detail.partition(":")[0])
 
     def annotate(self, attributes: Mapping[str, Attribute]) -> None:
         """See `Telemetry`."""

@@ -79,5 +79,6 @@ def publish_metrics(
     metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
+    durable.database.troubles.publish(metrics)
     metrics.serve(settings)
     return metrics
