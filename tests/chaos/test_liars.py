@@ -115,8 +115,8 @@ async def test_an_executor_lies(make_stack: Callable[..., Stack], tmp_path: path
     assert honest.wrong == []
     assert report.problems == []
     assert lies == 0
-    assert refused["foreign"] >= 4 * EACH
-    assert refused["stale"] >= 5 * EACH
+    assert refused["foreign"] >= EACH
+    assert refused["stale"] >= EACH
     assert refused["unsound"] == len(UNSOUND) * EACH
     assert refused["overdue"] >= EACH
     assert "\n".join(harness.complaints(stack)) == ""

@@ -37,8 +37,8 @@ MAX_ITEMS = 256
 MAX_BYTES = 1024 * 1024
 MAX_EARLY = 256
 FIRST_DELAY, MAX_DELAY = 0.05, 2.0
-_AGAIN = ("UNAVAILABLE", "FENCED", "NOT_OWNER")
-"""Refusals that say: ask another instance, or this one later."""
+_AGAIN = ("UNAVAILABLE", "FENCED", "NOT_OWNER", "DATABASE_UNAVAILABLE", "CONNECTION_FAILED", "CONNECTION_TIMEOUT")
+"""Refusals that say: ask another instance, or this one later; also where it is a tier or a server behind it that did not answer."""
 
 Stream = grpc.aio.StreamStreamCall[ExecuteSwarmsRequest, ExecuteSwarmsResponse]
 
