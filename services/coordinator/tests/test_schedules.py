@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.common.v1.explanation_pb2 import BLOCKER_KIND_CHILD, BLOCKER_KIND_PAUSE, BLOCKER_KIND_TIMER
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as swarms
 from tierflow_contracts.coordinator.v1 import schedule_pb2 as api
+from tierflow_durable.reading import ListFilter
 from tierflow_runtime.errors import failure_of
 from tierflow_runtime.values import Failure
 from tierflow_testing.fake_orchestrator import FakeOrchestrator
@@ -235,3 +236,29 @@ async def test_others_do_not_see_it(tier1: Any) -> None:
     assert (await refused(tier1.stub.PauseSchedule(pause, metadata=stranger))).code == "NOT_FOUND"
     listed = await tier1.stub.ListSchedules(api.ListSchedulesRequest(), metadata=other)
     assert not listed.schedules
+
+
+async def test_who_sleeps_costs_a_row(tier1: Any) -> None:
+    """Q6, R15: schedules that wait for their next time are in nobody's memory, and have no timer; each is a row with its wake time."""
+    for number in range(40):
+        await create(tier1, f"n{number}", cron=DAILY, jitter=Duration(seconds=60))
+    durable = tier1.coordinator.schedules.durable
+    await eventually(lambda: not durable.host.entities)
+    page = await durable.reader.page(ListFilter(limit=100))
+    assert len(page.rows) == 40
+    assert all(row.owner is None and row.wake_at is not None for row in page.rows)
+    named = {schedule.name: schedule async for schedule in _all(tier1)}
+    assert {row.name: row.wake_at for row in page.rows} == {
+        name: schedule.next_fire.ToMicroseconds() for name, schedule in named.items()
+    }
+
+
+async def _all(tier1: Any) -> AsyncIterator[api.Schedule]:
+    request = api.ListSchedulesRequest(page_size=15)
+    while True:
+        answer = await tier1.stub.ListSchedules(request)
+        for schedule in answer.schedules:
+            yield schedule
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            return

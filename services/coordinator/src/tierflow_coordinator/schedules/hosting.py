@@ -107,12 +107,12 @@ class Schedules:
         reply: commands.Reply = await self.durable.router.command(schedule_id, command, command.command_id)
         return reply
 
-    async def made(self, schedule: Schedule, firing: Firing) -> swarms.SubmitSwarmResponse | Failure:
-        """The swarm of a firing: asked for here as well, which makes no second one and brings the answer (rule R8)."""
+    async def made(self, schedule: Schedule, firing: Firing) -> swarms.SubmitSwarmResponse | Failure | None:
+        """The swarm of a firing: asked for here as well, which makes no second one and brings the answer (rule R8). None where that takes too long."""
         future: asyncio.Future[swarms.SubmitSwarmResponse | Failure] = asyncio.get_running_loop().create_future()
         self.engine.submit(schedule, firing, lambda answer: None if future.done() else future.set_result(answer))
-        async with asyncio.timeout(MADE_WITHIN):
-            return await future
+        await asyncio.wait({future}, timeout=MADE_WITHIN)
+        return future.result() if future.done() else None
 
     async def drain(self, timeout: float) -> None:
         """Hands the schedules over."""

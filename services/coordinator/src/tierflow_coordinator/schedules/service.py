@@ -13,7 +13,7 @@ from tierflow_durable.ids import uuid7
 from tierflow_durable.reading import EntityRow, ListFilter
 from tierflow_runtime.contract import refuse_if
 from tierflow_runtime.contract_basics import check_text, sound_timestamp
-from tierflow_runtime.errors import failure
+from tierflow_runtime.errors import failure, public
 from tierflow_runtime.security import Caller, caller_of
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 from tierflow_runtime.wire import failure_to_proto, micros, timestamp
@@ -155,10 +155,10 @@ class ScheduleCalls:
             self._add_swarm(message, await self._schedules.made(schedule, firing))
         return api.TriggerScheduleResponse(applied=firing.state != states.SKIPPED, firing=message)
 
-    def _add_swarm(self, message: pb.Firing, made: swarms.SubmitSwarmResponse | Failure) -> None:
+    def _add_swarm(self, message: pb.Firing, made: swarms.SubmitSwarmResponse | Failure | None) -> None:
         if isinstance(made, Failure):
-            message.failure.CopyFrom(failure_to_proto(made))
-        else:
+            message.failure.CopyFrom(failure_to_proto(public(made)))
+        elif made is not None:
             message.swarm_id = made.swarm_id
             message.state = pb.FIRING_STATE_STARTED
 
