@@ -26,7 +26,7 @@ from tierflow_coordinator.core.schedules.spec import Spec
 from tierflow_coordinator.core.schedules.times import moments, text_of
 from tierflow_coordinator.schedules import checks, views
 from tierflow_coordinator.schedules.hosting import Schedules
-from tierflow_coordinator.schedules.wire import OVERLAPS, SCHEDULE_STATES, firing_to_proto, spec_from_proto
+from tierflow_coordinator.schedules.wire import OVERLAPS, SCHEDULE_STATES, spec_from_proto
 from tierflow_coordinator.sessions import check_id
 
 MOST_BACKFILLED: Final = 1000
@@ -149,7 +149,7 @@ class ScheduleCalls:
         firing = reply.firing
         if firing is None:  # It fired long ago, and is forgotten.
             return api.TriggerScheduleResponse(applied=reply.applied)
-        message = firing_to_proto(firing)
+        message = views.firing_message(firing)
         if firing.state == states.REQUESTED:
             schedule = await self._schedule(request.name, caller_of(context))
             self._add_swarm(message, await self._schedules.made(schedule, firing))

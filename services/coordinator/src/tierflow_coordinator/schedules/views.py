@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from tierflow_contracts.common.v1 import explanation_pb2
+from tierflow_contracts.common.v1 import schedule_pb2 as pb
 from tierflow_contracts.coordinator.v1 import schedule_pb2 as api
+from tierflow_runtime.errors import public
 from tierflow_runtime.values import Micros
 from tierflow_runtime.wire import timestamp
 
@@ -27,8 +30,8 @@ def schedule_message(schedule: Schedule, *, seq: int = 0, full: bool = True) -> 
         actor=schedule.actor,
         spec=spec_to_proto(schedule.spec, swarm=full),
         version=schedule.version,
-        open=[firing_to_proto(firing) for firing in schedule.open.values()] if full else [],
-        recent=[firing_to_proto(firing) for firing in reversed(schedule.recent[-20 if full else -1 :])],
+        open=[firing_message(firing) for firing in schedule.open.values()] if full else [],
+        recent=[firing_message(firing) for firing in reversed(schedule.recent[-20 if full else -1 :])],
         counts=api.ScheduleCounts(
             fired=counts.fired,
             succeeded=counts.succeeded,
@@ -46,6 +49,13 @@ def schedule_message(schedule: Schedule, *, seq: int = 0, full: bool = True) -> 
         message.next_time.CopyFrom(timestamp(moment.time))
         message.next_fire.CopyFrom(timestamp(moment.fires_at))
     return message
+
+
+def firing_message(firing: Firing) -> pb.Firing:
+    """A firing, without internals (F29)."""
+    if firing.failure is not None:
+        firing = msgspec.structs.replace(firing, failure=public(firing.failure))
+    return firing_to_proto(firing)
 
 
 def explanation(schedule: Schedule) -> explanation_pb2.Explanation:
