@@ -40,6 +40,8 @@ _COMMANDS = {
     "verify": ("verifying", "verify", "Check that a history is as it was written."),
     "approvals": ("approvals", "approvals", "List what waits for people; approve, reject, delegate."),
     "schedule": ("schedules", "schedule", "Start swarms at given times: make, list, pause, trigger, backfill."),
+    "dead-letters": ("dead_letters", "dead_letters", "List what failed for good; retry or discard it."),
+    "trail": ("trail", "trail", "List who did what."),
     "flows": ("flows", "flows", "Register, list, check and show flows."),
     "flow": ("flow_files", "flow", "Check, draw, compare and test flows in files; needs no server."),
     "dev": ("local", "dev", "Start everything on this machine and keep it running."),

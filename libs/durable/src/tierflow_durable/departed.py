@@ -51,6 +51,8 @@ class Departed:
         self._publisher = publisher
         self._kind = kind
         self._me = instance_id
+        self.refused: Callable[[Message, FailureError], None] = lambda message, refusal: None
+        """Hears of messages that JetStream will never take."""
 
     async def relay(self) -> None:
         """Publishes what fenced and departed instances committed and did not publish, terminal and parked entities included (rule R19).
@@ -84,7 +86,7 @@ class Departed:
         messages = [
             message for row in rows for message in messages_of_row(self._kind, row, instance_id or str(row["instance"]))
         ]
-        return await _all_sent(self._publisher, messages)
+        return await _all_sent(self._publisher, messages, self.refused)
 
     async def fill(self, created: str, now: Callable[[], Micros]) -> None:
         """Publishes the whole retained journal on a stream that does not have it yet (rule R20): one instance of the tier does it, and another where that dies.
@@ -136,21 +138,25 @@ class Departed:
             count += len(rows)
 
 
-async def _all_sent(publisher: Publisher, messages: list[Message]) -> bool:
-    """Sends all; whether JetStream has all that it will ever take."""
-    done = asyncio.get_running_loop().create_future()
-    answers: list[bytes | FailureError] = []
+async def send_all(publisher: Publisher, messages: list[Message]) -> list[bytes | FailureError]:
+    """Sends all, and waits for all answers, in order."""
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[bytes | FailureError]] = [loop.create_future() for _ in messages]
+    for message, future in zip(messages, futures, strict=True):
+        publisher.send(message, lambda answer, future=future: None if future.done() else future.set_result(answer))  # type: ignore[misc]
+    return await asyncio.gather(*futures)
 
-    def heard(answer: bytes | FailureError) -> None:
-        answers.append(answer)
-        if len(answers) == len(messages) and not done.done():
-            done.set_result(None)
 
-    for message in messages:
-        publisher.send(message, heard)
-    if messages:
-        await done
-    return not any(isinstance(answer, FailureError) and not is_final(answer) for answer in answers)
+async def _all_sent(
+    publisher: Publisher, messages: list[Message], refused: Callable[[Message, FailureError], None]
+) -> bool:
+    """Sends all; whether JetStream has all that it will ever take. `refused` hears of what it will not."""
+    complete = True
+    for message, answer in zip(messages, await send_all(publisher, messages), strict=True):
+        if isinstance(answer, FailureError) and is_final(answer):
+            refused(message, answer)
+        complete = complete and (not isinstance(answer, FailureError) or is_final(answer))
+    return complete
 
 
 def _key(kind: str) -> int:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.values import FailureError
 
+from tierflow_durable.audit_trail import AuditTrail
 from tierflow_durable.checkpoints import Checkpoints
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database
+from tierflow_durable.dead_letters import DeadLetters
 from tierflow_durable.departed import Publisher
 from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Hooks, Machine
+from tierflow_durable.packing import Message
 from tierflow_durable.reading import Reader
 from tierflow_durable.relay import Relay
 from tierflow_durable.retention import Retention
@@ -117,9 +121,13 @@ class Durable:
         self.router: Router[Any, Any] = Router(self.host, self.reader)
         self.peer_servicer = PeerServicer(self.host, self.router)
         self.retention = Retention(self.database, self.clock, keep_days=options.keep_days)
+        self.publisher = publisher
+        self.audit = AuditTrail(self.database, self.clock)
+        self.dead_letters = DeadLetters(self.database, self.clock, keep=self.retention.keep)
         self.instance.backend_pid = lambda: self.host.writer.backend_pid
         self.instance.check_database = self.host.writer.check_last
         self.instance.on_fenced_peer = self.host.owning.poke
+        self.relay.on_undeliverable = self._undeliverable
         self._loops: list[asyncio.Task[None]] = []
         self._fenced = False
 
@@ -129,6 +137,9 @@ class Durable:
         here, instance = self.host, self.instance
         reachable = here.writer.healthy and instance.reachable and instance.alive
         return reachable and not here.draining and not self._fenced
+
+    def _undeliverable(self, message: Message, refusal: FailureError) -> None:
+        self.host.spawn(self.dead_letters.note_events(message, refusal.failure))
 
     async def start(self) -> None:
         """Registers the instance, fences an older incarnation of its name, and starts the loops. Raises what asyncpg raises when the database is away."""

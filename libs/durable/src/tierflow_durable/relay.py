@@ -125,6 +125,8 @@ class Relay:
         self.retries = 0
         self.undeliverable = 0
         """Messages that JetStream will never take, because they are larger than it allows; readers find their events in the journal."""
+        self.on_undeliverable: Callable[[Message, FailureError], None] = lambda message, refusal: None
+        self._departed.refused = lambda message, refusal: self.on_undeliverable(message, refusal)
 
     @property
     def lag(self) -> int:
@@ -219,6 +221,7 @@ class Relay:
             self.undeliverable += 1
             message = letter.message
             log.error("an event message is too large for JetStream", subject=message.subject, msg_id=message.msg_id)
+            self.on_undeliverable(message, answer)
         else:
             self.published += 1
         parcel = letter.parcel

@@ -10,10 +10,11 @@ import asyncpg
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
+from tierflow_durable.audit_trail import FORGET, KEEP
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import DISCONNECTED, Database, is_weather
 from tierflow_durable.ids import floor_of, moment_of
-from tierflow_durable.sqlfile import statement
+from tierflow_durable.sqlfile import Statement, statement
 
 log = get_log(__name__)
 
@@ -93,6 +94,7 @@ class Retention:
         await self._drop_partitions(connection)
         await self._forget_blobs()
         await self._delete("forget_requests", before=self._clock.now() - max(self.keep, 7 * DAY))
+        await self._delete(FORGET, before=floor_of(self._clock.now() - KEEP))
         await self._delete("forget_checkpoints", before=self._clock.now() - self.keep)
         await self._database.fetch("forget_instances", before=self._clock.now() - DAY)
 
@@ -187,7 +189,7 @@ class Retention:
             if found is not None and found["n"]:
                 log.info("large values that nobody uses are deleted", count=found["n"])
 
-    async def _delete(self, query: str, /, **values: Any) -> None:
+    async def _delete(self, query: str | Statement, /, **values: Any) -> None:
         """Deletes in small statements until nothing is left to delete."""
         while (row := await self._database.fetchrow(query, limit=AT_ONCE, **values)) is not None and row["n"] > 0:
             pass

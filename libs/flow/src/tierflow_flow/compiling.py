@@ -120,6 +120,7 @@ class _Compilation:
             env=tuple(keys.get("env", ())),
             canonical=canonical,
             compensate_on=_compensate_on(keys, by_id.values()),
+            dead_letter=bool(keys.get("dead_letter")),
             setters=frozenset(step.id for step in top.steps if step.sets is not None),
             merge={name: rule for name, rule in keys.get("merge", {}).items() if rule != "error"},
             lanes=lanes,

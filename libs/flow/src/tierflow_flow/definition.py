@@ -291,6 +291,8 @@ class Flow:
     """By switch: its bit in `lanes`."""
     compensate_on: frozenset[str] = frozenset()
     """`failure`, `cancel`: when completed steps are compensated. Empty where no step says how."""
+    dead_letter: bool = False
+    """Whether a run that ends FAILED is kept as a dead letter."""
     navigator: str = "graph"
     """`graph`, `sequence` or `serverless`: who says which steps come next. Of the first two, the steps' needs already say what follows from it."""
     program: Program | None = None

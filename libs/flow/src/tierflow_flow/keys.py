@@ -281,6 +281,7 @@ FLOW: Section = section(
         "When completed steps with compensate are compensated.",
         default=list(COMPENSATE_ON),
     ),
+    Key("dead_letter", Flag(), "Whether a run that ends FAILED is kept as a dead letter, for somebody to deal with."),
     Key("timeout", Duration(1_000, MAX_RUN_TIMEOUT), "Longest time that a run may take."),
     Key("concurrency", Number(1, MAX_CONCURRENCY, whole=True), "Most steps of a run at once."),
     Key("vars", Anything(holes=False, kind="object"), "Constants, and first values of variables, read as vars.name."),

@@ -13,9 +13,11 @@ from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 
 from tierflow.approvals import Approvals
+from tierflow.audit import Audit
 from tierflow.budget import Budget
 from tierflow.calls import Calls
 from tierflow.checkpoints import Checkpoints
+from tierflow.dead_letters import DeadLetters
 from tierflow.errors import Unavailable
 from tierflow.exchange import Exchange
 from tierflow.handle import Handle
@@ -31,7 +33,7 @@ _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
 
 
-class Client(Steering, Queries, Approvals, Checkpoints, Sharing):
+class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Audit):
     """A client of Tierflow, for one event loop.
 
     ```python

@@ -312,6 +312,7 @@ def flow(
     heartbeat_timeout: Duration | None = None,
     on_failure: str | None = None,
     compensate_on: Iterable[str] | None = None,
+    dead_letter: bool | None = None,
     timeout: Duration | None = None,
     concurrency: int | None = None,
     vars: Mapping[str, Any] | None = None,  # noqa: A002 - the word of the language
@@ -332,6 +333,7 @@ def flow(
         step_timeout: Timeout of an attempt where a step does not say.
         heartbeat_timeout: Longest silence of an attempt where a step does not say.
         compensate_on: `failure`, `cancel`: when completed steps that say how are undone; without it, both.
+        dead_letter: Whether a run that ends FAILED is kept as a dead letter, for somebody to deal with.
         on_failure: `fail_fast`, `continue` or `pause`.
         timeout: Longest time that a run may take.
         concurrency: Most steps of a run at once.
@@ -358,6 +360,7 @@ def flow(
         "defaults": given(defaults) or None,
         "on_failure": on_failure,
         "compensate_on": None if compensate_on is None else list(compensate_on),
+        "dead_letter": dead_letter,
         "timeout": duration_of("timeout", timeout),
         "concurrency": concurrency,
         "vars": None if vars is None else dict(vars),

@@ -30,6 +30,7 @@ from tierflow_runtime.values import BlobRef, FailureError
 
 from tierflow_coordinator.access import Access
 from tierflow_coordinator.admission import Admission
+from tierflow_coordinator.auditing import Audited
 from tierflow_coordinator.calls import AttemptCalls
 from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.engine import Engine
@@ -171,7 +172,8 @@ class Coordinator:
             orchestrators=self.orchestrators,
             flows=flows,
         )
-        self.server.add(SERVICE, coordinator_service_pb2_grpc.add_CoordinatorServiceServicer_to_server, self.servicer)
+        audited = Audited(self.servicer, self.durable.audit)
+        self.server.add(SERVICE, coordinator_service_pb2_grpc.add_CoordinatorServiceServicer_to_server, audited)
         self.server.add(PEERS, peer_service_pb2_grpc.add_PeerServiceServicer_to_server, self.durable.peer_servicer)
 
     def _full(self) -> str:
@@ -188,6 +190,7 @@ class Coordinator:
         loop("orchestrators", self.orchestrators.run)
         loop("runs", engine.runs.run)
         loop("resting", engine.resting.run)
+        loop("dead letters", lambda: self.durable.dead_letters.run(_no_letter), restart=RESTART)
         loop("terminated", engine.run_terminated, restart=RESTART)
         loop("load", lambda: engine.load.run(self.durable.reader.count_states), restart=RESTART)
         loop("readiness", self._follow_readiness)
@@ -280,6 +283,10 @@ class Coordinator:
         self.metrics.gauge_of("coordinators_made", made, lambda: Coordinator.made)
         self.metrics.watch_supervisor(self._supervisor)
         self.metrics.serve(self.settings)
+
+
+async def _no_letter(swarm_id: str) -> None:
+    """Swarms end by their runs: the letter is the run's, in Tier 2."""
 
 
 def _unusable(error: Exception) -> FailureError:

@@ -66,4 +66,6 @@ def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches:
     gauge("partitions_unpublished", unpublished, lambda: durable.retention.unpublished)
     damaged = "Snapshots that could not be used since the start; the journal was read instead."
     gauge("snapshots_damaged", damaged, lambda: host.loader.damaged_snapshots)
+    letters = "Dead letters about events of swarms that nobody has dealt with, over all instances."
+    gauge("dead_letters_open", letters, lambda: sum(durable.dead_letters.open.values()))
     gauge("adopted", "Swarms adopted from fenced instances since the start.", lambda: host.owning.adopted)

@@ -20,10 +20,12 @@ from tierflow_runtime.wire import SWARM_STATES
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.access import Access
+from tierflow_coordinator.auditing import Auditing
 from tierflow_coordinator.checkpoints import Checkpoints
 from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.core import commands, states
 from tierflow_coordinator.core.swarm import Swarm
+from tierflow_coordinator.dead_letters import DeadLetters
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import Facade
 from tierflow_coordinator.queue import Queue
@@ -42,7 +44,15 @@ QUARANTINED: Final = "QUARANTINED"
 
 
 class CoordinatorServicer(
-    Facade, SteeringMany, Steering, Sharing, Checkpoints, ScheduleCalls, servicers.CoordinatorServiceServicer
+    Facade,
+    SteeringMany,
+    Steering,
+    Sharing,
+    Checkpoints,
+    ScheduleCalls,
+    DeadLetters,
+    Auditing,
+    servicers.CoordinatorServiceServicer,
 ):
     """Everything that a client needs (B12). What Tier 2 answers is in `Facade`."""
 

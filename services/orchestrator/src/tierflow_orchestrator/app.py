@@ -23,6 +23,8 @@ from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator import blobs, contexts, service
 from tierflow_orchestrator.children import Children
+from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.dead_letters import Letters
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.flows import Flows
@@ -110,7 +112,13 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
     children = engine.children = Children(
         durable, start=starting.start, command=runs.command, traceparent=spans.attempt_traceparent
     )
-    engine.on_ended = lambda run: (children if run.context.attempt_id else sessions).ended(run)
+    letters = Letters(durable)
+
+    def ended(run: Run) -> None:
+        letters.ended(run)
+        (children if run.context.attempt_id else sessions).ended(run)
+
+    engine.on_ended = ended
     engine.on_state = sessions.changed
     server.add(service.SERVICE, rpc.add_OrchestratorServiceServicer_to_server, runs)
     server.add(
@@ -140,6 +148,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         asyncio.create_task(sessions.run_sweep()),
         asyncio.create_task(children.run_sweep()),
         asyncio.create_task(engine.cache.run_sweep()),
+        asyncio.create_task(durable.dead_letters.run(letters.note)),
     ]
     if policy is not None:
         loops.append(asyncio.create_task(policy.run()))

@@ -77,6 +77,11 @@ def publish_metrics(
         lambda: durable.host.loader.damaged_snapshots,
     )
     metrics.gauge_of(
+        "dead_letters_open",
+        "Dead letters that nobody has dealt with, over all instances",
+        lambda: sum(durable.dead_letters.open.values()),
+    )
+    metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
     durable.database.troubles.publish(metrics)

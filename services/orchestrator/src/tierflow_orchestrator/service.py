@@ -39,6 +39,7 @@ from tierflow_orchestrator.checks import (
 )
 from tierflow_orchestrator.commanding import answer_of, command_of
 from tierflow_orchestrator.core import commands
+from tierflow_orchestrator.dead_letters import DeadLetters
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.explaining import Explaining
 from tierflow_orchestrator.flows import Flows, flow_to_proto
@@ -53,7 +54,7 @@ FLOW_SERVICE = "tierflow.orchestrator.v1.FlowService"
 T = TypeVar("T")
 
 
-class OrchestratorService(Explaining, Asking, Checkpointing, rpc.OrchestratorServiceServicer):
+class OrchestratorService(Explaining, Asking, Checkpointing, DeadLetters, rpc.OrchestratorServiceServicer):
     """See proto/tierflow/orchestrator/v1/orchestrator_service.proto."""
 
     def __init__(
@@ -76,7 +77,11 @@ class OrchestratorService(Explaining, Asking, Checkpointing, rpc.OrchestratorSer
         sound_texts(command_id=request.command_id, reason=request.reason, actor=request.actor)
         command_id = request.command_id or uuid7()
         command = await command_of(request, command_id, self._flow_of)
-        return answer_of(request.run_id, command_id, await self._bring(request, command, command_id))
+        answer = answer_of(request.run_id, command_id, await self._bring(request, command, command_id))
+        if isinstance(command, commands.Retry) and answer.applied:
+            # It goes on: who looked after its dead letter need not any more.
+            await self._durable.dead_letters.resolve_of(request.run_id, actor=request.actor, reason=request.reason)
+        return answer
 
     async def _flow_of(self, request: pb.CommandRunRequest) -> Flow:
         """The flow that a command names, stored. Raises FailureError."""

@@ -133,6 +133,7 @@ def test_a_compensation_that_fails_is_told_and_the_others_follow() -> None:
     assert failure is not None
     assert failure.cause is not None
     assert (it.run.state, failure.code, failure.cause.code) == ("FAILED", "COMPENSATION_FAILED", "STEP_FAILED")
+    assert it.run.reason == "DEAD_LETTER"
     assert "flight" in failure.message
     sound(it)
 
@@ -269,3 +270,18 @@ def test_a_failed_output_undoes_too() -> None:
     assert (it.run.state, it.run.failure.code) == ("FAILED", "EXPRESSION_FAILED")
     assert json.loads(str(it.run.steps["a"].output)) == {}
     sound(it)
+
+
+def test_a_flow_may_ask_that_its_failures_are_kept() -> None:
+    """K4: a run that fails is marked for a dead letter, after its retries; one that completes or is cancelled is not; without the word, none is."""
+    for keys, reason in (({"dead_letter": True}, "DEAD_LETTER"), ({"dead_letter": False}, ""), ({}, "")):
+        it = shell(SAGA, defaults=ONCE, **keys)
+        it.fail("hotel")
+        assert (it.run.state, it.run.reason) == ("FAILED", reason)
+    stopped = shell(SAGA, defaults=ONCE, dead_letter=True)
+    stopped.tell(Cancel(command_id="c"))
+    stopped.cancelled("hotel")
+    assert (stopped.run.state, stopped.run.reason) != ("FAILED", "DEAD_LETTER")
+    good = booked(dead_letter=True)
+    good.complete("pay")
+    assert (good.run.state, good.run.reason) == ("COMPLETED", "")

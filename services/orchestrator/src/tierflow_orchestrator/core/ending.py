@@ -208,6 +208,10 @@ def end(
 ) -> None:
     """The one terminal event of this generation."""
     run = turn.run
+    if failure is not None and (
+        failure.code == "COMPENSATION_FAILED" or (run.flow is not None and run.flow.dead_letter)
+    ):
+        reason = "DEAD_LETTER"
     turn.emit(
         events.RunEnded(
             from_=run.state,

@@ -3,8 +3,10 @@
 import grpc
 import warnings
 
+from tierflow_contracts.coordinator.v1 import audit_pb2 as tierflow_dot_coordinator_dot_v1_dot_audit__pb2
 from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as tierflow_dot_coordinator_dot_v1_dot_coordinator__service__pb2
+from tierflow_contracts.coordinator.v1 import dead_letter_pb2 as tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2
 from tierflow_contracts.coordinator.v1 import schedule_pb2 as tierflow_dot_coordinator_dot_v1_dot_schedule__pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as tierflow_dot_coordinator_dot_v1_dot_swarm__pb2
 
@@ -138,6 +140,31 @@ class CoordinatorServiceStub(object):
                 '/tierflow.coordinator.v1.CoordinatorService/CreateCheckpoint',
                 request_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.SerializeToString,
                 response_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListDeadLetters',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/GetDeadLetter',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.RetryDeadLetter = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/RetryDeadLetter',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DiscardDeadLetter = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/DiscardDeadLetter',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/tierflow.coordinator.v1.CoordinatorService/ListAudit',
+                request_serializer=tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditResponse.FromString,
                 _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/tierflow.coordinator.v1.CoordinatorService/ListCheckpoints',
@@ -501,6 +528,44 @@ class CoordinatorServiceServicer(object):
     def CreateCheckpoint(self, request, context):
         """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """What failed beyond automatic help and waits for somebody: newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """One dead letter. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDeadLetter(self, request, context):
+        """Submits the run of a dead letter again, as a new swarm that names the old one; or publishes its events again. Safe to repeat: it is one new swarm.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it was discarded, or is refused again), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED,
+        PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardDeadLetter(self, request, context):
+        """Says that nothing is to be done about a dead letter, and why.
+        Status: OK, INVALID_ARGUMENT (no reason), NOT_FOUND, FAILED_PRECONDITION (it was retried), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """Who asked for which change, newest first: every call that may change something, the submissions among them. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -912,6 +977,31 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.CreateCheckpoint,
                     request_deserializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.FromString,
                     response_serializer=tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterResponse.SerializeToString,
+            ),
+            'RetryDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetter,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterResponse.SerializeToString,
+            ),
+            'DiscardDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetter,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditRequest.FromString,
+                    response_serializer=tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -1661,6 +1751,141 @@ class CoordinatorService(object):
             '/tierflow.coordinator.v1.CoordinatorService/CreateCheckpoint',
             tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointRequest.SerializeToString,
             tierflow_dot_coordinator_dot_v1_dot_checkpoint__pb2.CreateCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListDeadLetters',
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/GetDeadLetter',
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.GetDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/RetryDeadLetter',
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.RetryDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/DiscardDeadLetter',
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_dead__letter__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.coordinator.v1.CoordinatorService/ListAudit',
+            tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditRequest.SerializeToString,
+            tierflow_dot_coordinator_dot_v1_dot_audit__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,8 +5,10 @@ Tier 1: the public API. One service to submit, follow and steer executions; what
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tierflow_contracts.coordinator.v1 import audit_pb2 as _audit_pb2
 from tierflow_contracts.coordinator.v1 import checkpoint_pb2 as _checkpoint_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as _coordinator_service_pb2
+from tierflow_contracts.coordinator.v1 import dead_letter_pb2 as _dead_letter_pb2
 from tierflow_contracts.coordinator.v1 import schedule_pb2 as _schedule_pb2
 from tierflow_contracts.coordinator.v1 import swarm_pb2 as _swarm_pb2
 import abc as _abc_1
@@ -104,6 +106,21 @@ class CoordinatorServiceStub:
     """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]
+    """What failed beyond automatic help and waits for somebody: newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.GetDeadLetterRequest, _dead_letter_pb2.GetDeadLetterResponse]
+    """One dead letter. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.RetryDeadLetterRequest, _dead_letter_pb2.RetryDeadLetterResponse]
+    """Submits the run of a dead letter again, as a new swarm that names the old one; or publishes its events again. Safe to repeat: it is one new swarm.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it was discarded, or is refused again), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED,
+    PERMISSION_DENIED.
+    """
+    DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.DiscardDeadLetterRequest, _dead_letter_pb2.DiscardDeadLetterResponse]
+    """Says that nothing is to be done about a dead letter, and why.
+    Status: OK, INVALID_ARGUMENT (no reason), NOT_FOUND, FAILED_PRECONDITION (it was retried), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRequest, _audit_pb2.ListAuditResponse]
+    """Who asked for which change, newest first: every call that may change something, the submissions among them. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListCheckpointsRequest, _checkpoint_pb2.ListCheckpointsResponse]
     """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     SkipStep: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]
@@ -290,6 +307,21 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
     """
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """What failed beyond automatic help and waits for somebody: newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    GetDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.GetDeadLetterRequest, _dead_letter_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
+    """One dead letter. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+    RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.RetryDeadLetterRequest, _dead_letter_pb2.RetryDeadLetterResponse]  # type: ignore[assignment]
+    """Submits the run of a dead letter again, as a new swarm that names the old one; or publishes its events again. Safe to repeat: it is one new swarm.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it was discarded, or is refused again), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED,
+    PERMISSION_DENIED.
+    """
+    DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.DiscardDeadLetterRequest, _dead_letter_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
+    """Says that nothing is to be done about a dead letter, and why.
+    Status: OK, INVALID_ARGUMENT (no reason), NOT_FOUND, FAILED_PRECONDITION (it was retried), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+    """
+    ListAudit: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRequest, _audit_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Who asked for which change, newest first: every call that may change something, the submissions among them. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListCheckpointsRequest, _checkpoint_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Checkpoints of a swarm. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     SkipStep: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.SkipStepRequest, _coordinator_service_pb2.SkipStepResponse]  # type: ignore[assignment]
@@ -593,6 +625,51 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Names the place up to which a swarm and its run have come: a rerun or a fork may begin there. A name that is taken stays where it is.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
         """
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _dead_letter_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.ListDeadLettersResponse, _abc.Awaitable[_dead_letter_pb2.ListDeadLettersResponse]]:
+        """What failed beyond automatic help and waits for somebody: newest first. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: _dead_letter_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.GetDeadLetterResponse, _abc.Awaitable[_dead_letter_pb2.GetDeadLetterResponse]]:
+        """One dead letter. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def RetryDeadLetter(
+        self,
+        request: _dead_letter_pb2.RetryDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.RetryDeadLetterResponse, _abc.Awaitable[_dead_letter_pb2.RetryDeadLetterResponse]]:
+        """Submits the run of a dead letter again, as a new swarm that names the old one; or publishes its events again. Safe to repeat: it is one new swarm.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (it was discarded, or is refused again), RESOURCE_EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED,
+        PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def DiscardDeadLetter(
+        self,
+        request: _dead_letter_pb2.DiscardDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_dead_letter_pb2.DiscardDeadLetterResponse]]:
+        """Says that nothing is to be done about a dead letter, and why.
+        Status: OK, INVALID_ARGUMENT (no reason), NOT_FOUND, FAILED_PRECONDITION (it was retried), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _audit_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListAuditResponse, _abc.Awaitable[_audit_pb2.ListAuditResponse]]:
+        """Who asked for which change, newest first: every call that may change something, the submissions among them. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
 
     @_abc_1.abstractmethod
     def ListCheckpoints(

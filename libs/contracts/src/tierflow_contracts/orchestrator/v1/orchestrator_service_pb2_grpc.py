@@ -5,6 +5,7 @@ import warnings
 
 from tierflow_contracts.orchestrator.v1 import approval_pb2 as tierflow_dot_orchestrator_dot_v1_dot_approval__pb2
 from tierflow_contracts.orchestrator.v1 import checkpoint_pb2 as tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2
+from tierflow_contracts.orchestrator.v1 import dead_letter_pb2 as tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as tierflow_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as tierflow_dot_orchestrator_dot_v1_dot_run__pb2
 
@@ -127,6 +128,16 @@ class OrchestratorServiceStub(object):
                 '/tierflow.orchestrator.v1.OrchestratorService/CreateRunCheckpoint',
                 request_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.SerializeToString,
                 response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListRunDeadLetters = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/ListRunDeadLetters',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ResolveRunDeadLetter = channel.unary_unary(
+                '/tierflow.orchestrator.v1.OrchestratorService/ResolveRunDeadLetter',
+                request_serializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterRequest.SerializeToString,
+                response_deserializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterResponse.FromString,
                 _registered_method=True)
         self.ListRunCheckpoints = channel.unary_unary(
                 '/tierflow.orchestrator.v1.OrchestratorService/ListRunCheckpoints',
@@ -293,6 +304,21 @@ class OrchestratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunDeadLetters(self, request, context):
+        """What failed beyond automatic help: runs, and events that the event stream will not take. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveRunDeadLetter(self, request, context):
+        """Says what became of a dead letter; the same again changes nothing.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (something else was said before, or the event stream refuses again), UNAVAILABLE, UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRunCheckpoints(self, request, context):
         """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
         """
@@ -414,6 +440,16 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.CreateRunCheckpoint,
                     request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.FromString,
                     response_serializer=tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.SerializeToString,
+            ),
+            'ListRunDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunDeadLetters,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersResponse.SerializeToString,
+            ),
+            'ResolveRunDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRunDeadLetter,
+                    request_deserializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterRequest.FromString,
+                    response_serializer=tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterResponse.SerializeToString,
             ),
             'ListRunCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunCheckpoints,
@@ -923,6 +959,60 @@ class OrchestratorService(object):
             '/tierflow.orchestrator.v1.OrchestratorService/CreateRunCheckpoint',
             tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointRequest.SerializeToString,
             tierflow_dot_orchestrator_dot_v1_dot_checkpoint__pb2.CreateRunCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/ListRunDeadLetters',
+            tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ListRunDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRunDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tierflow.orchestrator.v1.OrchestratorService/ResolveRunDeadLetter',
+            tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterRequest.SerializeToString,
+            tierflow_dot_orchestrator_dot_v1_dot_dead__letter__pb2.ResolveRunDeadLetterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from tierflow_contracts.orchestrator.v1 import approval_pb2 as _approval_pb2
 from tierflow_contracts.orchestrator.v1 import checkpoint_pb2 as _checkpoint_pb2
+from tierflow_contracts.orchestrator.v1 import dead_letter_pb2 as _dead_letter_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as _orchestrator_service_pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2 as _run_pb2
 import abc as _abc_1
@@ -95,6 +96,12 @@ class OrchestratorServiceStub:
     """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
     """
+    ListRunDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ListRunDeadLettersRequest, _dead_letter_pb2.ListRunDeadLettersResponse]
+    """What failed beyond automatic help: runs, and events that the event stream will not take. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    ResolveRunDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ResolveRunDeadLetterRequest, _dead_letter_pb2.ResolveRunDeadLetterResponse]
+    """Says what became of a dead letter; the same again changes nothing.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (something else was said before, or the event stream refuses again), UNAVAILABLE, UNAUTHENTICATED.
+    """
     ListRunCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_pb2.ListRunCheckpointsRequest, _checkpoint_pb2.ListRunCheckpointsResponse]
     """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.WatchRunRequest, _orchestrator_service_pb2.WatchRunResponse]
@@ -169,6 +176,12 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     CreateRunCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.CreateRunCheckpointRequest, _checkpoint_pb2.CreateRunCheckpointResponse]  # type: ignore[assignment]
     """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
     Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+    """
+    ListRunDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ListRunDeadLettersRequest, _dead_letter_pb2.ListRunDeadLettersResponse]  # type: ignore[assignment]
+    """What failed beyond automatic help: runs, and events that the event stream will not take. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+    ResolveRunDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ResolveRunDeadLetterRequest, _dead_letter_pb2.ResolveRunDeadLetterResponse]  # type: ignore[assignment]
+    """Says what became of a dead letter; the same again changes nothing.
+    Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (something else was said before, or the event stream refuses again), UNAVAILABLE, UNAUTHENTICATED.
     """
     ListRunCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_pb2.ListRunCheckpointsRequest, _checkpoint_pb2.ListRunCheckpointsResponse]  # type: ignore[assignment]
     """Checkpoints of a run. Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED."""
@@ -349,6 +362,24 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_checkpoint_pb2.CreateRunCheckpointResponse, _abc.Awaitable[_checkpoint_pb2.CreateRunCheckpointResponse]]:
         """Names the place up to which a run's history is committed now. A name that is taken stays where it is.
         Status: OK, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNAUTHENTICATED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunDeadLetters(
+        self,
+        request: _dead_letter_pb2.ListRunDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.ListRunDeadLettersResponse, _abc.Awaitable[_dead_letter_pb2.ListRunDeadLettersResponse]]:
+        """What failed beyond automatic help: runs, and events that the event stream will not take. Status: OK, INVALID_ARGUMENT, UNAVAILABLE, UNAUTHENTICATED."""
+
+    @_abc_1.abstractmethod
+    def ResolveRunDeadLetter(
+        self,
+        request: _dead_letter_pb2.ResolveRunDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dead_letter_pb2.ResolveRunDeadLetterResponse, _abc.Awaitable[_dead_letter_pb2.ResolveRunDeadLetterResponse]]:
+        """Says what became of a dead letter; the same again changes nothing.
+        Status: OK, INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (something else was said before, or the event stream refuses again), UNAVAILABLE, UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod
