@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from tierflow_durable.batch import commit_statement
 from tierflow_durable.columns import number_array, text_array
-from tierflow_durable.database import Database
+from tierflow_durable.database import Database, Viewer
 from tierflow_durable.reading import ListFilter, Reader
 from tierflow_durable.sqlfile import Statement, blocks, statement
 from tierflow_testing.postgres import EmbeddedPostgres
@@ -23,6 +23,8 @@ LARGE = re.compile(r"^(entity|journal\w*|request|snapshot|blob)$")
 FILES = [
     ("tierflow_durable", "queries.sql", "coordinator"),
     ("tierflow_durable", "queries.sql", "orchestrator"),
+    ("tierflow_durable", "dead_letters.sql", "coordinator"),
+    ("tierflow_durable", "audit.sql", "orchestrator"),
     ("tierflow_coordinator", "queries.sql", "coordinator"),
     ("tierflow_orchestrator", "flows.sql", "orchestrator"),
     ("tierflow_orchestrator", "cache.sql", "orchestrator"),
@@ -172,7 +174,7 @@ class _Spy:
     def __init__(self) -> None:
         self.asked: tuple[Statement, dict[str, Any]]
 
-    async def fetch_patiently(self, query: Statement, /, **values: Any) -> list[Any]:
+    async def fetch_seen(self, viewer: Viewer, query: Statement, /, **values: Any) -> list[Any]:
         self.asked = query, values
         return []
 
@@ -190,6 +192,7 @@ async def test_every_list_uses_an_index(connect: Any, what: str) -> None:
     """I5, Q14, Lesson 39: lists by user, flow, state, swarm, trace, label and time read about the rows that they show, found by an index."""
     query, arguments = await _listing(_LISTS[what])
     connection = await connect("orchestrator")
+    await connection.execute(f"SET tierflow.tenant = '{_LISTS[what].tenant}'")
     rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS OFF, FORMAT JSON) {query.text}", *arguments)
     plan = json.loads(rows[0][0])[0]["Plan"]
     nodes = list(_scans(plan))

@@ -259,7 +259,9 @@ async def test_list_and_counts(start: Start) -> None:
     first = await node.durable.reader.page(ListFilter(tenant="t", limit=20))
     second = await node.durable.reader.page(ListFilter(tenant="t", limit=20, before_id=first.next_id))
     assert [row.id for row in first.rows + second.rows] == sorted(ids, reverse=True)
-    assert [row.id for row in (await node.durable.reader.page(ListFilter(states=("COMPLETED",)))).rows] == [ids[3]]
+    assert [row.id for row in (await node.durable.reader.page(ListFilter(tenant="t", states=("COMPLETED",)))).rows] == [
+        ids[3]
+    ]
     assert await node.durable.reader.count_states() == {"RUNNING": 24}
     assert (await node.durable.reader.page(ListFilter(tenant="other"))).rows == []
 

@@ -6,16 +6,18 @@ call that is under way, or whose process died: the histories of the entities say
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 from tierflow_runtime.values import FailureError, Micros
 
 from tierflow_durable.clock import DatabaseClock
-from tierflow_durable.database import Database
+from tierflow_durable.database import Database, Viewer
 from tierflow_durable.ids import floor_of, moment_of, uuid7
 from tierflow_durable.sqlfile import Statement, statement
 
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SUBMIT: Final = "SubmitSwarm"
 KEEP: Final[Micros] = 400 * 86_400_000_000
 """For so long entries are kept."""
@@ -87,15 +89,18 @@ class AuditTrail:
         audited, submitted = list(common), list(common)
         if wanted.subject is not None:
             audited.append("subject = :subject")
-            submitted.append("id::text = :subject")
             values["subject"] = wanted.subject
+            submitted.append("id = :entity_id" if _ID.fullmatch(wanted.subject) else "false")
+            if _ID.fullmatch(wanted.subject):
+                values["entity_id"] = wanted.subject
         if wanted.actions:
             audited.append("action = ANY(:actions::text[])")
             values["actions"] = list(wanted.actions)
             if SUBMIT not in wanted.actions:
                 submitted.append("false")
         query = _query("page", audited=" AND ".join(audited), submitted=" AND ".join(submitted))
-        rows = await self._database.fetch_patiently(query, limit=wanted.limit, **values)
+        viewer = Viewer(wanted.tenant, wanted.user_id or "")
+        rows = await self._database.fetch_seen(viewer, query, limit=wanted.limit, **values)
         return [_read(row) for row in rows]
 
 

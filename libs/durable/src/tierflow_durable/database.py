@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 import asyncpg
 from tierflow_runtime.errors import failure
@@ -71,6 +72,16 @@ def is_bad_row(error: BaseException) -> bool:
     return sqlstate(error)[:2] in BAD_ROW or isinstance(error, asyncpg.DataError)
 
 
+_VIEW = "SELECT set_config('tierflow.tenant', $1, false), set_config('tierflow.user', $2, false)"
+
+
+class Viewer(NamedTuple):
+    """Whose rows a list may show: of this tenant, and where it is not empty of this user."""
+
+    tenant: str
+    user_id: str = ""
+
+
 class Database:
     """One tier's schema in one database: a small pool for reads, and sessions of their own on demand. `connect` raises at once when it cannot."""
 
@@ -115,10 +126,22 @@ class Database:
 
     async def fetch(self, query: str | Statement, /, **values: Any) -> list[Any]:
         """The rows of a named statement. Raises FailureError DATABASE_UNAVAILABLE while the database is away."""
-        wanted = statement(query) if isinstance(query, str) else query
+        return await self._fetch(statement(query) if isinstance(query, str) else query, None, **values)
+
+    async def fetch_seen(self, viewer: Viewer, query: Statement, /, **values: Any) -> list[Any]:
+        """The rows of a list that somebody may see: through the views `seen_…`, which show those of the viewer alone, whatever the statement says (I12).
+
+        Waits and raises as `fetch_patiently`; a viewer without a tenant sees nothing.
+        """
+        return await self._patiently(lambda: self._fetch(query, viewer, **values))
+
+    async def _fetch(self, wanted: Statement, viewer: Viewer | None, /, **values: Any) -> list[Any]:
         try:
             pool = await self.pool()
             async with pool.acquire(timeout=10) as connection:
+                if viewer is not None:
+                    # For this use of the connection: what the pool takes back it resets.
+                    await connection.fetchval(_VIEW, viewer.tenant, viewer.user_id)
                 return await connection.fetch(wanted.text, *wanted.arguments(**values))
         except Exception as error:
             if is_weather(error):
@@ -137,12 +160,15 @@ class Database:
 
         Raises FailureError DATABASE_UNAVAILABLE after PATIENCE seconds.
         """
+        return await self._patiently(lambda: self.fetch(query, **values))
+
+    async def _patiently(self, look: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
         pause = 0.05
         while True:
             try:
-                return await self.fetch(query, **values)
+                return await look()
             except FailureError:
                 if loop.time() >= until:
                     raise

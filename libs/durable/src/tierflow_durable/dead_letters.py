@@ -19,7 +19,7 @@ from tierflow_runtime.values import Failure, FailureError, Micros
 from tierflow_runtime.wire import failure_from_proto, failure_to_proto
 
 from tierflow_durable.clock import DatabaseClock
-from tierflow_durable.database import Database
+from tierflow_durable.database import Database, Viewer
 from tierflow_durable.ids import uuid7
 from tierflow_durable.packing import Message
 from tierflow_durable.sqlfile import Statement, statement
@@ -136,7 +136,8 @@ class DeadLetters:
         """Letters, newest first."""
         conditions, values = _conditions(wanted)
         query = _query("page", conditions=" AND ".join(conditions))
-        return [_read(row) for row in await self._database.fetch_patiently(query, limit=wanted.limit, **values)]
+        viewer = Viewer(wanted.tenant, wanted.user_id or "")
+        return [_read(row) for row in await self._database.fetch_seen(viewer, query, limit=wanted.limit, **values)]
 
     async def find(self, letter_id: str, tenant: str) -> Letter:
         """One letter of a tenant. Raises FailureError NOT_FOUND."""

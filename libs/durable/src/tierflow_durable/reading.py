@@ -12,6 +12,7 @@ import orjson
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError, Micros
 
+from tierflow_durable.database import Viewer
 from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
 from tierflow_durable.ids import floor_of
@@ -63,9 +64,9 @@ class EntityRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What to list; an unset field does not filter. `before_id` continues a page: only ids below it."""
+    """What to list, of one tenant; an unset field does not filter. `before_id` continues a page: only ids below it."""
 
-    tenant: str | None = None
+    tenant: str
     user_id: str | None = None
     parent_id: str | None = None
     states: tuple[str, ...] = ()
@@ -132,9 +133,9 @@ class Reader(Generic[S]):
         """One page of rows. Raises FailureError while the database is away."""
         conditions, values = _conditions(wanted)
         query = statement("list", conditions=" AND ".join(conditions) or "true")
-        rows = [
-            _row(found) for found in await self._host.database.fetch_patiently(query, limit=wanted.limit + 1, **values)
-        ]
+        viewer = Viewer(wanted.tenant, wanted.user_id or "")
+        found = await self._host.database.fetch_seen(viewer, query, limit=wanted.limit + 1, **values)
+        rows = [_row(each) for each in found]
         more = len(rows) > wanted.limit
         rows = rows[: wanted.limit]
         return Page(rows=rows, next_id=rows[-1].id if more else None)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_durable.clock import DatabaseClock
-from tierflow_durable.database import Database
+from tierflow_durable.database import Database, Viewer
 from tierflow_durable.sqlfile import Statement, statement
 from tierflow_flow import Flow, FlowError, from_canonical, parse
 from tierflow_runtime.errors import failure
@@ -145,7 +145,8 @@ class Flows:
     async def list(self, tenant: str, name: str, page_size: int, page_token: str) -> tuple[list[flow_pb2.Flow], str]:
         """One page of registered flows by name and version, and the token of the next."""
         after_name, _, after_version = page_token.partition("\n")
-        rows = await self._database.fetch_patiently(
+        rows = await self._database.fetch_seen(
+            Viewer(tenant),
             _query("list_flows"),
             tenant=tenant,
             only=name,

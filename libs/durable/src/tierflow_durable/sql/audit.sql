@@ -7,9 +7,9 @@ UPDATE audit SET code = :code, subject = CASE WHEN subject = '' THEN :subject EL
 
 -- name: page
 SELECT * FROM (
-    (SELECT id, user_id, action, subject, command_id, reason, code, result FROM audit WHERE {audited} ORDER BY id DESC LIMIT :limit)
+    (SELECT id, user_id, action, subject, command_id, reason, code, result FROM seen_audit WHERE {audited} ORDER BY id DESC LIMIT :limit)
     UNION ALL
-    (SELECT id, user_id, 'SubmitSwarm', id::text, '', '', 'OK', name || '@' || version FROM entity WHERE {submitted} ORDER BY id DESC LIMIT :limit)
+    (SELECT id, user_id, 'SubmitSwarm', id::text AS subject, '', '', 'OK', name || '@' || version FROM seen_entity WHERE {submitted} ORDER BY id DESC LIMIT :limit)
 ) found ORDER BY id DESC LIMIT :limit
 
 -- name: forget

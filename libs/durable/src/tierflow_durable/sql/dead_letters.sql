@@ -7,7 +7,7 @@ ON CONFLICT DO NOTHING
 -- name: page
 SELECT id, kind, tenant, user_id, entity_id, generation, swarm_id, name, version, trace_id, failure, first_seq, last_seq, state, actor, reason, retried_as,
        created_at, resolved_at
-FROM dead_letter
+FROM seen_dead_letter
 WHERE {conditions}
 ORDER BY id DESC LIMIT :limit
 

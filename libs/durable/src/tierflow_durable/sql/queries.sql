@@ -204,9 +204,9 @@ FROM entity WHERE id = :id
 -- name: list
 SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
        ended_at, seq, owner, wake_at, unacknowledged, adoptions
-FROM entity
-WHERE {conditions}
-ORDER BY id DESC LIMIT :limit
+FROM (SELECT id AS found FROM entity WHERE {conditions} ORDER BY id DESC LIMIT :limit) page
+CROSS JOIN LATERAL (SELECT * FROM seen_entity WHERE seen_entity.id = page.found OFFSET 0) seen
+ORDER BY found DESC
 
 -- name: partitions
 SELECT child.relname AS name, pg_get_expr(child.relpartbound, child.oid) AS bound

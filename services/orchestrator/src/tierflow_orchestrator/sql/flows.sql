@@ -21,6 +21,6 @@ SELECT hash FROM flow_version WHERE tenant = :tenant AND name = :name ORDER BY c
 
 -- name: list_flows
 SELECT v.name, v.version, v.hash, f.description, f.handlers, f.steps
-FROM flow_version v JOIN flow f USING (hash)
+FROM seen_flow_version v JOIN flow f USING (hash)
 WHERE v.tenant = :tenant AND (:only::text = '' OR v.name = :only::text) AND (v.name, v.version) > (:after_name, :after_version)
 ORDER BY v.name, v.version LIMIT :limit
