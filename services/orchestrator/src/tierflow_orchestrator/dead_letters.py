@@ -69,15 +69,13 @@ class DeadLetters:
             if getattr(request, name):
                 valid_id(name, getattr(request, name))
         sound_texts(user_id=request.user_id, flow_name=request.flow_name)
+        given = {name: getattr(request, name) or None for name in ("user_id", "swarm_id", "before_id", "id")}
         wanted = LetterFilter(
             tenant=request.tenant or caller_of(context).tenant,
-            user_id=request.user_id or None,
-            swarm_id=request.swarm_id or None,
             name=request.flow_name or None,
             states=tuple(_state(number) for number in request.states),
-            before_id=request.before_id or None,
-            id=request.id or None,
             limit=page_size(request.page_size, 100),
+            **given,
         )
         letters = await self._durable.dead_letters.page(wanted)
         return pb.ListRunDeadLettersResponse(letters=[letter_message(one) for one in letters])
