@@ -11,15 +11,17 @@ import asyncpg
 from tierflow_durable.batch import commit_statement
 from tierflow_durable.sqlfile import Statement, blocks, statement
 
-from simulation import models, reads, statements
+from simulation import letters, models, reads, statements
 from simulation.database import Transaction
 from simulation.tables import Row, Tables
 
-MODELLED = (statements, reads)
+MODELLED = (statements, reads, letters)
 """Where models are written down."""
 
 _PACKAGES = (
     ("tierflow_durable", "queries.sql"),
+    ("tierflow_durable", "dead_letters.sql"),
+    ("tierflow_durable", "audit.sql"),
     ("tierflow_orchestrator", "flows.sql"),
     ("tierflow_orchestrator", "cache.sql"),
     ("tierflow_coordinator", "queries.sql"),

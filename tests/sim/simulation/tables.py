@@ -25,6 +25,8 @@ class Tables:
         self.snapshot: dict[str, Row] = {}
         self.request: dict[tuple[str, str], Row] = {}
         self.blob: dict[bytes, dict[int, bytes]] = {}
+        self.dead_letter: dict[tuple[str, int, str, int], Row] = {}
+        self.audit: dict[str, Row] = {}
         self.event_stream: dict[str, Row] = {}
         self.flow: dict[str, Row] = {}
         self.step_cache: dict[tuple[str, str], Row] = {}

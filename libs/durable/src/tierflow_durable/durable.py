@@ -23,7 +23,7 @@ from tierflow_durable.machine import Hooks, Machine
 from tierflow_durable.packing import Message
 from tierflow_durable.reading import Reader
 from tierflow_durable.relay import Relay
-from tierflow_durable.retention import Retention
+from tierflow_durable.retention import DAY, Retention
 from tierflow_durable.routing import PeerServicer, Router
 from tierflow_durable.writer import Fenced, Writer
 
@@ -123,7 +123,7 @@ class Durable:
         self.retention = Retention(self.database, self.clock, keep_days=options.keep_days)
         self.publisher = publisher
         self.audit = AuditTrail(self.database, self.clock)
-        self.dead_letters = DeadLetters(self.database, self.clock, keep=self.retention.keep)
+        self.dead_letters = DeadLetters(self.database, self.clock, keep=options.keep_days * DAY)
         self.instance.backend_pid = lambda: self.host.writer.backend_pid
         self.instance.check_database = self.host.writer.check_last
         self.instance.on_fenced_peer = self.host.owning.poke
