@@ -64,7 +64,9 @@ async def test_a_letter_is_kept_until_somebody_has_dealt_with_it(start_node: Sta
     assert await letters.resolve(first.id, "t", RETRIED, actor="bob", reason="again", retried_as=made) == done
     with pytest.raises(FailureError, match="RETRIED already, by ada"):
         await letters.resolve(first.id, "t", DISCARDED, actor="bob", reason="no")
-    await letters.resolve_of(second.entity_id, actor="bob", reason="in the next generation")
+    await letters.resolve_of(second.entity_id, 1, actor="bob", reason="not yet")
+    assert (await letters.find(second.id, "t")).state == "OPEN"
+    await letters.resolve_of(second.entity_id, 2, actor="bob", reason="in the next generation")
     assert (await letters.find(second.id, "t")).actor == "bob"
 
 

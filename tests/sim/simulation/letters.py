@@ -19,7 +19,7 @@ def note(t: Transaction, tables: Tables, p: P) -> list[P]:
 @model("resolve_of", writes=True)
 def resolve_of(t: Transaction, tables: Tables, p: P) -> list[P]:
     for key, row in tables.dead_letter.items():
-        if key[0] == p["entity_id"] and row["state"] == "OPEN" and row["kind"] != "EVENTS":
+        if key[0] == p["entity_id"] and key[1] < p["generation"] and row["state"] == "OPEN" and row["kind"] != "EVENTS":
             t.exclusive(("dead_letter", tables.schema, key))
             t.write(row.update, {"state": "RETRIED", "actor": p["actor"], "reason": p["reason"]})
     return []

@@ -164,11 +164,12 @@ class DeadLetters:
             raise _failed("STATE_CONFLICT", text)
         return letter
 
-    async def resolve_of(self, entity_id: str, *, actor: str, reason: str) -> None:
-        """An entity goes on in its next generation: what was open of it is RETRIED."""
+    async def resolve_of(self, entity_id: str, generation: int, *, actor: str, reason: str) -> None:
+        """An entity goes on in a generation: what was open of those before is RETRIED. It may have failed again already."""
         await self._database.fetch_patiently(
-            _query("resolve_of"), entity_id=entity_id, actor=actor, reason=reason, now=self._clock.now()
-        )
+            _query("resolve_of"), entity_id=entity_id, generation=generation, actor=actor, reason=reason,
+            now=self._clock.now(),
+        )  # fmt: skip
 
     async def rows_of(self, letter: Letter) -> list[Any]:
         """The journal rows of the events of a letter, with the columns of their entity."""

@@ -80,7 +80,9 @@ class OrchestratorService(Explaining, Asking, Checkpointing, DeadLetters, rpc.Or
         answer = answer_of(request.run_id, command_id, await self._bring(request, command, command_id))
         if isinstance(command, commands.Retry) and answer.applied:
             # It goes on: who looked after its dead letter need not any more.
-            await self._durable.dead_letters.resolve_of(request.run_id, actor=request.actor, reason=request.reason)
+            await self._durable.dead_letters.resolve_of(
+                request.run_id, answer.generation, actor=request.actor, reason=request.reason
+            )
         return answer
 
     async def _flow_of(self, request: pb.CommandRunRequest) -> Flow:

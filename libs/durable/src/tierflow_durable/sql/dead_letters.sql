@@ -18,7 +18,7 @@ RETURNING id
 
 -- name: resolve_of
 UPDATE dead_letter SET state = 'RETRIED', actor = :actor, reason = :reason, resolved_at = :now
-WHERE entity_id = :entity_id AND state = 'OPEN' AND kind <> 'EVENTS'
+WHERE entity_id = :entity_id AND generation < :generation AND state = 'OPEN' AND kind <> 'EVENTS'
 
 -- name: count_open
 SELECT kind, count(*) AS n FROM dead_letter WHERE state = 'OPEN' GROUP BY kind
