@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -42,6 +45,12 @@ async def failed(client: Client, flow: dict[str, Any], given: Any = None) -> Any
     return handle
 
 
+async def tierflow(client: Client, *arguments: str) -> str:
+    """What the command prints."""
+    command = [sys.executable, "-m", "tierflow_cli.main", *arguments, "--address", client.address, "--user", "ada"]
+    return await asyncio.to_thread(subprocess.check_output, command, text=True)
+
+
 def looked_up(client: Client, swarm_id: str, **wanted: Any) -> Callable[[], Awaitable[Any]]:
     async def look() -> Any:
         found = [letter async for letter in client.dead_letters(swarm_id=swarm_id, **wanted)]
@@ -68,11 +77,20 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
         with pytest.raises(PermissionDenied):
             await eve.discard_dead_letter(letter.id, "mine")
 
-        made = await ada.retry_dead_letter(letter.id, "stock is back")
+        table = await tierflow(ada, "dead-letters")
+        assert letter.id in table
+        assert "NO_STOCK" in table or "Step a failed" in table
+        made = json.loads(
+            await tierflow(ada, "dead-letters", "retry", letter.id, "--reason", "stock is back", "--json")
+        )
+        made = made[letter.id]
         assert await ada.retry_dead_letter(letter.id) == made
         again = await ada.get(made)
         assert (again.origin.kind, again.origin.swarm_id, again.origin.run_id) == ("dead_letter", lost.id, lost.run_id)
         assert again.input.value.struct_value.fields["n"].number_value == 3
+        told = await tierflow(ada, "dead-letters", "show", letter.id)
+        assert made in told
+        assert "stock is back" in told
         shown = await ada.dead_letter(letter.id)
         assert (shown.state, shown.actor) == (dead_letter_pb2.DEAD_LETTER_STATE_RETRIED, "ada")
         assert (shown.reason, shown.retried_as) == ("stock is back", made)
@@ -82,7 +100,7 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
         second = await eventually(looked_up(ada, made), timeout=20)
         with pytest.raises(InvalidRequest, match="say why"):
             await ada.discard_dead_letter(second.id, " ")
-        await ada.discard_dead_letter(second.id, "gone for good")
+        assert second.id in await tierflow(ada, "dead-letters", "discard", second.id, "--reason", "gone for good")
         with pytest.raises(Conflict, match="DISCARDED"):
             await ada.retry_dead_letter(second.id)
 
@@ -96,3 +114,4 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
         by_call = {(entry.action, entry.subject, entry.code) async for entry in ada.audit()}
         assert {("RetryDeadLetter", letter.id, "OK"), ("DiscardDeadLetter", second.id, "OK")} <= by_call
         assert ("RetryDeadLetter", second.id, "STATE_CONFLICT") in by_call
+        assert "DiscardDeadLetter" in await tierflow(ada, "trail", second.id)

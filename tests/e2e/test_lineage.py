@@ -1,4 +1,4 @@
-"""New executions made of old ones, the places at which they may begin, and what failed for good (K2, K3, K4, K6)."""
+"""New executions made of old ones, and the places at which they may begin (K2, K3, K6)."""
 
 import json
 import pathlib
@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from tierflow import Client
-from tierflow.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, TierflowError
-from tierflow_contracts.common.v1.failure_pb2 import ERROR_CODE_COMPENSATION_FAILED
+from tierflow.errors import InvalidRequest, NotFound
 from tierflow_contracts.common.v1.state_pb2 import RunState
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack, StackOptions
@@ -134,72 +133,3 @@ async def test_a_rerun_begins_at_a_checkpoint(stack: Stack, client: Client, tmp_
         await held.checkpoint("")
     report = await audit(stack.database_url, stack.nats.url, settled=True)
     assert report.ok, report
-
-
-def sinking(path: pathlib.Path, undo: pathlib.Path) -> dict[str, Any]:
-    """Books, cannot pay, and cannot undo the booking as long as a file is missing."""
-    book = {
-        "call": "echo",
-        "compensate": {"call": "t.needs", "with": {"path": str(undo)}, "retry": {"max_attempts": 1}},
-    }
-    pay = {"call": "t.needs", "with": {"path": str(path), "value": "${{ input.n }}"}, "needs": ["book"]}
-    return {"name": "sinking", "version": "1", "steps": {"book": book, "pay": pay}, "output": "${{ steps.pay.output }}"}
-
-
-async def test_what_cannot_be_undone_is_a_dead_letter(stack: Stack, client: Client, tmp_path: pathlib.Path) -> None:
-    """K4: it is listed with its reason and lineage, to its owner alone; submitted again once, linked; another is discarded with a reason; a retry of the swarm itself settles one."""
-    path, undo = tmp_path / "pay", tmp_path / "undo"
-    lost = await client.submit(sinking(path, undo), {"n": 3})
-    with pytest.raises(ExecutionFailed, match="could not be compensated"):
-        await lost.result(60)
-
-    async def letter_of(swarm_id: str) -> Any:
-        found = [one async for one in client.dead_letters(swarm_id=swarm_id)]
-        return found[0] if found else None
-
-    letter = await eventually(lambda: letter_of(lost.id), timeout=30)
-    assert (letter.run_id, letter.generation, letter.flow_name) == (lost.run_id, 1, "sinking")
-    assert (letter.failure.code, letter.payload_ref) == (ERROR_CODE_COMPENSATION_FAILED, f"run/{lost.run_id}/input")
-    assert (await client.get_run(lost.run_id)).reason == "DEAD_LETTER"
-    async with Client(stack.address, user="eve") as eve:
-        assert [one async for one in eve.dead_letters()] == []
-        with pytest.raises(NotFound):
-            await eve.dead_letter(letter.id)
-        with pytest.raises(TierflowError):
-            await eve.discard_dead_letter(letter.id, "mine")
-    for file in (path, undo):
-        file.touch()
-    made = json.loads(tierflow(stack, "dead-letters", "retry", letter.id, "--reason", "mended", "--json"))[letter.id]
-    assert await client.handle(made).result(60) == 3
-    assert await client.retry_dead_letter(letter.id) == made
-    origin = (await client.get(made)).origin
-    assert (origin.kind, origin.swarm_id, origin.run_id) == ("dead_letter", lost.id, lost.run_id)
-    shown = tierflow(stack, "dead-letters", "show", letter.id)
-    assert made in shown
-    assert "mended" in shown
-    with pytest.raises(Conflict, match="RETRIED already, by dev"):
-        await client.discard_dead_letter(letter.id, "late")
-
-    asks = {"name": "asks", "version": "1", "dead_letter": True, "steps": {"a": {"fail": {"code": "NO_STOCK"}}}}
-    for what in ("discard", "retry"):
-        failed = await client.submit(asks)
-        with pytest.raises(ExecutionFailed):
-            await failed.result(60)
-        one = await eventually(lambda of=failed.id: letter_of(of), timeout=30)
-        assert one.id in tierflow(stack, "dead-letters")
-        if what == "discard":
-            with pytest.raises(InvalidRequest, match="say why"):
-                await client.discard_dead_letter(one.id, " ")
-            await client.discard_dead_letter(one.id, "stock is gone for good")
-            with pytest.raises(Conflict, match="DISCARDED"):
-                await client.retry_dead_letter(one.id)
-        else:
-            await failed.retry("again")
-            settled = await eventually(lambda of=one.id: _settled(client, of), timeout=30)
-            assert (settled.actor, settled.reason) == ("dev", "again")
-    assert one.id not in [other.id async for other in client.dead_letters()]
-
-
-async def _settled(client: Client, letter_id: str) -> Any:
-    letter = await client.dead_letter(letter_id)
-    return letter if letter.actor else None

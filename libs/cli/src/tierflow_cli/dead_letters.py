@@ -11,12 +11,18 @@ from tierflow_cli.connection import Connection, as_json, connected
 _ids = click.argument("letter_ids", metavar="LETTER...", nargs=-1, required=True)
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def dead_letters(context: click.Context) -> None:
-    """List what failed beyond automatic help; show, retry, discard it."""
-    if context.invoked_subcommand is None:
-        context.invoke(listed)
+class _Listing(click.Group):
+    """`dead-letters` alone lists."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Listing)
+def dead_letters() -> None:
+    """List what failed beyond automatic help; show, retry, discard it. Without a subcommand: list."""
 
 
 @dead_letters.command("list")

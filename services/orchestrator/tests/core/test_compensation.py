@@ -10,6 +10,7 @@ from tierflow_flow import parse
 from tierflow_orchestrator.core import react
 from tierflow_orchestrator.core.commands import Abort, Cancel, Pause, ReportLost, StopAttempt, WakeUp
 from tierflow_orchestrator.core.events import CompensationBegan, RunStateChanged
+from tierflow_orchestrator.dead_letters import letter_of
 from tierflow_runtime.values import Allocation, Failure
 
 from .fakes import SECOND, Shell
@@ -285,3 +286,16 @@ def test_a_flow_may_ask_that_its_failures_are_kept() -> None:
     good = booked(dead_letter=True)
     good.complete("pay")
     assert (good.run.state, good.run.reason) == ("COMPLETED", "")
+
+
+def test_its_letter_says_what_could_not_be_undone() -> None:
+    """K4: a letter about a failed compensation is of a kind of its own, with the whole failure."""
+    it = booked()
+    it.fail("pay", "NO_MONEY")
+    it.fail("flight!compensate")
+    it.complete("hotel!compensate")
+    letter = letter_of(it.run, "01890a5d-ac96-774b-bcce-b302099a8057")
+    assert (letter.kind, letter.generation, letter.failure) == ("COMPENSATION", 1, it.run.failure)
+    other = shell(SAGA, defaults=ONCE, dead_letter=True)
+    other.fail("hotel")
+    assert letter_of(other.run, letter.id).kind == "RUN"
