@@ -9,18 +9,18 @@ from tierflow_cli.connection import Connection, as_json, connected
 
 @click.command()
 @click.argument("subject", metavar="[ID]", default="")
-@click.option("--by", "user", default="", help="Only by this user.")
+@click.option("--by", default="", help="Only by this user.")
 @click.option("--action", "actions", multiple=True, help="Only this RPC, such as CancelSwarm; several may be given.")
 @click.option("--limit", default=100, show_default=True)
 @as_json
 @connected
 async def trail(
-    connection: Connection, *, subject: str, user: str, actions: tuple[str, ...], limit: int, as_json: bool
+    connection: Connection, *, subject: str, by: str, actions: tuple[str, ...], limit: int, as_json: bool
 ) -> None:
     """List who asked for which change, and what came of it: of everything, or about a swarm, a run, a flow."""
     from tierflow_cli import text
 
-    found = connection.client.audit(subject=subject, user=user, actions=actions, limit=limit)
+    found = connection.client.audit(subject=subject, user=by, actions=actions, limit=limit)
     entries = [entry async for entry in found]
     if as_json:
         text.print_json(entries)
