@@ -28,14 +28,17 @@ SEEDS = 12
 LENGTH = 150
 OF_SESSIONS = frozenset(("now", "terminate", "this_session", "end_session", "try_lock"))
 """About sessions and locks of sessions, which are simulated otherwise."""
-OF_RETENTION = frozenset(("partitions",))
+OF_RETENTION = frozenset(("partitions", "forget"))
 """Retention is not played."""
 IN_ORDER = frozenset(
     ("journal_of", "journal_after", "journal_page", "unacknowledged", "unacknowledged_children", "blob_chunks")
 )
 CLOCKS = frozenset(("now", "server_start", "fenced_at", "stored_at"))
 """Columns that have the server's time."""
-FILES = {"flows.sql": "tierflow_orchestrator", "cache.sql": "tierflow_orchestrator", "queries.sql": "tierflow_durable"}
+FILES = {
+    "flows.sql": "tierflow_orchestrator", "cache.sql": "tierflow_orchestrator", "queries.sql": "tierflow_durable",
+    "dead_letters.sql": "tierflow_durable", "audit.sql": "tierflow_durable",
+}  # fmt: skip
 HOUR = 3_600_000_000
 TABLES = {
     "entity": "id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at, ended_at, seq, owner, wake_at, unacknowledged, adoptions",
@@ -48,6 +51,8 @@ TABLES = {
     "blob": "sha256, chunk, data",
     "step_cache": "tenant, key_hash, output, run_id, step_id, expires_at",
     "flow_version": "tenant, name, version, hash",
+    "dead_letter": "entity_id, generation, kind, first_seq, state, actor, reason",
+    "audit": "id, tenant, user_id, action, subject, code",
 }  # fmt: skip
 
 
@@ -135,6 +140,8 @@ class Both:
             "request": [{"tenant": key[0], "request_id": key[1], **row} for key, row in t.request.items()],
             "blob": [{"sha256": name, "chunk": chunk, "data": data} for name, chunks in t.blob.items() for chunk, data in chunks.items()],
             "step_cache": list(t.step_cache.values()),
+            "dead_letter": list(t.dead_letter.values()),
+            "audit": list(t.audit.values()),
             "flow_version": [{"tenant": k[0], "name": k[1], "version": k[2], **row} for k, row in t.version.items()],
         }  # fmt: skip
         for name, columns in TABLES.items():
@@ -156,9 +163,15 @@ class Drawn:
         self.instances: list[str] = []
         self.moments = iter(range(1, 10_000_000))
         self.positions = iter(range(1, 10_000_000))
+        self.entries: list[str] = []
+        """Of the audit trail."""
 
     def _id(self) -> str:
         return str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
+
+    def entry(self) -> str:
+        self.entries.append(self._id())
+        return self.entries[-1]
 
     def me(self) -> str:
         return self.chance.choice(self.instances)
@@ -252,7 +265,7 @@ class Drawn:
         values |= {
             "u_id": text_array(ids), "u_seq": number_array([2] * len(ids)), "u_release": number_array(release),
             "u_wake_at": number_array([next(self.moments) if each else None for each in release]), "u_state": text_array([self.chance.choice(("RUNNING", "FAILED")) for _ in ids]),
-            "u_reason": text_array(["r"] * len(ids)), "u_outcome": text_array(["o"] * len(ids)), "u_generation": number_array([self.chance.choice((1, 2)) for _ in ids]),
+            "u_reason": text_array([self.chance.choice(("r", "DEAD_LETTER")) for _ in ids]), "u_outcome": text_array([self.chance.choice(("o", "FAILURE")) for _ in ids]), "u_generation": number_array([self.chance.choice((1, 2)) for _ in ids]),
             "u_ended_at": number_array(ended), "u_unacknowledged": number_array([self.chance.random() < 0.5 for _ in ids]),
         }  # fmt: skip
 
@@ -330,6 +343,13 @@ ARGUMENTS: dict[str, Callable[[Drawn], dict[str, Any]]] = {
     "get_newest": lambda d: {"tenant": "t", "name": d.chance.choice("ab")},
     "find_results": lambda d: {"tenant": "t", "keys": ["c1", "c2"], "now": d.chance.randrange(50)},
     "put_result": lambda d: {"tenant": "t", "key_hash": d.chance.choice(("c1", "c2", "c3")), "output": "1", "sha256": None, "size": 1, "run_id": d.ids[0], "step_id": "s", "now": 1, "expires_at": next(d.moments)},
+    "note": lambda d: {"id": d._id(), "kind": d.chance.choice(("RUN", "EVENTS")), "tenant": "t", "user_id": "u", "entity_id": d.entity(), "generation": d.chance.choice((1, 2)), "swarm_id": None, "name": "n", "version": "1", "trace_id": "", "failure": b"f", "first_seq": d.chance.choice((0, 1)), "last_seq": 1, "created_at": 1},
+    "resolve_of": lambda d: {"entity_id": d.entity(), "generation": d.chance.choice((2, 3)), "actor": "ann", "reason": "r", "now": 2},
+    "count_open": lambda d: {},
+    "unnoted": lambda d: {"after": d.entity(), "limit": d.chance.choice((1, 100))},
+    "source": lambda d: {"id": d.entity()},
+    "begin": lambda d: {"id": d.entry(), "tenant": "t", "user_id": "u", "action": "A", "subject": d.chance.choice(("", "s")), "command_id": "", "reason": ""},
+    "done": lambda d: {"id": d.chance.choice(d.entries or [d.entity()]), "code": "OK", "subject": "made", "result": ""},
     "drop_expired_results": lambda d: {"now": d.chance.choice((0, next(d.moments))), "limit": d.chance.choice((1, 100))},
 }  # fmt: skip
 """By statement: arguments."""

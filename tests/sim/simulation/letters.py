@@ -12,7 +12,7 @@ def note(t: Transaction, tables: Tables, p: P) -> list[P]:
     key = (p["entity_id"], p["generation"], p["kind"], p["first_seq"])
     t.exclusive(("dead_letter", tables.schema, key))
     if key not in tables.dead_letter:
-        t.write(tables.dead_letter.__setitem__, key, {**p, "state": "OPEN"})
+        t.write(tables.dead_letter.__setitem__, key, {**p, "state": "OPEN", "actor": "", "reason": ""})
     return []
 
 
@@ -63,5 +63,7 @@ def begin(t: Transaction, tables: Tables, p: P) -> list[P]:
 
 @model("done", writes=True)
 def done(t: Transaction, tables: Tables, p: P) -> list[P]:
-    t.write(tables.audit[p["id"]].update, {"code": p["code"]})
+    row = tables.audit.get(p["id"])
+    if row is not None:
+        t.write(row.update, {"code": p["code"], "subject": row["subject"] or p["subject"]})
     return []
