@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tierflow import Context, handler
 from tierflow.blackboard import Blackboard
 from tierflow.errors import Conflict
 from tierflow.own_swarm import OwnSwarm
 from tierflow_contracts.common.v1 import blackboard_pb2 as bb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_executor.contexts import ContextCalls
+from tierflow_executor.isolated import perform
+from tierflow_executor.isolation import Assignment
 from tierflow_executor.secrets import MASK, Secrets
 from tierflow_runtime.errors import failure
 from tierflow_runtime.wire import failure_to_proto
@@ -55,6 +59,40 @@ async def test_a_write_is_the_same_write_until_somebody_answers() -> None:
         await board(scripted).set("a", 1, expected_version=9)
     assert raised.value.code == "VERSION_CONFLICT"
     assert len(scripted.calls) == 1
+
+
+@handler("t.shares_apart")
+async def shares_apart(context: Context, auth: str) -> None:
+    """Puts what it was given onto the blackboard."""
+    await context.blackboard.set("auth", auth)
+
+
+class Apart:
+    """The executor of an isolated attempt, as that sees it."""
+
+    default_timeout = 10.0
+
+    def __init__(self) -> None:
+        self.calls: list[bb.ContextCall] = []
+
+    async def call_context(self, _running: Any, call: bb.ContextCall) -> bb.ContextAnswer:
+        """Takes a call."""
+        self.calls.append(call)
+        return bb.ContextAnswer(written=bb.BlackboardWritten(revision=2, applied=True))
+
+
+def test_an_isolated_attempt_shares_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L16: in a process of its own an attempt knows its secrets as well, and what it writes comes without them."""
+    monkeypatch.setenv("TIERFLOW_SECRET_API_KEY", "canary-7c1f")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    request = StepExecutionRequest()
+    request.context.run_id, request.context.attempt_id = "r", "r/a/1"
+    request.input.secrets.append("API_KEY")
+    coded = base64.b64encode(request.SerializeToString()).decode()
+    apart: Any = Apart()
+    ending = perform(Assignment(coded, '{"auth": "canary-7c1f"}', "t.shares_apart", __name__, "", ""), apart)
+    assert ending.state == "COMPLETED"
+    assert apart.calls[0].write.changes[0].value.json == f'"{MASK}"'
 
 
 def test_no_secret_gets_onto_the_blackboard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def perform(assignment: Assignment, parent: Parent) -> Ending:
         context = request.context
         child = Child(Attempt(context.attempt_id, context.run_id, ""), request, handler, parent, time.monotonic())
         child.traceparent = assignment.traceparent
+        child.reveal("")  # the input has its secrets already; what the handler stores and shares is to be without them
         child.reveal("")  # what it stores by itself is stored without the values
         signal.signal(signal.SIGTERM, lambda *_: _stop(child))
         try:
