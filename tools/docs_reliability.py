@@ -22,6 +22,7 @@ SECTIONS = {
     "executors": "Executors that lie",
     "disk": "The disk",
     "clocks": "Clocks",
+    "overload": "Far more work than there is room for",
 }
 
 

@@ -47,7 +47,7 @@ def test_a_seed_is_one_history() -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_mutation_is_caught() -> None:
     """Lesson 45: each fault breaks an invariant that is about it, within its seeds; without it the same seeds hold."""
     results = json.loads(_play("--mutations", "--json"))

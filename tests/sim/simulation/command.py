@@ -123,7 +123,7 @@ def _hunt(name: str) -> dict[str, Any]:
 
     with mutations.applied(name) as mutation:
         found = None
-        for seed in range(mutation.seeds):
+        for seed in range(mutation.first, mutation.first + mutation.seeds):
             outcome = world.play(scenario.draw(seed))
             if seed % CHUNK == CHUNK - 1:
                 world.sweep()

@@ -59,3 +59,5 @@ class Mutation:
     patch: Callable[[Patches], None]
     caught_by: tuple[str, ...]
     seeds: int
+    first: int = 0
+    """Where to begin: what is seldom is looked for where it was seen."""

@@ -109,6 +109,6 @@ STEERED: tuple[Mutation, ...] = (
     Mutation("start-while-pausing", "a pause lets a step start (V9)", _start_while_pausing, ("V9",), 200),
     Mutation("compensated-forward", "what was done first is undone first (V49)", _compensated_forward, ("V49",), 300),
     Mutation("signal-forgotten", "a signal that comes twice is taken twice (V16)", _signal_forgotten, ("V16",), 200),
-    Mutation("overtaking", "a command that was overtaken takes effect (R14)", _overtaking, ("V51",), 500),
-    Mutation("doubts-too-short", "a claim that is carried out late is never found (R14)", _doubts_too_short, ("V38",), 500),
+    Mutation("overtaking", "a command that was overtaken takes effect (R14)", _overtaking, ("V51",), 500, 230),
+    Mutation("doubts-too-short", "a claim that is carried out late is never found (R14)", _doubts_too_short, ("V38",), 500, 175),
 )  # fmt: skip

@@ -73,6 +73,8 @@ def check_run_request(request: RunExecutionRequest, now: Micros | None = None) -
         check_uuid("context.run_id", context.run_id, found, required=True)
         if context.run_id and context.run_id == context.parent_id:
             found.append(Violation(field="context.parent_id", description="is the run itself"))
+        if context.attempt_id and not context.parent_id:  # A run that is a step brings its result to its parent.
+            found.append(Violation(field="context.parent_id", description="required: the run is a step of another"))
     if request.HasField("input"):
         given = request.input
         check_flow_ref("input.flow", given.flow if given.HasField("flow") else None, found)

@@ -46,6 +46,7 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
     blocks: Mapping[str, Sequence[str]] | None = None
+    grown: dict[str, dict[str, Any]] = field(default_factory=lambda: {"needs": {}, "blocks": {}})
     state: str = ""
     opened: bool = False
     run_id: str = ""

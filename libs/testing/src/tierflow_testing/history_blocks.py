@@ -69,6 +69,7 @@ class _Checker(Protocol):
     needs: Mapping[str, Sequence[str]] | None
     steps: dict[str, Any]
     blocks: Mapping[str, Sequence[str]] | None
+    grown: dict[str, dict[str, Any]]
     state: str
     position: int
     undone: list[str]
@@ -117,7 +118,9 @@ class BlockRules:
         step = self._close(event)
         self.expect(step.started, "V2", f"{event.step_id} grew without starting")
         made = compiled_below(event.step_id, event.definition)
-        for known, more in ((self.needs, made["needs"]), (self.blocks, made["blocks"])):
+        for name, known in (("needs", self.needs), ("blocks", self.blocks)):
+            more = made[name]
+            self.grown[name].update(more)
             if isinstance(known, dict):
                 known.update(more)
         number = "" if event.attempt <= 1 else f"#{event.attempt}"

@@ -74,6 +74,7 @@ class SteeringRules:
 
     needs: Mapping[str, Sequence[str]] | None
     blocks: Mapping[str, Sequence[str]] | None
+    grown: dict[str, dict[str, Any]]
     steps: dict[str, StepSeen]
     state: str
     generation: int
@@ -219,7 +220,7 @@ class SteeringRules:
         """Another version of the flow: what has begun is part of it."""
         self.expect(self.state == "PAUSED", "V2", f"the run was migrated while it was {self.state}")
         flow = from_canonical(event.definition if hasattr(event, "definition") else event.definition_json)
-        needs = {step.id: step.needs for step in flow.by_id.values()}
+        needs = {**self.grown["needs"], **{step.id: step.needs for step in flow.by_id.values()}}
         for name, step in list(self.steps.items()):
             own = _way(name)[0] == name
             if own and not _has_begun(step):
@@ -230,7 +231,7 @@ class SteeringRules:
             self.expect(known, "V4", f"{name} has begun and is not part of the version that the run goes on with")
         self.needs = needs
         if self.blocks is not None:
-            self.blocks = blocks_of(flow)
+            self.blocks = {**self.grown["blocks"], **blocks_of(flow)}
 
     def on_SignalAnswered(self, event: Any, time: int) -> None:  # noqa: N802
         """An answer belongs to a step that is under way."""

@@ -113,6 +113,24 @@ class Overload:
             self._over = True
             await asyncio.gather(*watching)
 
+    async def at_rate(self, each_second: float, seconds: float) -> None:
+        """Submits so many swarms a second whatever is answered (an open loop): nobody waits for an answer before the next is asked for."""
+        self._over = False
+        watching = [asyncio.create_task(each) for each in (self._read(), self._sample())]
+        stubs = [rpc.CoordinatorServiceStub(channel) for channel in self._channels]
+        asked: list[asyncio.Task[float]] = []
+        began = time.monotonic()
+        try:
+            while (now := time.monotonic() - began) < seconds:
+                while len(asked) < now * each_second:  # What a busy machine has put off is made up for.
+                    number = len(asked)
+                    asked.append(asyncio.create_task(self._submit(stubs[number % len(stubs)], f"open-{number}")))
+                await asyncio.sleep(1 / each_second)
+            await asyncio.gather(*asked)
+        finally:
+            self._over = True
+            await asyncio.gather(*watching)
+
     async def _client(self, number: int, until: float, *, patient: bool) -> None:
         stub = rpc.CoordinatorServiceStub(self._channels[number % len(self._channels)])
         await asyncio.sleep(self._chance.random() * 0.3)
@@ -242,8 +260,8 @@ class Overload:
         await asyncio.gather(*map(one, self.figures.accepted))
         return states
 
-    async def alone(self, count: int = 20) -> float:
-        """The median time that one swarm takes from submission to result with nothing else under way."""
+    async def alone(self, count: int = 20, share: float = 0.5) -> float:
+        """The time within which that share of swarms is done, from submission to result, one after the other with nothing else under way."""
         stub = rpc.CoordinatorServiceStub(self._reads)
         took = []
         for _ in range(count):
@@ -251,7 +269,7 @@ class Overload:
             answer = await stub.SubmitSwarm(self.request("alone"), timeout=ANSWER_WITHIN)
             await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=60)
             took.append(time.monotonic() - began)
-        return sorted(took)[len(took) // 2]
+        return sorted(took)[min(count - 1, int(count * share))]
 
 
 __all__ = ["Figures", "Overload", "failure_from_proto", "flow", "micros"]
