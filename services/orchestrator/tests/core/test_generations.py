@@ -292,3 +292,33 @@ def test_handlers_that_were_called_are_not_forgotten() -> None:
     shell.fail("a")
     assert shell.run.state == "FAILED", "it may be called twice, whatever the version"
     assert not check_history(shell.journal, **shape_of(after), complete=True)
+
+
+GROWING = """
+name: test
+version: "1"
+steps:
+  p: {call: h, grows: true}
+  z: {call: h, needs: [p]}
+"""
+
+
+def test_what_has_grown_goes_on_in_another_version() -> None:
+    """Q21, V13: the new version has what grew below its steps, too; one in which that could not have grown is refused."""
+    shell = Shell(version(GROWING))
+    shell.complete("p", '{"steps": {"x": {"call": "h"}, "y": {"call": "h", "needs": "x"}}}')
+    shell.tell(Pause(command_id="p"))
+    shell.complete("p/x")
+    assert shell.run.state == "PAUSED"
+    other = version(GROWING.replace('"1"', '"3"').replace(", grows: true", ""))
+    refused = shell.tell(migrate(other, "no")).reply
+    assert refused.failure is not None
+    after = version(GROWING.replace('"1"', '"2"') + "  n: {call: h, needs: [z]}\n")
+    assert shell.tell(migrate(after)).reply.applied
+    check_invariants(shell.run)
+    shell.check()
+    shell.run = shell.folded()
+    shell.tell(Resume(command_id="r"))
+    for step_id in ("p/y", "z", "n"):
+        shell.complete(step_id)
+    assert shell.run.state == "COMPLETED"

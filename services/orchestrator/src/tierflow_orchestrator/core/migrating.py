@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from tierflow_flow.definition import Flow
+from tierflow_flow.definition import Flow, FlowError
 from tierflow_runtime.values import Failure, Violation
 
-from tierflow_orchestrator.core import commands, events, failures
+from tierflow_orchestrator.core import commands, events, failures, growth
 from tierflow_orchestrator.core.generations import not_begun
 from tierflow_orchestrator.core.navigator import settle
 from tierflow_orchestrator.core.run import Run
@@ -77,10 +77,25 @@ def _impossible(run: Run, flow: Flow) -> Failure | None:
         for step in run.steps.values()
         if not step.above and not not_begun(step) and (why := _wrong(run, flow, step))
     ]
+    found += _ungrown(run, flow)
     if not found:
         return None
     message = f"migrate: {found[0].field} {found[0].description}."
     return failures.made("STATE_CONFLICT", message, "migrate", violations=tuple(found))
+
+
+def _ungrown(run: Run, flow: Flow) -> list[Violation]:
+    """Why what has grown in the run could not have grown in this version."""
+    if not all(step_id in flow.by_id for step_id in run.grown):
+        return []  # It has begun and is not part of it: said already.
+    try:
+        growth.whole(run, flow)
+    except FlowError as error:
+        return [
+            Violation(field=f"flow.{problem.path}", description=f"{problem.description} (it has grown in this run)")
+            for problem in error.problems[:20]
+        ]
+    return []
 
 
 def _wrong(run: Run, flow: Flow, step: Step) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tierflow_flow.definition import Flow
 from tierflow_runtime.values import Micros, Usage
 
-from tierflow_orchestrator.core import events, generations, limits
+from tierflow_orchestrator.core import events, generations, growth, limits
 from tierflow_orchestrator.core.moves import book, move, queue
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.steer import REMEMBERED_ANSWERS, Receipt, Stop
@@ -108,7 +108,7 @@ def _updated(run: Run, event: events.RunUpdated, time: Micros) -> None:
 
 def _migrated(run: Run, event: events.RunMigrated, time: Micros) -> None:
     flow: Flow = event.flow
-    run.flow = flow
+    run.flow = growth.whole(run, flow)
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.looked_into = run.unloaded = None
     _make_anew(run, flow)
