@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tierflow_contracts.common.v1 import payload_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
@@ -12,6 +13,8 @@ from tierflow_orchestrator import sessions
 from tierflow_orchestrator.core import Run
 from tierflow_orchestrator.results import Results
 from tierflow_orchestrator.sessions import Session, Sessions
+
+pytestmark = pytest.mark.interpreted
 
 
 def result(size: int = 1000) -> run_pb2.RunExecutionResult:

@@ -9,6 +9,8 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_orchestrator.core import Run
 from tierflow_orchestrator.sessions import Session, Sessions
 
+pytestmark = pytest.mark.interpreted
+
 RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
 
 
