@@ -10,6 +10,8 @@ import asyncpg
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import FailureError
 
+from tierflow_durable.pooling import check_direct
+
 _LOCK = 0x7F10_57A7
 """Key of the advisory lock that keeps two migrations of one database apart."""
 
@@ -65,7 +67,13 @@ async def migrate(database_url: str, schema: str, *packages: str) -> list[str]:
 
 
 async def check_version(database_url: str, schema: str, *packages: str) -> None:
-    """Raises FailureError SCHEMA_VERSION unless exactly the migrations that this build knows are applied; what asyncpg raises when it cannot look."""
+    """Looks whether a service may start on a database.
+
+    Raises:
+        FailureError: SCHEMA_VERSION unless exactly the migrations that this build knows are applied; CONFIGURATION where a pooler shares sessions.
+        Exception: What asyncpg raises when it cannot look.
+    """
+    await check_direct(database_url, schema)
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         exists = await connection.fetchval("SELECT to_regclass($1)", f"{schema}.migration")
