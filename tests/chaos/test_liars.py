@@ -1,4 +1,4 @@
-"""An executor lies, beside honest ones and under load: every lie is refused with a type and counted, and nothing of it is in a journal (R23, R24, R26, B6)."""
+"""An executor lies, beside honest ones and under load: every lie is refused with a type and counted, and nothing of it is in a journal (R23, R24, R26)."""
 
 import asyncio
 import pathlib
@@ -77,7 +77,7 @@ async def _lies_in(stack: Stack) -> int:
 
 
 async def test_an_executor_lies(make_stack: Callable[..., Stack], tmp_path: pathlib.Path, evidence: Evidence) -> None:
-    """O7, S13, R23, R24, R26, B6, F22, Lesson 27: results twice, late, of others' attempts; never answered; progress after the end; wrong, hostile and too large outputs."""
+    """O7, S13, R23, R24, R26, F22, Lesson 27: results twice, late, of others' attempts; never answered; progress after the end; wrong, hostile and too large outputs."""
     executions = tmp_path / "executions"
     async with Liar(free_port()) as liar:
         environment = {"TIERFLOW_EXECUTOR_LOST_SECONDS": "5"}

@@ -152,7 +152,7 @@ UNSOUND = {
 
 @pytest.mark.parametrize("name", UNSOUND)
 def test_beyond_the_contract(name: str) -> None:
-    """B6, F22, Lesson 27: what no contract allows is a failed attempt, for good, with every violation; nothing of what it brought is taken."""
+    """F22, Lesson 27: what no contract allows is a failed attempt, for good, with every violation; nothing of what it brought is taken."""
     result, code = UNSOUND[name]
     refusals = Refusals()
     command = claimed("liar/2", result, refusals)
@@ -166,7 +166,7 @@ def test_beyond_the_contract(name: str) -> None:
 
 
 def test_within_the_contract() -> None:
-    """B6: an honest result is taken as it is."""
+    """F22: an honest result is taken as it is."""
     refusals = Refusals()
     usage = Usage(credits=3, attempts=1)
     command = claimed("honest/1", _result(output=Payload(json='{"n": 1}'), usage=usage), refusals)
