@@ -63,11 +63,10 @@ def small_disk(place: pathlib.Path, megabytes: int) -> Iterator[pathlib.Path]:
 def fill(place: pathlib.Path) -> pathlib.Path:
     """Takes all space that is left; the file that has it gives it back when it is deleted."""
     hog = place / "hog"
-    with hog.open("wb") as file:
+    with hog.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(65536))
-                file.flush()
         except OSError:
             pass
     return hog
