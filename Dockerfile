@@ -10,46 +10,21 @@ COPY libs/contracts libs/contracts
 COPY libs/runtime libs/runtime
 RUN /opt/tierflow/bin/python -m pip install ./libs/contracts ./libs/runtime
 
-# The hot path of all three as machine code (docs/adr/0021), laid over what each installs.
-FROM python:3.11-slim-bookworm AS native
-ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-WORKDIR /src
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
-COPY constraints.txt ./
-RUN python -m pip install mypy setuptools types-protobuf grpc-stubs asyncpg-stubs hatchling editables
-COPY libs libs
-COPY services services
-RUN python -m pip install ./libs/contracts ./libs/sdk ./libs/runtime ./libs/durable ./libs/flow ./services/coordinator ./services/orchestrator ./services/executor
-COPY tools tools
-RUN python tools/native.py /opt/native
-
 FROM build AS build-coordinator
 COPY libs/durable libs/durable
 COPY services/coordinator services/coordinator
 RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./services/coordinator
-COPY --from=native /opt/native/*.so /opt/tierflow/lib/python3.11/site-packages/
-COPY --from=native /opt/native/tierflow_runtime /opt/tierflow/lib/python3.11/site-packages/tierflow_runtime
-COPY --from=native /opt/native/tierflow_durable /opt/tierflow/lib/python3.11/site-packages/tierflow_durable
-COPY --from=native /opt/native/tierflow_coordinator /opt/tierflow/lib/python3.11/site-packages/tierflow_coordinator
 
 FROM build AS build-orchestrator
 COPY libs/durable libs/durable
 COPY libs/flow libs/flow
 COPY services/orchestrator services/orchestrator
 RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./libs/flow ./services/orchestrator
-COPY --from=native /opt/native/*.so /opt/tierflow/lib/python3.11/site-packages/
-COPY --from=native /opt/native/tierflow_runtime /opt/tierflow/lib/python3.11/site-packages/tierflow_runtime
-COPY --from=native /opt/native/tierflow_durable /opt/tierflow/lib/python3.11/site-packages/tierflow_durable
-COPY --from=native /opt/native/tierflow_flow /opt/tierflow/lib/python3.11/site-packages/tierflow_flow
-COPY --from=native /opt/native/tierflow_orchestrator /opt/tierflow/lib/python3.11/site-packages/tierflow_orchestrator
 
 FROM build AS build-executor
 COPY libs/sdk libs/sdk
 COPY services/executor services/executor
 RUN /opt/tierflow/bin/python -m pip install ./libs/sdk ./services/executor
-COPY --from=native /opt/native/*.so /opt/tierflow/lib/python3.11/site-packages/
-COPY --from=native /opt/native/tierflow_runtime /opt/tierflow/lib/python3.11/site-packages/tierflow_runtime
-COPY --from=native /opt/native/tierflow_executor /opt/tierflow/lib/python3.11/site-packages/tierflow_executor
 
 FROM python:3.11-slim-bookworm AS service
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp

@@ -227,7 +227,8 @@ def _unpack(status: status_pb2.Status, message: Any) -> bool:
 
 
 def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
-    trailing: Any = error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
+    call: Any = error  # the stubs say that metadata is a tuple, which it is not, and compiled code believes them
+    trailing = call.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
     for key, value in trailing or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
