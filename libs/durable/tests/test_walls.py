@@ -104,6 +104,12 @@ async def test_other_roles_see_their_tenant_or_nothing(
     try:
         connection = await asyncpg.connect(postgres_server.url(name, role))
         tables = ("entity", "dead_letter", "audit", "request", "journal", "snapshot", "checkpoint", "blob")
+        partitions = [
+            row["relid"] for row in await connection.fetch("SELECT relid::text FROM pg_partition_tree('toy.journal')")
+        ]
+        assert len(partitions) > 3
+        for partition in partitions:
+            assert await connection.fetchval(f"SELECT count(*) FROM {partition}") == 0, partition
         for table in tables:
             assert await connection.fetchval(f"SELECT count(*) FROM toy.{table}") == 0, table
         await connection.execute("SET tierflow.tenant = 't'")

@@ -120,6 +120,7 @@ class Retention:
             await connection.execute(
                 f"CREATE TABLE {partition.name} (LIKE journal INCLUDING ALL) "
                 "WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_freeze_min_age = 0);"
+                f"ALTER TABLE {partition.name} ENABLE ROW LEVEL SECURITY;"
                 f"ALTER TABLE journal ATTACH PARTITION {partition.name} FOR VALUES FROM ('{partition.low}') TO ('{partition.high}')"
             )
         except asyncpg.CheckViolationError:
