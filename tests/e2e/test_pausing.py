@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tierflow import Client
+from tierflow.errors import ExecutionFailed, NotFound
 from tierflow.handle import Handle
 from tierflow_contracts.common.v1.state_pb2 import RunState, StepState, SwarmState
 from tierflow_testing.auditor import audit
@@ -133,6 +134,43 @@ async def test_a_forced_stop(stack: Stack, client: Client, tmp_path: pathlib.Pat
     await reasons_kept(client, handle, "fire")
     report = await audit(stack.database_url, stack.nats.url, settled=True)
     assert report.ok, report
+
+
+DOCUMENT = """
+document: {{dsl: 1.0.3, namespace: test, name: steered, version: 1.0.0}}
+do:
+  - hear: {{listen: {{to: {{one: {{with: {{type: go}}}}}}}}}}
+  - note: {{call: t.long, with: {{path: "{begun}", seconds: 0}}}}
+  - read: {{call: t.needs, with: {{path: "{there}", value: 5}}}}
+  - say: {{set: {{read: '${{ . }}'}}}}
+"""
+
+
+async def test_a_document_is_held_and_retried(client: Client, tmp_path: pathlib.Path) -> None:
+    """C9, C12, R31: its run waits at a breakpoint, fails, and is retried in both tiers; what was done is not done twice."""
+    begun, there, path = tmp_path / "begun", tmp_path / "there", tmp_path / "steered.yaml"
+    path.write_text(DOCUMENT.format(begun=begun, there=there))
+    handle = await client.submit(str(path))
+
+    async def in_state(state: int) -> bool:
+        try:
+            return (await client.get_run(handle.run_id)).state == state
+        except NotFound:  # Tier 2 has not taken it yet
+            return False
+
+    await eventually(lambda: in_state(RunState.RUN_STATE_SUSPENDED), timeout=30)
+    assert await handle.set_breakpoints("read")
+    assert await client.signal(handle.id, "go")
+    assert (await paused(client, handle)).reason == "BREAKPOINT: /do/2/read"
+    assert await handle.resume()
+    with pytest.raises(ExecutionFailed):
+        await handle.result(60)
+    there.touch()
+    assert await handle.retry("it is there now") == 2
+    assert (await paused(client, handle)).reason == "BREAKPOINT: /do/2/read"
+    assert await handle.resume()
+    assert await handle.result(60) == {"read": 5}
+    assert begun.read_text().split() == ["/do/1/note"]
 
 
 async def reasons_kept(client: Client, handle: Handle, reason: str) -> None:
