@@ -24,7 +24,6 @@ from tierflow_runtime.channels import open_channel
 from tierflow_runtime.subjects import CATALOGUE
 from tierflow_testing import postgres_install
 from tierflow_testing.auditor import audit
-from tierflow_testing.nats import EmbeddedNats
 from tierflow_testing.postgres import EmbeddedPostgres
 from tierflow_testing.stack import Stack, StackOptions
 
@@ -98,7 +97,6 @@ async def test_everything_is_read(restored: tuple[str, str], postgres_server: Em
 async def test_what_was_open_goes_on(
     restored: tuple[str, str],
     postgres_server: EmbeddedPostgres,
-    nats_server: EmbeddedNats,
     tmp_path: pathlib.Path,
 ) -> None:
     """Q23, K7, R12, R26: the database is migrated, this version takes over what the other left, runs that waited get what they wait for, one that was in flight is tried again; all complete."""
@@ -110,7 +108,7 @@ async def test_what_was_open_goes_on(
         orchestrator_environment={"TIERFLOW_EXECUTOR_LOST_SECONDS": "1"},
     )
     opened = facts_of(name)["open"]
-    with Stack(tmp_path, options, postgres=postgres_server, nats=nats_server) as stack:
+    with Stack(tmp_path, options, postgres=postgres_server) as stack:
         async with Client(stack.address, user="ada", patience=60) as client:
             children = [
                 run

@@ -18,7 +18,7 @@ PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/operations.md"
 RECIPES = [
     line for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.S | re.M) for line in block.splitlines()
 ]
-STEERING = ("PauseSwarm", "ResumeSwarm", "CancelSwarm", "StopSwarm", "CommandRun")
+STEERING = ("/PauseSwarm", "/ResumeSwarm", "/CancelSwarm", "/StopSwarm", "/CommandRun")
 FURTHER = ("RetrySwarm", "SkipStep", "StepSwarm", "SetBreakpoints", "UpdateSwarm", "MigrateSwarm", "AskSwarm")
 SLEEPER = {
     "name": "sleeper",

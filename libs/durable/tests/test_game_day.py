@@ -78,7 +78,7 @@ async def test_each_kind_of_trouble_is_told_apart(
     metrics = Metrics("toy")
     async with Cable(where.hostname or "", where.port or 0) as cable:
         database = Database(cable.url(url), "toy")
-        database.troubles.publish(metrics)
+        database.troubles.show(metrics)
         try:
             await database.fetch("owner", id=NOBODY)
             assert _shown(metrics) == {}

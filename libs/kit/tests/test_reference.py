@@ -16,7 +16,7 @@ from tierflow_kit.running import run_case
 
 PAGE = (pathlib.Path(__file__).parents[3] / "docs/flows.md").read_text()
 BLOCK = re.compile(r"^```yaml( case)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-UNTOLD = {"id", "env", "description", "output_schema", "concurrency", "norms"}
+UNTOLD = {"id", "env", "description", "output_schema", "concurrency", "norms", "dead_letter"}
 """Keys of flows that no case of the reference needs; they have tests elsewhere."""
 
 

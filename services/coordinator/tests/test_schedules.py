@@ -244,7 +244,7 @@ async def test_who_sleeps_costs_a_row(tier1: Any) -> None:
         await create(tier1, f"n{number}", cron=DAILY, jitter=Duration(seconds=60))
     durable = tier1.coordinator.schedules.durable
     await eventually(lambda: not durable.host.entities)
-    page = await durable.reader.page(ListFilter(limit=100))
+    page = await durable.reader.page(ListFilter(tenant="default", limit=100))
     assert len(page.rows) == 40
     assert all(row.owner is None and row.wake_at is not None for row in page.rows)
     named = {schedule.name: schedule async for schedule in _all(tier1)}

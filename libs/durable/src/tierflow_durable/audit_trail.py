@@ -68,9 +68,9 @@ class AuditTrail:
     async def begin(
         self, tenant: str, user_id: str, action: str, *, subject: str, command_id: str = "", reason: str = ""
     ) -> str:
-        """Stores that a change is asked for; the entry's id. Raises FailureError DATABASE_UNAVAILABLE: then nothing may be changed."""
+        """Stores that a change is asked for; the entry's id. Waits for a database that restarts. Raises FailureError DATABASE_UNAVAILABLE: then nothing may be changed."""
         entry_id = uuid7(self._clock.now())
-        await self._database.fetch(
+        await self._database.fetch_patiently(
             _query("begin"), id=entry_id, tenant=tenant, user_id=user_id, action=action, subject=subject,
             command_id=command_id, reason=reason,
         )  # fmt: skip

@@ -23,7 +23,7 @@ class Troubles:
         self.counts[kind] += 1
         return kind
 
-    def publish(self, metrics: Metrics) -> None:
+    def show(self, metrics: Metrics) -> None:
         """Shows them as `tierflow_database_troubles`."""
         gauge = metrics.gauge("database_troubles", "Calls that the database failed since the start, by kind", ("kind",))
         for kind in KINDS:

@@ -44,7 +44,7 @@ class ContextCalls:
 def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches: Watches) -> None:
     """Adds what can be read from the parts."""
     gauge, host, relay = metrics.gauge_of, durable.host, durable.relay
-    durable.database.troubles.publish(metrics)
+    durable.database.troubles.show(metrics)
     gauge("swarms_in_memory", "Swarms that this instance owns.", lambda: len(host.entities))
     gauge("swarms_under_way", "Swarms that have not ended, over all instances.", lambda: engine.load.under_way)
     gauge("swarms_awaited", "Swarms for whose end a client waits here.", lambda: len(engine.waiting))

@@ -217,10 +217,16 @@ class CoordinatorServicer(
         """See the proto."""
         caller = caller_of(context)
         swarm = await self._visible(request.swarm_id, caller, hide=False)
-        if swarm.state == states.RUNNING and swarm.run_taken:
+        if swarm.state in (states.STARTING, states.RUNNING) and swarm.run is not None:
             # Nobody has paused the swarm; its run may have paused by itself: at a breakpoint, after a failed step, or to ask what to do.
+            # That an orchestrator has taken the run may not be noted yet.
             command = orchestrator.CommandRunRequest(command=orchestrator.RUN_COMMAND_RESUME)
-            done = await self._command(request, command, caller)
+            try:
+                done = await self._command(request, command, caller)
+            except FailureError as error:
+                if error.failure.code != "NOT_FOUND":
+                    raise
+                done = orchestrator.CommandRunResponse()  # nobody has taken it
             return api.ResumeSwarmResponse(applied=done.applied, state=SWARM_STATES.number(swarm.state))
         reply = await self._steer(request, states.RESUME, caller)
         return api.ResumeSwarmResponse(applied=reply.applied, state=SWARM_STATES.number(reply.state))

@@ -84,6 +84,6 @@ def publish_metrics(
     metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
-    durable.database.troubles.publish(metrics)
+    durable.database.troubles.show(metrics)
     metrics.serve(settings)
     return metrics

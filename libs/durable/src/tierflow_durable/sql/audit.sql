@@ -1,6 +1,7 @@
 -- name: begin
 INSERT INTO audit (id, tenant, user_id, action, subject, command_id, reason, code, result)
 VALUES (:id, :tenant, :user_id, :action, :subject, :command_id, :reason, '', '')
+ON CONFLICT (id) DO NOTHING
 
 -- name: done
 UPDATE audit SET code = :code, subject = CASE WHEN subject = '' THEN :subject ELSE subject END, result = :result WHERE id = :id
