@@ -11,7 +11,7 @@ from tierflow_durable.ids import uuid7
 from tierflow_durable.machine import RequestKey
 from tierflow_durable.migrations import migrate
 from tierflow_durable.reading import Idle, ListFilter
-from tierflow_durable.writer import MOST_ENTITIES
+from tierflow_durable.writer import FEWEST_ENTITIES, MOST_ENTITIES, most_entities
 from tierflow_runtime.values import FailureError
 from tierflow_testing.counter import Add, End, Node, Park
 
@@ -32,6 +32,13 @@ async def start(database: str) -> AsyncIterator[Start]:
     yield make
     for node in nodes:
         await node.durable.close()
+
+
+def test_a_commit_leaves_half_to_others() -> None:
+    """J13: tiers work side by side: of what is in memory a commit takes half, within bounds."""
+    assert most_entities(2) == FEWEST_ENTITIES
+    assert most_entities(80) == 40
+    assert most_entities(100_000) == MOST_ENTITIES
 
 
 async def test_create_apply_end(start: Start, database: str) -> None:

@@ -57,6 +57,7 @@ class Host(Generic[S, C, E]):
         self.relay = relay
         self.entities: dict[str, Entity[S]] = {}
         self.writer = writer_of(take=self._take, committed=self._committed, refused=self._refused)
+        self.writer.owned = self.entities.__len__
         self.loader = Loader(self)
         self.owning = Owning(self)
         self.mending = Mending(self)
