@@ -249,7 +249,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("early-acknowledgement", "a result may be forgotten before it is committed (R27)", _early_acknowledgement, ("V33",), 20),
     Mutation("lease-forgotten", "an executor is told something past the lease (R25)", _lease_forgotten, ("V34",), 200),
     Mutation("slot-kept", "the slot of a stopped attempt stays taken (R24)", _slot_kept, ("V35", "V38"), 100),
-    Mutation("lost-join", "an ended need is not counted", _lost_join, ("V38", "V11"), 100),
+    Mutation("lost-join", "an ended need is not counted", _lost_join, ("V38", "V11", "V13"), 100),
     Mutation("late-accepted", "a late result is taken for that of the present attempt (R23)", _late_accepted, ("V42", "V10", "V11"), 500),
     Mutation("second-end", "a result that comes again ends its swarm again (R28)", _second_end, ("V28", "V38"), 400),
     Mutation("result-said-once", "a result without acknowledgement is not said again (R28)", _result_said_once, ("V38",), 200),

@@ -21,6 +21,7 @@ import tierflow_orchestrator.link
 import tierflow_runtime.channels
 from tierflow.handler import describe
 from tierflow.registry import Registry
+from tierflow_coordinator.schedules import hosting
 from tierflow_executor.outbox import Outbox
 from tierflow_executor.wire import RESULTS
 from tierflow_runtime.telemetry import Telemetry
@@ -194,6 +195,7 @@ def install(*, verbose: bool) -> None:
     orchestrator_app.Dispatcher = recorded(_watched(orchestrator_app.Dispatcher), "dispatcher")
     orchestrator_app.Sessions = recorded(orchestrator_app.Sessions, "sessions")
     coordinator_app.Engine = recorded(coordinator_app.Engine, "engine")
+    hosting.Durable = recorded(hosting.Durable, "schedules")  # type: ignore[misc]
     root = logging.getLogger()
     root.handlers[:] = [Lines()]
     root.setLevel(logging.INFO if verbose else logging.ERROR)
