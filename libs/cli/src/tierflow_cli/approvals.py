@@ -7,22 +7,14 @@ from typing import Any
 import click
 
 from tierflow_cli.connection import Connection, as_json, connected
+from tierflow_cli.groups import Listing
 
 _run = click.argument("run_id", metavar="RUN")
 _step = click.argument("step_id", metavar="STEP")
 _reason = click.option("--reason", default="", help="Why; kept in the history.")
 
 
-class _Listing(click.Group):
-    """`approvals` alone lists."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Listing)
+@click.group(cls=Listing)
 def approvals() -> None:
     """List what waits for people; approve, reject, delegate. Without a subcommand: list."""
 

@@ -7,20 +7,12 @@ from tierflow.results import story
 from tierflow_contracts.common.v1 import dead_letter_pb2 as pb
 
 from tierflow_cli.connection import Connection, as_json, connected
+from tierflow_cli.groups import Listing
 
 _ids = click.argument("letter_ids", metavar="LETTER...", nargs=-1, required=True)
 
 
-class _Listing(click.Group):
-    """`dead-letters` alone lists."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Listing)
+@click.group(cls=Listing)
 def dead_letters() -> None:
     """List what failed beyond automatic help; show, retry, discard it. Without a subcommand: list."""
 

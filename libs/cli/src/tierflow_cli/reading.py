@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierflow_cli.connection import Connection, as_json, connected
+from tierflow_cli.groups import Listing
 
 if TYPE_CHECKING:
     from tierflow import Client
@@ -49,16 +50,7 @@ def _conditions(labels: tuple[str, ...], since: str | None, **conditions: Any) -
     return {**conditions, "labels": pairs, "after": after}
 
 
-class _Listing(click.Group):
-    """`runs` alone lists; `runs ID` is not a command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Listing)
+@click.group(cls=Listing)
 def runs() -> None:
     """List runs, or describe one. Without a subcommand: list."""
 

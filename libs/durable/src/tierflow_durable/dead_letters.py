@@ -22,7 +22,7 @@ from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database, Viewer
 from tierflow_durable.ids import uuid7
 from tierflow_durable.packing import Message
-from tierflow_durable.sqlfile import Statement, statement
+from tierflow_durable.sqlfile import Statement, narrowed, statement
 
 log = get_log(__name__)
 
@@ -212,6 +212,7 @@ _WRITTEN: Final = (
     "id", "kind", "tenant", "user_id", "entity_id", "generation", "name", "version", "trace_id", "first_seq", "last_seq",
 )  # fmt: skip
 _SIMPLE: Final = {
+    "tenant": "tenant = :tenant",
     "user_id": "user_id = :user_id",
     "swarm_id": "swarm_id = :swarm_id",
     "name": "name = :name",
@@ -221,15 +222,10 @@ _SIMPLE: Final = {
 
 
 def _conditions(wanted: LetterFilter) -> tuple[list[str], dict[str, Any]]:
-    conditions, values = ["tenant = :tenant"], {"tenant": wanted.tenant}
-    for name, condition in _SIMPLE.items():
-        value = getattr(wanted, name)
-        if value is not None:
-            conditions.append(condition)
-            values[name] = value
+    conditions, values = narrowed(wanted, _SIMPLE)
     if wanted.states:
         conditions.append("state = ANY(:states::text[])")
-        values["states"] = list(wanted.states)  # type: ignore[assignment]
+        values["states"] = list(wanted.states)
         if wanted.states == (OPEN,):
             conditions.append("state = 'OPEN'")
     return conditions, values

@@ -16,7 +16,7 @@ from tierflow_durable.database import Viewer
 from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
 from tierflow_durable.ids import floor_of
-from tierflow_durable.sqlfile import statement
+from tierflow_durable.sqlfile import narrowed, statement
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -254,13 +254,7 @@ ENDED = {"COMPLETED", *UNSUCCESSFUL}
 
 
 def _conditions(wanted: ListFilter) -> tuple[list[str], dict[str, Any]]:
-    conditions: list[str] = []
-    values: dict[str, Any] = {}
-    for name, condition in _SIMPLE.items():
-        value = getattr(wanted, name)
-        if value is not None:
-            conditions.append(condition)
-            values[name] = value
+    conditions, values = narrowed(wanted, _SIMPLE)
     if wanted.states:
         conditions.append("state = ANY(:states::text[])")
         values["states"] = list(wanted.states)

@@ -6,6 +6,7 @@ A file is a list of blocks, each headed by `-- name: NAME`. `:param` stands for 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -55,3 +56,15 @@ def statement(name: str, filename: str = "queries.sql", package: str = "tierflow
     for key, value in parts.items():
         body = body.replace("{" + key + "}", value)
     return compiled(name, body)
+
+
+def narrowed(wanted: Any, by: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """Conditions for the fields of a filter that are set, by name of the field, and their values for a statement."""
+    conditions: list[str] = []
+    values: dict[str, Any] = {}
+    for name, condition in by.items():
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(condition)
+            values[name] = value
+    return conditions, values

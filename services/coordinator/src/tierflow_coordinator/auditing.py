@@ -74,7 +74,7 @@ class Audited:
             except grpc.aio.AioRpcError as refused:
                 code = failure_of(refused).code
                 raise
-            except Exception:
+            except Exception:  # a defect, which the boundary sees to; the entry says that it was one
                 code = "INTERNAL"
                 raise
             finally:
