@@ -4,7 +4,7 @@ import asyncio
 import pathlib
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import asyncpg
@@ -27,12 +27,15 @@ FIXED = 3
 """Sessions beside the pool: the writer's, the heartbeat's, and retention's now and then."""
 
 MANY = 120
-NAP = {"name": "nap", "version": "1", "steps": {"nap": {"call": "sleep", "with": {"seconds": "${{ input.seconds }}"}}}}
+LOOKS = 1000
+PATIENCE = 90
+"""Seconds for a fact, on a slow machine; no test takes them."""
+HELD = {"name": "held", "version": "1", "steps": {"held": {"call": "t.gate", "with": {"path": "${{ input.gate }}"}}}}
 FAN = {
     "name": "fan",
     "version": "1",
     "steps": {
-        "wait": {"call": "sleep", "with": {"seconds": 1}},
+        "wait": {"call": "t.gate", "with": {"path": "${{ input.gate }}"}},
         "all": {
             "needs": ["wait"],
             "map": list(range(400)),
@@ -42,11 +45,45 @@ FAN = {
     },
 }
 
+MakeGate = Callable[[], "Gate"]
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("many"), StackOptions(orchestrators=2, executors=2, slots=64)) as stack:
+    options = StackOptions(
+        orchestrators=2,
+        executors=2,
+        slots=64,
+        handlers=["gate_handlers"],
+        executor_environment={"PYTHONPATH": str(pathlib.Path(__file__).parent)},
+    )
+    with Stack(tmp_path_factory.mktemp("many"), options) as stack:
         yield stack
+
+
+class Gate:
+    """Holds runs of `HELD` until the test lets them go."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self.input = {"gate": str(path)}
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+@pytest.fixture
+def make_gate(tmp_path: pathlib.Path) -> Iterator[Callable[[], Gate]]:
+    """Gates that open after the test at the latest: nothing is left for the next one, whatever failed."""
+    made: list[Gate] = []
+
+    def make() -> Gate:
+        made.append(Gate(tmp_path / f"gate-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.open()
 
 
 @pytest.fixture
@@ -77,18 +114,16 @@ def _connections(service: ServiceProcess, port: int) -> int:
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" and row[9] in inodes for row in rows)
 
 
-async def test_more_than_a_hundred_at_once(stack: Stack, client: Client, connection: Any) -> None:
+async def test_more_than_a_hundred_at_once(stack: Stack, client: Client, connection: Any, make_gate: MakeGate) -> None:
     """J14, J15, J16, P9: 120 executions are under way at the same moment, under many reads; each process has its one pool and its one NATS connection."""
-    handles = await asyncio.gather(*(client.submit(NAP, {"seconds": 4}) for _ in range(MANY)))
-    most = 0
+    gate = make_gate()
+    handles = await asyncio.gather(*(client.submit(HELD, gate.input) for _ in range(MANY)))
 
     async def all_at_once() -> bool:
-        nonlocal most
         counts = await asyncio.gather(*(_attempts(each) for each in stack.orchestrators))
-        most = max(most, sum(counts))
-        return most == MANY
+        return sum(counts) == MANY
 
-    await eventually(all_at_once, 20)
+    await eventually(all_at_once, PATIENCE)
     reading = asyncio.gather(*(client.events(handle.id, handle.run_id) for handle in handles * 3))
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'tierflow'"
     stateful = [*stack.coordinators, *stack.orchestrators]
@@ -102,7 +137,8 @@ async def test_more_than_a_hundred_at_once(stack: Stack, client: Client, connect
     await reading
     assert max(sessions) <= len(stateful) * (POOL + FIXED)
     assert max(sessions) > 2 * len(stateful)  # the pools were used
-    results = await asyncio.gather(*(handle.wait(60) for handle in handles))
+    gate.open()
+    results = await asyncio.gather(*(handle.wait(PATIENCE) for handle in handles))
     assert {result.state for result in results} == {"COMPLETED"}
     for executor in stack.executors:
         assert _connections(executor, stack.postgres.port) == _connections(executor, stack.nats.port) == 0
@@ -114,47 +150,57 @@ async def _attempts(orchestrator: ServiceProcess) -> int:
     return int(queue.attempts)
 
 
-async def test_watching_numbers_costs_nothing(stack: Stack, client: Client, connection: Any) -> None:
+async def test_watching_numbers_costs_nothing(
+    stack: Stack, client: Client, connection: Any, make_gate: MakeGate
+) -> None:
     """J17, N4: hundreds of looks at the queue, in both tiers, lead to one counting statement a second in each process, however much is stored."""
-    sleeping = await client.submit(NAP, {"seconds": 60})
-    await connection.execute("ALTER SYSTEM SET log_statement = 'all'")
-    await connection.execute("SELECT pg_reload_conf()")
-    try:
-        mark = stack.postgres.log.stat().st_size
-        looks, began = 0, time.monotonic()
-        async with open_channel(stack.orchestrators[0].address) as channel:
-            tier2 = OrchestratorServiceStub(channel)
-            while time.monotonic() - began < 3.2:
-                queues = await asyncio.gather(*(client.queue() for _ in range(10)))
-                runs = await asyncio.gather(*(tier2.GetRunQueue(runs_api.GetRunQueueRequest()) for _ in range(10)))
-                looks += len(queues) + len(runs)
-                assert {queue.total for queue in queues} == {1}
-                assert {sum(each.count for each in counted.runs) for counted in runs} == {1}
-        seconds = time.monotonic() - began
-        with stack.postgres.log.open("rb") as log:
-            log.seek(mark)
-            statements = re.findall(r"execute \S+: (.{60})", log.read().decode().replace("\n", " "))
-    finally:
-        await connection.execute("ALTER SYSTEM RESET log_statement")
+    gate = make_gate()
+    held = await client.submit(HELD, gate.input)
+    async with open_channel(stack.orchestrators[0].address) as channel:
+        tier2 = OrchestratorServiceStub(channel)
+
+        async def look() -> tuple[int, int]:
+            queue, runs = await asyncio.gather(client.queue(), tier2.GetRunQueue(runs_api.GetRunQueueRequest()))
+            return queue.total, sum(each.count for each in runs.runs)
+
+        async def only_this_one() -> bool:
+            return await look() == (1, 1)
+
+        await eventually(only_this_one, PATIENCE)  # it has come to Tier 2, and what was before is gone
+        await connection.execute("ALTER SYSTEM SET log_statement = 'all'")
         await connection.execute("SELECT pg_reload_conf()")
-        await sleeping.cancel()
+        try:
+            mark = stack.postgres.log.stat().st_size
+            looks, began = 0, time.monotonic()
+            while time.monotonic() - began < 3.2 or looks < LOOKS:
+                seen = await asyncio.gather(*(look() for _ in range(10)))
+                looks += 2 * len(seen)
+                assert set(seen) == {(1, 1)}
+            seconds = time.monotonic() - began
+            with stack.postgres.log.open("rb") as log:
+                log.seek(mark)
+                statements = re.findall(r"execute \S+: (.{60})", log.read().decode().replace("\n", " "))
+        finally:
+            await connection.execute("ALTER SYSTEM RESET log_statement")
+            await connection.execute("SELECT pg_reload_conf()")
+    gate.open()
+    assert (await held.wait(PATIENCE)).state == "COMPLETED"
     counting = [text for text in statements if text.startswith("SELECT state, count(*)")]
     processes = len(stack.coordinators) + len(stack.orchestrators)
-    assert looks >= 100
-    assert 2 <= len(counting) <= processes * (seconds + 1) + 1  # the coordinator counts for itself every five seconds
+    assert 1 <= len(counting) <= processes * (seconds + 1) + 1  # the coordinator counts for itself every five seconds
     assert len(statements) < looks
 
 
-async def test_stuck_watchers_slow_nothing(stack: Stack, client: Client) -> None:
+async def test_stuck_watchers_slow_nothing(stack: Stack, client: Client, make_gate: MakeGate) -> None:
     """H6, H26: twenty watchers that read nothing, and a consumer of the stream that acknowledges nothing: the work takes as long; later they have all of it."""
-    before = await _timed(client, 0, stack)
-    with_stuck = await _timed(client, 20, stack)
-    assert with_stuck < 3 * before + 3, (before, with_stuck)
+    before = await _timed(client, 0, stack, make_gate())
+    with_stuck = await _timed(client, 20, stack, make_gate())
+    assert with_stuck < 10 * before + 10, (before, with_stuck)
 
 
-async def _timed(client: Client, stuck: int, stack: Stack) -> float:
+async def _timed(client: Client, stuck: int, stack: Stack, gate: Gate) -> float:
     """Seconds for a run of 400 items whose events more than fill what lies between server and watcher."""
-    handle = await client.submit(FAN)
+    handle = await client.submit(FAN, gate.input)
     async with open_channel(stack.address) as channel:
         stub = CoordinatorServiceStub(channel)
         watches = [stub.WatchSwarm(api.WatchSwarmRequest(swarm_id=handle.id)) for _ in range(stuck)]
@@ -162,7 +208,8 @@ async def _timed(client: Client, stuck: int, stack: Stack) -> float:
             assert (await watch.read()).HasField("ready")
         consumer = await _stuck_consumer(stack) if stuck else None
         began = time.monotonic()
-        result = await handle.wait(120)
+        gate.open()
+        result = await handle.wait(PATIENCE)
         seconds = time.monotonic() - began
         assert result.state == "COMPLETED"
         if watches:
