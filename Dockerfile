@@ -17,9 +17,10 @@ RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./services/coordinato
 
 FROM build AS build-orchestrator
 COPY libs/durable libs/durable
+COPY libs/expressions libs/expressions
 COPY libs/flow libs/flow
 COPY services/orchestrator services/orchestrator
-RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./libs/flow ./services/orchestrator
+RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./libs/expressions ./libs/flow ./services/orchestrator
 
 FROM build AS build-executor
 COPY libs/sdk libs/sdk

@@ -138,7 +138,7 @@ test: setup ## Run the tests, with real Postgres, NATS and services
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests of the pure cores only; a few seconds
-	@$(BIN)/pytest -q $(ARGS) $(wildcard services/*/tests/core libs/flow/tests libs/runtime/tests)
+	@$(BIN)/pytest -q $(ARGS) $(wildcard services/*/tests/core libs/expressions/tests libs/flow/tests libs/runtime/tests)
 
 .PHONY: chaos
 chaos: setup ## Kill, freeze and cut off real processes under load; about 35 minutes; ROUNDS=20 OUTAGE=20; keeps what it saw for docs/reliability.md

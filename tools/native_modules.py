@@ -8,7 +8,7 @@ import pathlib
 PACKAGES = (
     "libs/runtime",
     "libs/durable",
-    "libs/flow",
+    "libs/expressions",
     "services/coordinator",
     "services/executor",
     "services/orchestrator",
@@ -17,7 +17,7 @@ MODULES = (
     "tierflow_runtime/{filling,form,logs,moves,names,payloads,publisher,requests,streams,subjects,tracecontext,wire}.py",
     "tierflow_runtime/contract*.py",
     "tierflow_durable/{batch,births,clock,entity,host,ids,owning,packing,relay,routing,timers,writer}.py",
-    "tierflow_flow/templates.py",
+    "tierflow_expressions/templates.py",
     "tierflow_coordinator/core/*.py",
     "tierflow_coordinator/{access,admission,engine,machine,orchestrators,progress,room,runs,sessions,submission,tracing,views,waiting,wire}.py",
     "tierflow_executor/{delivery,endings,engine,runner,streams,wheel,wire}.py",

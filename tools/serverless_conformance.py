@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import yaml
 from tierflow import Rejected
 from tierflow_executor.handlers.openapi import request_for
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow import FlowError, parse
 from tierflow_flow.serverless.reader import UNSUPPORTED
-from tierflow_flow.values import dumps, loads
 from tierflow_kit.fakes import Answer, Attempt, Fakes, failure
 from tierflow_kit.rehearsal import Rehearsal, Setting
 from tierflow_orchestrator.core import commands, events

@@ -21,6 +21,7 @@ PACKAGES = {
     "contracts": "tierflow_contracts",
     "runtime": "tierflow_runtime",
     "durable": "tierflow_durable",
+    "expressions": "tierflow_expressions",
     "flow": "tierflow_flow",
     "sdk": "tierflow",
     "kit": "tierflow_kit",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from tierflow_expressions.holes import _split
 from tierflow_flow import FlowError, Problem, parse
-from tierflow_flow.holes import _split
 from tierflow_flow.limits import MAX_STEPS
 
 ONE = "name: f\nsteps:\n  a: {call: echo}\n"

@@ -9,14 +9,16 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from tierflow_expressions import limits as bounds
+from tierflow_expressions.evaluate import Frame
+from tierflow_expressions.expressions import compile_expression
+from tierflow_expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
+from tierflow_expressions.scope import NAMES, PlainScope
 from tierflow_flow import limits, parse
-from tierflow_flow.evaluate import Frame
-from tierflow_flow.expressions import compile_expression
-from tierflow_flow.functions import FUNCTIONS, STATUS_FUNCTIONS
 from tierflow_flow.keys import DEFAULTS, FLOW, RETRY
 from tierflow_flow.kinds import KINDS, PLANNED
 from tierflow_flow.schema import flow_schema, flow_schema_text
-from tierflow_flow.scope import NAMES, RUN_FIELDS, STEP_FIELDS, PlainScope
+from tierflow_flow.scope import RUN_FIELDS, STEP_FIELDS
 from tierflow_flow.source import read_document
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -137,11 +139,11 @@ def test_the_reference_has_the_bounds() -> None:
         limits.MAX_CALLS,
         limits.MAX_CREDITS,
         limits.MAX_RULES,
-        limits.MAX_EXPRESSION,
-        limits.MAX_COST,
-        limits.MAX_RESULT_NODES,
-        limits.MAX_RANGE,
-        limits.MAX_RESOLVED,
+        bounds.MAX_EXPRESSION,
+        bounds.MAX_COST,
+        bounds.MAX_RESULT_NODES,
+        bounds.MAX_RANGE,
+        bounds.MAX_RESOLVED,
         limits.MAX_PROBLEMS,
     ]
     assert [int(re.search(r"[\d,]+", row[1])[0].replace(",", "")) for row in table("## Bounds")] == numbers

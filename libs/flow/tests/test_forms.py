@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow import Flow, FlowError, Problem, from_canonical, parse
 from tierflow_flow.cache import FlowCache
-from tierflow_flow.values import dumps, loads
 
 REPORT = """
 name: code-report

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.evaluate import Frame
-from tierflow_flow.expressions import compile_expression
-from tierflow_flow.functions import measure
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import Frame
+from tierflow_expressions.expressions import compile_expression
+from tierflow_expressions.functions import measure
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.scope import PlainScope
 from tierflow_flow.jq import compile_jq
 from tierflow_flow.jq.errors import JqSyntaxError
-from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.scope import PlainScope
 
 SECONDS = 3.0
 """Processor time that one expression may take here, at most; in an orchestrator it holds up everything else."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tierflow_expressions.values import dumps
 from tierflow_flow import from_canonical, parse
 from tierflow_flow.durations import parse_duration
 from tierflow_flow.schemas import fill_defaults
-from tierflow_flow.values import dumps
 from tierflow_runtime.values import RetryPolicy
 
 

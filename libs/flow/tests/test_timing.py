@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tierflow_expressions.scope import PlainScope
+from tierflow_expressions.templates import compile_template
 from tierflow_flow import parse
 from tierflow_flow.compiling import compile_flow
 from tierflow_flow.definition import Template
 from tierflow_flow.parsing import _plain
-from tierflow_flow.scope import PlainScope
-from tierflow_flow.templates import compile_template
 
 
 def measured(label: str, action: Callable[[], Any], times: int) -> float:

@@ -6,18 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierflow_flow.expressions import Expression, Reference
+from tierflow_expressions.expressions import Expression, Reference
+from tierflow_expressions.scope import names_available, show_path
+from tierflow_expressions.templates import CompiledTemplate, compile_template
+
 from tierflow_flow.problems import Place, Problems
-from tierflow_flow.scope import (
-    CALL_FIELDS,
-    ERROR_FIELDS,
-    LOOP_FIELDS,
-    RUN_FIELDS,
-    STEP_FIELDS,
-    names_available,
-    show_path,
-)
-from tierflow_flow.templates import CompiledTemplate, compile_template
+from tierflow_flow.scope import CALL_FIELDS, ERROR_FIELDS, LOOP_FIELDS, RUN_FIELDS, STEP_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tierflow_expressions.templates import CompiledTemplate
+
 from tierflow_flow.checking import Checker, View
 from tierflow_flow.contents import contents
 from tierflow_flow.definition import Flow, Norm, StepSpec
@@ -17,7 +19,6 @@ from tierflow_flow.problems import Problems
 from tierflow_flow.reading import FlowParts, canonical_text, content_hash, read_flow
 from tierflow_flow.serverless import compile_document, is_document
 from tierflow_flow.source import Document
-from tierflow_flow.templates import CompiledTemplate
 
 
 def compile_plain(document: dict[str, Any]) -> Flow:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tierflow_expressions.templates import CompiledTemplate
+
 from tierflow_flow.levels import Level
 from tierflow_flow.reading import StepParts
-from tierflow_flow.templates import CompiledTemplate
 
 
 def contents(level: Level) -> Iterator[str]:

@@ -9,28 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tierflow_expressions.scope import Scope
 from tierflow_runtime.values import RetryPolicy
 
 if TYPE_CHECKING:
     from tierflow_flow.serverless.program import Program
-
-
-class Scope(Protocol):
-    """What expressions can see. See `tierflow_flow.scope.NAMES`."""
-
-    def lookup(self, name: str, path: tuple[str | int, ...]) -> Any:
-        """The plain JSON value at `path` below `name`. Raises `ExpressionError` where there is none; `tierflow_flow.scope.walk` words it.
-
-        An error of a subclass of a scope's own (a value is there, but not loaded) passes through every expression as it is: neither default() nor has()
-        nor anything else concludes something from it that could be otherwise once the value is at hand.
-
-        The functions success(), failure() and cancelled() are look-ups of the name `status`, with the function's name as path.
-        """
-        ...
-
-    def raw(self, name: str, path: tuple[str | int, ...]) -> str | None:
-        """The JSON text of that value if it is at hand, so that it need not be parsed; None otherwise. Used by `resolve_json` for whole references."""
-        return None
 
 
 class Template(Protocol):
@@ -307,10 +290,6 @@ class Flow:
         """Names of all that it calls, sorted: handlers, and flows as `flow:name`."""
         flows = (step.handler for step in self.by_id.values() if step.kind == "flow")
         return tuple(sorted({*self.handlers, *flows}))
-
-
-class ExpressionError(Exception):
-    """An expression could not be evaluated; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from tierflow_expressions.values import loads
+
 from tierflow_flow.compiling import compile_plain
 from tierflow_flow.definition import Flow, FlowError, Problem, StepSpec
 from tierflow_flow.limits import MAX_GROWN
-from tierflow_flow.values import loads
 
 Value = TypeVar("Value")
 _KEPT = ("name", "version", "input", "defaults", "vars", "env", "navigator", "compensate_on")

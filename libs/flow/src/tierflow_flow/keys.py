@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tierflow_expressions.lexer import STEP_ID
+
 from tierflow_flow.flow_keys import GRANT, FlowReference
 from tierflow_flow.kind_shapes import Cases, CountOrItems, Grows, JoinRule, OnError, Rules, ValueMap, WaitFor
-from tierflow_flow.lexer import STEP_ID
 from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
     MAX_ATTEMPTS,

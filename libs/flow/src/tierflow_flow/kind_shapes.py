@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tierflow_expressions.holes import OPEN, normal_text
+
 from tierflow_flow.durations import PATTERN, canonical_duration
-from tierflow_flow.holes import OPEN, normal_text
 from tierflow_flow.limits import MAX_CALLS, MAX_CASES, MAX_DESCRIPTION, MAX_RULES, MAX_RUN_TIMEOUT, MAX_STEPS
 from tierflow_flow.moments import parse_moment
 from tierflow_flow.problems import Place, Problems

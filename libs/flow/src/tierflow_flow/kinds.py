@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tierflow_expressions.templates import ConditionTemplate, ItemsTemplate
+
 from tierflow_flow.keys import (
     APPROVAL_KEYS,
     CALL_KEYS,
@@ -27,7 +29,6 @@ from tierflow_flow.keys import (
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, Section, section
 from tierflow_flow.shapes import INVALID
-from tierflow_flow.templates import ConditionTemplate, ItemsTemplate
 
 
 class Source(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tierflow_expressions.templates import CompiledTemplate, ConditionTemplate
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
@@ -18,7 +19,6 @@ from tierflow_flow.joining import check_grows, check_join
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import BlockParts, StepParts
 from tierflow_flow.step_extras import compile_extras, extras_of, secrets_in
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
 
 _AGAIN = ("call", "map", "group", "map_block")
 """Kinds of steps with `retry`."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from tierflow_expressions.templates import ConditionTemplate
+
 from tierflow_flow.checking import NORM, Checker, Surroundings
 from tierflow_flow.definition import Norm
 from tierflow_flow.norm_keys import EFFECTS, NORM_NAME, Norms
@@ -20,7 +22,6 @@ from tierflow_flow.problems import Place, Problems
 from tierflow_flow.sections import Key, section
 from tierflow_flow.shapes import INVALID
 from tierflow_flow.source import read_document
-from tierflow_flow.templates import ConditionTemplate
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from tierflow_expressions.values import loads
+
 from tierflow_flow.cache import FlowCache
 from tierflow_flow.compiling import compile_flow
 from tierflow_flow.definition import Flow
 from tierflow_flow.reading import content_hash
 from tierflow_flow.source import Document, fatal, read_document
-from tierflow_flow.values import loads
 
 _cache = FlowCache(max_bytes=64 << 20)
 

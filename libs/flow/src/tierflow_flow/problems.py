@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
+
+from tierflow_expressions.hints import nearest
 
 from tierflow_flow.definition import FlowError, Problem
 from tierflow_flow.limits import MAX_PROBLEMS
@@ -12,9 +13,7 @@ from tierflow_flow.limits import MAX_PROBLEMS
 Place: TypeAlias = tuple[str | int, ...]
 """Where something is in a flow's text: keys and indexes from the top."""
 
-_MAX_CANDIDATES = 300
 _MAX_HINTS = 10
-_MAX_WORD = 40
 _MAX_PLACE = 300
 _MAX_DESCRIPTION = 600
 
@@ -32,15 +31,6 @@ def show_place(place: Place) -> str:
             shown = shown[:_MAX_PLACE] + "..."
             break
     return shown.replace("\x00", "\\0") or "flow"
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint for a message: `; did you mean x?`, or nothing."""
-    candidates = list(words)
-    if len(candidates) > _MAX_CANDIDATES or len(word) > _MAX_WORD:
-        return ""
-    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 class Problems:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.durations import canonical_duration
 from tierflow_flow.keys import DEFAULT_RETRY, FLOW, STEP_NAME
 from tierflow_flow.kind_shapes import counted_join
@@ -15,7 +17,6 @@ from tierflow_flow.kinds import Kind, read_step
 from tierflow_flow.limits import MAX_BLOCKS, MAX_PATH, MAX_STEPS
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.shapes import INVALID
-from tierflow_flow.values import kind_of
 
 _STEP_DEFAULTS: Mapping[str, Any] = {
     "join": "all",

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.hints import key_hint
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.shapes import INVALID, Anything, AsIs, Shape
-from tierflow_flow.values import kind_of
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tierflow_expressions.holes import ESCAPED, OPEN, normal_text
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.durations import PATTERN as DURATION
 from tierflow_flow.durations import parse_duration
-from tierflow_flow.holes import ESCAPED, OPEN, normal_text
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.schemas import expand_input, schema_problem
-from tierflow_flow.values import kind_of
 
 INVALID: Any = object()
 """Stands for a value that could not be read; the problem is reported already."""

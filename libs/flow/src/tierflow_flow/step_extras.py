@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tierflow_expressions.templates import CompiledTemplate, ConditionTemplate
+
 from tierflow_flow.checking import Checker, View
 from tierflow_flow.definition import Cache, Rule
 from tierflow_flow.reading import StepParts
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate
 
 
 def compile_extras(step: StepParts, checker: Checker, view: View, *, inner: bool) -> dict[str, CompiledTemplate]:

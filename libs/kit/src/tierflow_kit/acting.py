@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tierflow_expressions.values import dumps
 from tierflow_flow import Flow
-from tierflow_flow.values import dumps
 from tierflow_orchestrator.core import commands
 
 from tierflow_kit.rehearsal import without_jitter

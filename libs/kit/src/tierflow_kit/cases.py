@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tierflow_expressions.expressions import Expression
+from tierflow_expressions.templates import CompiledTemplate, ConditionTemplate, compile_template
 from tierflow_flow import Flow, FlowError
 from tierflow_flow.definition import Problem
-from tierflow_flow.expressions import Expression
 from tierflow_flow.paths import definition_path
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.source import read_document
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, compile_template
 from tierflow_runtime.values import Allocation, Micros
 
 from tierflow_kit import fakes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tierflow_flow.scope import show_path
+from tierflow_expressions.scope import show_path
 from tierflow_runtime.values import Failure
 
 from tierflow_kit import spoken

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from tierflow_flow import ExpressionError, PlainScope
-from tierflow_flow.templates import CompiledTemplate
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import PlainScope
+from tierflow_expressions.templates import CompiledTemplate
 from tierflow_runtime.catalogue import CATALOGUE
 from tierflow_runtime.values import Failure, Micros
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tierflow.outcomes import Degraded, HandlerFailed
+from tierflow_expressions.hints import nearest
 from tierflow_flow import Flow, parse
 from tierflow_flow.durations import parse_duration
 from tierflow_flow.paths import definition_path
-from tierflow_flow.problems import Problems, nearest
+from tierflow_flow.problems import Problems
 from tierflow_flow.sections import Section
 from tierflow_runtime.values import Allocation, Micros
 

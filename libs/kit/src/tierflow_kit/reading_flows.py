@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tierflow_expressions.expressions import Reference
+from tierflow_expressions.templates import CompiledTemplate
 from tierflow_flow import Flow, StepSpec, Template
-from tierflow_flow.expressions import Reference
-from tierflow_flow.templates import CompiledTemplate
 
 from tierflow_kit.blocks import every_step, holder, meant
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow import Flow, StepSpec
-from tierflow_flow.definition import ExpressionError
 from tierflow_flow.moments import parse_moment
-from tierflow_flow.values import dumps, loads
 from tierflow_orchestrator.core import Reply, Run, commands, decide, events, missing_blobs, react
 from tierflow_orchestrator.core.caching import key_hash
 from tierflow_orchestrator.core.payloads import payload_of

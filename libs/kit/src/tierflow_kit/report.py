@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from tierflow_flow.values import loads
+from tierflow_expressions.values import loads
 from tierflow_orchestrator.core import Step, events
 from tierflow_orchestrator.core.scope import output_value
 from tierflow_runtime.values import Failure, Micros

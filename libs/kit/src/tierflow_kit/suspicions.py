@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierflow_flow import ExpressionError, Flow, PlainScope, StepSpec
-from tierflow_flow.templates import CompiledTemplate
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import PlainScope
+from tierflow_expressions.templates import CompiledTemplate
+from tierflow_flow import Flow, StepSpec
 
 from tierflow_kit import spoken
 from tierflow_kit.blocks import around, every_step, holder, rescuers, text_paths

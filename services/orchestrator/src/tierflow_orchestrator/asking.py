@@ -10,8 +10,8 @@ from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.durable import Durable
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.templates import compile_template
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.templates import compile_template
 from tierflow_runtime import wire
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import Failure, FailureError, Payload, Violation

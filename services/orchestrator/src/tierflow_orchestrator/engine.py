@@ -12,8 +12,8 @@ from tierflow_durable.entity import Entity
 from tierflow_durable.host import Host
 from tierflow_durable.ids import uuid7
 from tierflow_durable.routing import Router
+from tierflow_expressions.errors import ExpressionError
 from tierflow_flow import Flow
-from tierflow_flow.definition import ExpressionError
 from tierflow_flow.flow_keys import HANDLER_PREFIX
 from tierflow_runtime import wire
 from tierflow_runtime.logs import get_log

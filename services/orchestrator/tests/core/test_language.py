@@ -6,8 +6,8 @@ import json
 import tracemalloc
 
 import pytest
+from tierflow_expressions.errors import ExpressionError
 from tierflow_flow import parse
-from tierflow_flow.definition import ExpressionError
 from tierflow_orchestrator.core.events import StepFailed, StepSkipped
 from tierflow_orchestrator.core.scope import RunScope
 from tierflow_runtime.values import Context

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from tierflow_expressions.hints import nearest
+
 from tierflow_flow.jq import syntax as s
 from tierflow_flow.jq.formats import FORMATS
-from tierflow_flow.problems import nearest
 
 Name = tuple[str, int]
 

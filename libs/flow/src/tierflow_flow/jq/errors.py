@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 
 
 class JqSyntaxError(Exception):

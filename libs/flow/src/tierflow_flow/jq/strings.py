@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import re2
+from tierflow_expressions.values import loads
 
 from tierflow_flow.jq.budget import MAX_LEVELS
 from tierflow_flow.jq.errors import JqError
 from tierflow_flow.jq.operators import split as parts_of
 from tierflow_flow.jq.values import is_number, normal, shown
-from tierflow_flow.values import loads
 
 if TYPE_CHECKING:
     from tierflow_flow.jq.evaluate import Evaluation

@@ -8,9 +8,10 @@ from functools import cmp_to_key
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
+from tierflow_expressions.values import dumps
+
 from tierflow_flow.jq.budget import MAX_LEVELS, MAX_WRITTEN, Budget
 from tierflow_flow.jq.errors import JqError, JqLimit
-from tierflow_flow.values import dumps
 
 Path: TypeAlias = tuple[Any, ...]
 _EXACT: Final = 1 << 53

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.limits import MAX_STEPS
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.serverless import extensions
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import Value
-from tierflow_flow.values import kind_of
 
 COMMON: Final = ("if", "input", "output", "export", "timeout", "then", "metadata")
 DIRECTIVES: Final = ("continue", "exit", "end")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.problems import Place
 from tierflow_flow.serverless.compiling import COMMON, Compiler
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.reader import Part
-from tierflow_flow.values import kind_of
 
 
 def emit(compiler: Compiler, part: Part, task: Task) -> Task:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.serverless.calls import call, run
 from tierflow_flow.serverless.compiling import COMMON, Compiler
 from tierflow_flow.serverless.events import emit, listen
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.reader import Part
-from tierflow_flow.values import kind_of
 
 _ERROR: Final = ("type", "status", "instance", "title", "detail")
 

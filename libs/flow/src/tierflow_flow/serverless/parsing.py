@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tierflow_expressions.templates import CompiledTemplate
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.definition import Flow, StepSpec
@@ -20,7 +21,6 @@ from tierflow_flow.serverless.program import Program, Task, secrets_of
 from tierflow_flow.serverless.reader import Part
 from tierflow_flow.serverless.values import STANDARD
 from tierflow_flow.source import Document
-from tierflow_flow.templates import CompiledTemplate
 
 NAVIGATOR: Final = "serverless"
 ROOT: Final = "/do"

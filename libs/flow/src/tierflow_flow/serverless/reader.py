@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tierflow_expressions.values import kind_of
+
 from tierflow_flow.problems import Place, Problems
 from tierflow_flow.schemas import schema_problem
 from tierflow_flow.serverless.durations import micros_of
 from tierflow_flow.serverless.program import Schema
 from tierflow_flow.serverless.values import Value, compile_uri, compile_value, is_expression
-from tierflow_flow.values import kind_of
 
 UNSUPPORTED = "UNSUPPORTED: "
 """How the description of a problem begins whose cause is what this version does not do."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
+
 from tierflow_flow.jq import Jq, JqSyntaxError, compile_jq
 from tierflow_flow.problems import Place
 

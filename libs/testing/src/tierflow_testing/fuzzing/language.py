@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from tierflow_flow import ExpressionError, Flow, FlowError, PlainScope, from_canonical, parse
-from tierflow_flow.evaluate import Frame
-from tierflow_flow.expressions import compile_expression
-from tierflow_flow.lexer import ExpressionSyntaxError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import Frame
+from tierflow_expressions.expressions import compile_expression
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.scope import PlainScope
+from tierflow_flow import Flow, FlowError, from_canonical, parse
 
 from tierflow_testing.fuzzing.texts import SCOPE, expression, flow_text, hostile_expressions
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tierflow_flow.functions import FUNCTIONS
+from tierflow_expressions.functions import FUNCTIONS
 
 from tierflow_testing.fuzzing.values import TEXTS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 
 from tierflow_orchestrator.core import commands, events, failures, outputs
 from tierflow_orchestrator.core.navigator import fail, settle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.values import Allocation, BlobRef, Failure, Micros, Options
 
 from tierflow_orchestrator.core import (

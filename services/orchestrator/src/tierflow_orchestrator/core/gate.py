@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, Norm
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import walk
+from tierflow_flow.definition import Norm
 from tierflow_flow.norms import matches
-from tierflow_flow.scope import walk
 from tierflow_runtime.values import Payload, Violation
 
 from tierflow_orchestrator.core import commands, failures

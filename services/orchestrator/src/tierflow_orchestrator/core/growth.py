@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tierflow_flow.definition import ExpressionError, Flow, FlowError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_flow.definition import Flow, FlowError
 from tierflow_flow.growing import grown
 from tierflow_runtime.values import Failure, Payload, Violation
 

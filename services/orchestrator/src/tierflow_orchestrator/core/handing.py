@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tierflow_flow.definition import ExpressionError, Scope, Template
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import Scope
+from tierflow_flow.definition import Template
 from tierflow_runtime.secrets import OPENING
 from tierflow_runtime.values import BlobRef, Payload
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.values import Failure, Payload, RetryPolicy
 
 from tierflow_orchestrator.core import failures

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, StepSpec, Template
+from tierflow_expressions.errors import ExpressionError
+from tierflow_flow.definition import StepSpec, Template
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 
 from tierflow_orchestrator.core import ending, events, failures, holders, limits

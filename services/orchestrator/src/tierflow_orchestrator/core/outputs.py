@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError, Rule, StepSpec
-from tierflow_flow.scope import walk
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import walk
+from tierflow_flow.definition import Rule, StepSpec
 from tierflow_runtime.values import Failure, Payload, Violation
 
 from tierflow_orchestrator.core import failures

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import BlobRef, Payload, Violation
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import STATUS, show_path, walk
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow.limits import MAX_ITERATIONS
 from tierflow_flow.schemas import fill_defaults
-from tierflow_flow.scope import STATUS, STEP_FIELDS, show_path, walk
-from tierflow_flow.values import dumps, loads
+from tierflow_flow.scope import STEP_FIELDS
 from tierflow_runtime.secrets import handle
 from tierflow_runtime.values import BlobRef, Payload
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
 from tierflow_orchestrator.core import events, failures, outputs, variables

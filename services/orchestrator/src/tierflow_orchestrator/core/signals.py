@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tierflow_flow.definition import ExpressionError, StepSpec
+from tierflow_expressions.errors import ExpressionError
+from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import Failure, Violation
 
 from tierflow_orchestrator.core import commands, events, failures

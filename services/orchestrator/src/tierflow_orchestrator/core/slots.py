@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import Allocation, BlobRef, Failure, Payload, Violation
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.scope import walk
-from tierflow_flow.values import loads
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import walk
+from tierflow_expressions.values import loads
 
 from tierflow_orchestrator.core.blocks import above
 from tierflow_orchestrator.core.run import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_flow.durations import parse_duration
 from tierflow_flow.limits import MAX_RUN_TIMEOUT
 from tierflow_flow.moments import parse_moment

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow.serverless.program import SPEC_TYPES
-from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import Failure
 
 from tierflow_orchestrator.core import failures

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.values import dumps, loads
 from tierflow_flow.serverless.program import Task
 from tierflow_flow.serverless.values import Surroundings
-from tierflow_flow.values import dumps, loads
 from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator.core import commands, events

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_flow.serverless.program import Task, secrets_of
 from tierflow_flow.serverless.values import Surroundings
 from tierflow_runtime.secrets import OPENING, handle

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.values import loads
 from tierflow_flow.serverless.program import Program, Schema, Task
 from tierflow_flow.serverless.values import Surroundings, Value
-from tierflow_flow.values import loads
 from tierflow_runtime.values import BlobRef, Micros, Payload
 
 from tierflow_orchestrator.core.payloads import payload_of, violations

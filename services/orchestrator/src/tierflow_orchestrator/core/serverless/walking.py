@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tierflow_flow.definition import ExpressionError
+from tierflow_expressions.errors import ExpressionError
 from tierflow_flow.serverless.durations import micros_of
 from tierflow_flow.serverless.program import Task, named_in, next_in
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Payload, Usage

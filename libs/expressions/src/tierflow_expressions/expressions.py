@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tierflow_flow import syntax
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.evaluate import (
+from tierflow_expressions import syntax
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import (
     OPERATORS,
     Evaluator,
     Frame,
@@ -23,11 +23,10 @@ from tierflow_flow.evaluate import (
     negate,
     not_at_hand,
 )
-from tierflow_flow.functions import FUNCTIONS, STATUS_FUNCTIONS
-from tierflow_flow.hints import function_hint
-from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.problems import nearest
-from tierflow_flow.scope import NAMES, STATUS, Path, walk
+from tierflow_expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
+from tierflow_expressions.hints import function_hint, nearest
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.scope import NAMES, STATUS, Path, walk
 
 _MAX_TREE_DEPTH = 150
 

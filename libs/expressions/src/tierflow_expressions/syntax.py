@@ -9,9 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tierflow_flow.hints import sign_hint
-from tierflow_flow.lexer import END, MARK, NAME, NUMBER, STRING, ExpressionSyntaxError, Token, next_token, step_name
-from tierflow_flow.limits import MAX_COMPREHENSIONS, MAX_EXPRESSION, MAX_EXPRESSION_DEPTH
+from tierflow_expressions.hints import sign_hint
+from tierflow_expressions.lexer import (
+    END,
+    MARK,
+    NAME,
+    NUMBER,
+    STRING,
+    ExpressionSyntaxError,
+    Token,
+    next_token,
+    step_name,
+)
+from tierflow_expressions.limits import MAX_COMPREHENSIONS, MAX_EXPRESSION, MAX_EXPRESSION_DEPTH
 
 
 @dataclass(frozen=True, slots=True)

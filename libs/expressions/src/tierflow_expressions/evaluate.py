@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from tierflow_flow.definition import ExpressionError, Scope
-from tierflow_flow.limits import MAX_COST
-from tierflow_flow.values import kind_of
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.limits import MAX_COST
+from tierflow_expressions.scope import Scope
+from tierflow_expressions.values import kind_of
 
 MAX_INT, MIN_INT = (1 << 63) - 1, -(1 << 63)
 

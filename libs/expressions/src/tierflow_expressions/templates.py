@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tierflow_flow.definition import ExpressionError, Scope
-from tierflow_flow.expressions import Expression
-from tierflow_flow.holes import OPEN, Hole, Text, split_text, within_bound
-from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.values import dumps, kind_of
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.expressions import Expression
+from tierflow_expressions.holes import OPEN, Hole, Text, split_text, within_bound
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.scope import Scope
+from tierflow_expressions.values import dumps, kind_of
 
 Path: TypeAlias = tuple[str | int, ...]
 Report: TypeAlias = Callable[[Path, str], None]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.evaluate import MAX_INT, MIN_INT, Frame, checked, compare, number
-from tierflow_flow.limits import MAX_RANGE, MAX_RESULT_DEPTH, MAX_RESULT_NODES
-from tierflow_flow.values import dumps, kind_of, loads
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import MAX_INT, MIN_INT, Frame, checked, compare, number
+from tierflow_expressions.limits import MAX_RANGE, MAX_RESULT_DEPTH, MAX_RESULT_NODES
+from tierflow_expressions.values import dumps, kind_of, loads
 
 
 @dataclass(frozen=True, slots=True)

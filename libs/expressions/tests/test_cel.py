@@ -10,12 +10,12 @@ import cel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.evaluate import Frame, equal
-from tierflow_flow.expressions import compile_expression
-from tierflow_flow.functions import measure
-from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.scope import PlainScope
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import Frame, equal
+from tierflow_expressions.expressions import compile_expression
+from tierflow_expressions.functions import measure
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.scope import PlainScope
 
 INPUT: dict[str, Any] = {
     "i": 7,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tierflow_flow.hints import sign_hint
+from tierflow_expressions.hints import sign_hint
 
 NAME, NUMBER, STRING, MARK, END = "name", "number", "string", "mark", "end"
 

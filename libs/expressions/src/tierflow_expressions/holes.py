@@ -6,14 +6,15 @@ import re
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from tierflow_flow.definition import ExpressionError, Scope
-from tierflow_flow.evaluate import Frame, not_at_hand
-from tierflow_flow.expressions import Expression, compile_expression, compile_tree
-from tierflow_flow.functions import measure
-from tierflow_flow.lexer import ExpressionSyntaxError
-from tierflow_flow.limits import MAX_RESOLVED
-from tierflow_flow.syntax import parse_expression
-from tierflow_flow.values import dumps
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.evaluate import Frame, not_at_hand
+from tierflow_expressions.expressions import Expression, compile_expression, compile_tree
+from tierflow_expressions.functions import measure
+from tierflow_expressions.lexer import ExpressionSyntaxError
+from tierflow_expressions.limits import MAX_RESOLVED
+from tierflow_expressions.scope import Scope
+from tierflow_expressions.syntax import parse_expression
+from tierflow_expressions.values import dumps
 
 OPEN, CLOSE, ESCAPED = "${{", "}}", "$${{"
 _WITHOUT_BRACES = re.compile(r"\s*([^\"'{}]*)\}\}")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tierflow_flow.definition import ExpressionError
-from tierflow_flow.scope import PlainScope, walk
-from tierflow_flow.templates import CompiledTemplate, ConditionTemplate, ItemsTemplate, compile_template
+from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.scope import PlainScope, walk
+from tierflow_expressions.templates import CompiledTemplate, ConditionTemplate, ItemsTemplate, compile_template
 
 SCOPE = PlainScope(
     {
