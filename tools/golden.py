@@ -1,7 +1,7 @@
 """Writes what this version stores, so that every later one can be shown to read it and to go on with it.
 
-A set is the whole database after real runs on the real system: every kind of event is in some journal, some runs have ended, some wait for something, one is in
-flight; nothing was shut down in an orderly way. tests/component/test_golden.py reads the sets, migrates them, and lets the open runs go on.
+A set is the whole database after real runs on the real system: every kind of event, every state and a snapshot of every journal occur in it, some runs have ended, some
+wait for something, one is in flight, schedules have firings that wait; nothing was shut down in an orderly way. tests/component/test_golden.py reads the sets, migrates them, and lets the open runs go on.
 
 Usage: golden.py [NAME]   writes tests/golden/NAME.sql.gz and NAME.json; NAME is the version of the SDK where it is left out
 """
@@ -17,22 +17,24 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import golden_flows as flows
+import golden_reading
+from golden_schedules import GoldenSchedules
 from tierflow import Client, Handle, NotFound
 from tierflow_contracts.common.v1.state_pb2 import RunState
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from tierflow_runtime.channels import open_channel
-from tierflow_runtime.subjects import CATALOGUE
 from tierflow_testing import postgres_install
 from tierflow_testing.stack import Stack, StackOptions
 from tierflow_testing.waiting import eventually
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
-NEVER_STORED = {"progress_reported"}
 OPTIONS = StackOptions(
     handlers=["tierflow_executor.handlers", "golden_handlers"],
     executor_environment={"PYTHONPATH": str(ROOT / "tools"), "TIERFLOW_GRACE": "0.5"},
@@ -52,7 +54,11 @@ class Golden:
         await self.endings()
         await self.steering()
         await self.people_and_signals()
+        await self.sharing()
+        schedules = GoldenSchedules(self.client, self.stack)
+        await schedules.drive()
         await self.left_open()
+        await schedules.left_open(self.open)
 
     async def endings(self) -> None:
         """Runs that end by themselves."""
@@ -113,6 +119,21 @@ class Golden:
         await self.signal(document.run_id, "order.paid", {"amount": 2})
         assert (await document.wait(60)).state == "COMPLETED"
 
+    async def sharing(self) -> None:
+        """A swarm with a blackboard that was changed, named and brought back; and long journals, of which there are snapshots. Both stay open."""
+        self.open["shared"] = shared = await self.client.submit(flows.WAITS)
+        board = shared.blackboard
+        await board.write({f"notes/{n}": "note " * 500 for n in range(30)})
+        await board.set("far", "apart " * 2000)
+        known = await board.context()
+        await board.update_context(known.version, goal="to know", policy={"tone": "dry"}, reason="said so")
+        await self.client.checkpoint_context(shared.id, "before")
+        await board.write({"facts/capital": "Zurich", "far": None})
+        await self.client.restore_context(shared.id, "before", reason="that was wrong")
+        await board.set("facts/capital", "Bern")
+        self.open["long"] = await self.client.submit(flows.LONG, {"items": list(range(40))})
+        await self.state(self.open["long"], RunState.RUN_STATE_SUSPENDED)
+
     async def left_open(self) -> None:
         """Runs that the next version goes on with: each waits for something else, one has an attempt in flight."""
         self.open["waits"] = await self.client.submit(flows.WAITS)
@@ -127,6 +148,10 @@ class Golden:
         await self.until(lambda kinds: "step_started" in kinds, self.open["paused"])
         await self.open["paused"].pause("for later", interrupt=True)
         await self.state(self.open["paused"], RunState.RUN_STATE_PAUSED)
+        self.open["backoff"] = await self.client.submit(flows.BACKOFF)
+        await self.until(lambda kinds: "step_retrying" in kinds, self.open["backoff"])
+        self.open["undoes"] = await self.client.submit(flows.UNDOES)
+        await self.until(lambda kinds: "compensation_began" in kinds, self.open["undoes"])
         self.open["runs"] = await self.client.submit(flows.RUNS)
         await self.until(lambda kinds: kinds.count("step_started") == 2, self.open["runs"])
 
@@ -177,28 +202,18 @@ class Golden:
         await eventually(look, timeout=30)
 
 
-async def kinds_stored(client: Client) -> set[str]:
-    """The kinds of events in all journals."""
-    found: set[str] = set()
-    async for swarm in client.list(limit=None):
-        swarm_id = swarm.context.swarm_id
-        run_ids = (await client.handle(swarm_id).describe()).run_ids
-        histories = [await client.events(swarm_id, run_id) for run_id in ("", *run_ids)]
-        found |= {event.WhichOneof("payload") or "" for history in histories for event in history.events}
-    return found
-
-
 async def made(stack: Stack) -> dict[str, Any]:
     """Drives everything and says what there is; the services are dead then."""
     async with Client(stack.address, user="ada", patience=30) as client:
         golden = Golden(client, stack)
         await golden.drive()
-        kinds = await kinds_stored(client)
     for service in stack.services:
         service.kill()
     open_runs = {name: {"swarm_id": handle.id, "run_id": handle.run_id} for name, handle in golden.open.items()}
-    lacking = sorted(set(CATALOGUE) - kinds - NEVER_STORED)
-    return {"kinds": sorted(kinds), "lacking": lacking, "open": open_runs}
+    connection = await asyncpg.connect(stack.database_url)
+    found = await golden_reading.read(connection)
+    await connection.close()
+    return {**found.facts(), "open": open_runs}
 
 
 def write(name: str) -> None:
@@ -211,11 +226,12 @@ def write(name: str) -> None:
         program = str(postgres_install.programs() / "pg_dump")
         command = [program, "--inserts", "--no-owner", "-d", stack.postgres.admin_url(stack.options.database)]
         text = subprocess.run(command, capture_output=True, check=True).stdout
+    facts = {"made": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
     (GOLDEN / f"{name}.sql.gz").write_bytes(gzip.compress(text, 9, mtime=0))
     (GOLDEN / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(f"tests/golden/{name}: {len(facts['kinds'])} kinds of events, {len(facts['open'])} open runs")
-    if facts["lacking"]:
-        print(f"no run led to these events, see tools/golden_flows.py: {', '.join(facts['lacking'])}")
+    if lacking := sorted(golden_reading.lacking(facts)):
+        print(f"nothing led to these, see tools/golden_flows.py: {', '.join(lacking)}")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,33 @@ do:
 """
 
 WAITS = flow("golden-waits", {"go": {"signal": "go"}, "end": echo("go", n="${{ steps.go.output }}")})
+LONG = flow(
+    "golden-long",
+    {
+        "each": {"map": "${{ input.items }}", "call": "echo", "with": {"i": "${{ item }}", "text": "long " * 400}},
+        "go": {"signal": "go", "needs": ["each"]},
+        "end": echo("go", n="${{ steps.each.output[39].i }}"),
+    },
+)
+BACKOFF = flow(
+    "golden-backoff",
+    {"a": {"call": "golden.flaky", "retry": {"max_attempts": 3, "initial_delay": "20s", "max_delay": "20s"}}},
+)
+UNDOES = flow(
+    "golden-undoes",
+    {
+        "hotel": {**echo(room=1), "compensate": {"call": "golden.long"}},
+        "pay": {"needs": ["hotel"], "fail": {"code": "NO_MONEY"}},
+    },
+)
 SLEEPS = flow("golden-sleeps", {"w": {"wait": "1h"}, "end": echo("w", n=1)})
 RUNS = flow("golden-runs", {"a": echo(), "long": {"call": "golden.long", "needs": ["a"]}, "end": echo("long", n=2)})
 FAILS = flow(
     "golden-fails", {"a": echo(), "x": {"call": "golden.fails", "with": {"once": True}, "retry": ONCE, "needs": ["a"]}}
 )
+
+SIGNALLED = flow("golden-signalled", {"go": {"signal": "go"}}, output="${{ steps.go.output }}")
+SOON_OVER = flow("golden-soon-over", {"a": echo()})
+NOBODY = flow("golden-nobody", {"a": {"call": "golden.nobody"}})
+NEEDY = flow("golden-needy", {"a": echo()})
+NEEDY_2 = {**NEEDY, "version": "2", "input": {"type": "object", "required": ["who"]}}
