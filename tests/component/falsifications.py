@@ -119,7 +119,7 @@ async def overslept(records: Forged) -> None:
 async def not_acknowledged(records: Forged) -> None:
     records.settled = False
     await records.sql(
-        "UPDATE orchestrator.entity SET unacknowledged = true, ended_at = 1000000 WHERE id = $1", records.run
+        "INSERT INTO orchestrator.unacknowledged (id, generation, ended_at) VALUES ($1, 1, 1000000)", records.run
     )
 
 

@@ -41,7 +41,8 @@ FILES = {
 }  # fmt: skip
 HOUR = 3_600_000_000
 TABLES = {
-    "entity": "id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at, ended_at, seq, owner, wake_at, unacknowledged, adoptions",
+    "entity": "id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at, ended_at, seq, owner, wake_at, adoptions",
+    "unacknowledged": "id, generation, ended_at",
     "journal": "entity_id, seq, first_seq, instance, position, data, chain",
     "fence": "id, name, fenced, fenced_by",
     "instance": "id, name, address, backend_pid",
@@ -132,6 +133,7 @@ class Both:
         t = self.tables
         believed: dict[str, list[Any]] = {
             "entity": list(t.entity.values()),
+            "unacknowledged": list(t.unacknowledged.values()),
             "journal": [row for rows in t.journal.values() for row in rows],
             "fence": list(t.fence.values()),
             "instance": list(t.instance.values()),
@@ -223,6 +225,7 @@ class Drawn:
         self._requests(values, [id_ for id_ in creates if keyed[id_]])
         self._creates(values, creates, keyed)
         self._updates(values, updates)
+        self._endings(values, creates, updates)
         if acknowledged := self.some(self.ids):
             values |= {
                 "a_id": text_array(acknowledged),
@@ -254,7 +257,7 @@ class Drawn:
             "c_seq": number_array([1] * len(ids)), "c_release": number_array(release), "c_wake_at": number_array([next(self.moments) if each and self.chance.random() < 0.7 else None for each in release]),
             "c_state": text_array(["RUNNING"] * len(ids)), "c_parent_id": text_array([self.chance.choice((None, self._id())) for _ in ids]),
             "c_outcome": text_array([""] * len(ids)), "c_generation": number_array([1] * len(ids)), "c_created_at": number_array([5] * len(ids)),
-            "c_ended_at": number_array(ended), "c_unacknowledged": number_array([each is not None for each in ended]),
+            "c_ended_at": number_array(ended),
         }  # fmt: skip
 
     def _updates(self, values: dict[str, Any], ids: list[str]) -> None:
@@ -266,8 +269,15 @@ class Drawn:
             "u_id": text_array(ids), "u_seq": number_array([2] * len(ids)), "u_release": number_array(release),
             "u_wake_at": number_array([next(self.moments) if each else None for each in release]), "u_state": text_array([self.chance.choice(("RUNNING", "FAILED")) for _ in ids]),
             "u_reason": text_array([self.chance.choice(("r", "DEAD_LETTER")) for _ in ids]), "u_outcome": text_array([self.chance.choice(("o", "FAILURE")) for _ in ids]), "u_generation": number_array([self.chance.choice((1, 2)) for _ in ids]),
-            "u_ended_at": number_array(ended), "u_unacknowledged": number_array([self.chance.random() < 0.5 for _ in ids]),
+            "u_ended_at": number_array(ended),
         }  # fmt: skip
+
+    def _endings(self, values: dict[str, Any], creates: list[str], updates: list[str]) -> None:
+        if ids := sorted(self.some([*creates, *updates])):
+            values |= {
+                "e_id": text_array(ids), "e_generation": number_array([self.chance.choice((1, 2)) for _ in ids]),
+                "e_ended_at": number_array([next(self.moments) for _ in ids]), "e_new": number_array([id_ in creates for id_ in ids]),
+            }  # fmt: skip
 
     def _journal(self, values: dict[str, Any], creates: list[str], updates: list[str]) -> None:
         rows = [

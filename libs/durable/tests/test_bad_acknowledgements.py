@@ -25,7 +25,7 @@ async def test_they_harm_nobody(node: Node, database: str) -> None:
     known = uuid7()
     await node.host.create(known, Add(n=1))
     connection = await asyncpg.connect(database)
-    await connection.execute("UPDATE toy.entity SET unacknowledged = true WHERE id = $1", known)
+    await connection.execute("INSERT INTO toy.unacknowledged (id, generation, ended_at) VALUES ($1, 1, 1)", known)
     writer.acknowledge("NaN", 1)
     writer.acknowledge(uuid7(), 2**31)
     writer.acknowledge(known, 1)
@@ -34,6 +34,6 @@ async def test_they_harm_nobody(node: Node, database: str) -> None:
     await writer.flushed()
     assert all(one.created for one in made)
     assert await connection.fetchval("SELECT count(*) FROM toy.entity WHERE reason <> ''") == 0
-    assert not await connection.fetchval("SELECT unacknowledged FROM toy.entity WHERE id = $1", known)
+    assert not await connection.fetchval("SELECT count(*) FROM toy.unacknowledged WHERE id = $1", known)
     await connection.close()
     assert await node.durable.router.command(ids[0], Add(n=1)) == 2

@@ -146,7 +146,7 @@ async def test_what_is_needed_is_kept(start_node: Start, connection: Any, why: s
     elif why == "owned":
         await connection.execute("UPDATE toy.entity SET owner = $2 WHERE id = $1", ids[0], node.durable.instance_id)
     elif why == "unacknowledged":
-        await connection.execute("UPDATE toy.entity SET unacknowledged = true WHERE id = $1", ids[0])
+        await connection.execute("INSERT INTO toy.unacknowledged (id, generation, ended_at) VALUES ($1, 1, 1)", ids[0])
     before = await connection.fetchval("SELECT count(*) FROM toy.entity")
     assert await _at(node, 60).tend()
     assert _name(node, -40) in await _partitions(connection)
@@ -159,7 +159,8 @@ async def test_what_is_needed_is_kept(start_node: Start, connection: Any, why: s
     if why == "not relayed":
         await connection.execute("UPDATE toy.watermark SET position = (SELECT max(position) FROM toy.journal)")
     else:
-        await connection.execute("UPDATE toy.entity SET ended_at = created_at, owner = NULL, unacknowledged = false")
+        await connection.execute("UPDATE toy.entity SET ended_at = created_at, owner = NULL")
+        await connection.execute("DELETE FROM toy.unacknowledged")
         await node.durable.relay.save()
     assert await _at(node, 60).tend()
     assert _name(node, -40) not in await _partitions(connection)

@@ -28,10 +28,10 @@ _PACKAGES = (
 )
 _CREATED = (
     "tenant", "user_id", "state", "reason", "name", "version", "parent_id", "trace_id", "correlation_id", "labels", "outcome", "generation", "created_at",
-    "ended_at", "seq", "wake_at", "unacknowledged",
+    "ended_at", "seq", "wake_at",
 )  # fmt: skip
-_UPDATED = ("state", "reason", "outcome", "generation", "ended_at", "seq", "wake_at", "unacknowledged")
-_PARTS = ("requests", "creates", "updates", "acknowledgements", "journal", "snapshots", "blobs")
+_UPDATED = ("state", "reason", "outcome", "generation", "ended_at", "seq", "wake_at")
+_PARTS = ("requests", "creates", "updates", "endings", "acknowledgements", "journal", "snapshots", "blobs")
 
 
 class Plan:
@@ -93,7 +93,7 @@ def _named() -> dict[str, Statement]:
 
 def _commit_plan(text: str) -> Plan:
     """A group commit: which parts it has is read from its text, and the clauses on which safety rests as well."""
-    marks = {"requests": "requested AS", "creates": "created AS", "updates": "updated AS", "acknowledgements": "acknowledged AS",
+    marks = {"requests": "requested AS", "creates": "created AS", "updates": "updated AS", "endings": "ended AS", "acknowledgements": "acknowledged AS",
              "journal": "journaled AS", "snapshots": "snapped AS", "blobs": "stored AS"}  # fmt: skip
     parts = tuple(part for part in _PARTS if marks[part] + " (" in text)
     known = commit_statement(parts, keyed="requests" in parts)
@@ -136,6 +136,8 @@ def commit(clauses: Clauses, parts: tuple[str, ...], t: Transaction, tables: Tab
         verdict["created"] = _creates(clauses, t, tables, p, requested)
     if "updates" in parts:
         verdict["updated"] = _updates(clauses, t, tables, p)
+    if "endings" in parts:
+        _endings(t, tables, p, verdict["created"])
     if "acknowledgements" in parts:
         _acknowledge(t, tables, p)
     if "journal" in parts:
@@ -221,14 +223,23 @@ def _updates(clauses: Clauses, t: Transaction, tables: Tables, p: Row) -> int:
     return updated
 
 
+def _endings(t: Transaction, tables: Tables, p: Row, created: list[str] | None) -> None:
+    columns = (p["e_id"], p["e_generation"], p["e_ended_at"], p["e_new"])
+    for id_, generation, ended_at, new in zip(*columns, strict=True):
+        if not new or id_ in (created or ()):
+            t.exclusive(("unacknowledged", tables.schema, id_))
+            row = {"id": id_, "generation": generation, "ended_at": ended_at}
+            t.write(tables.unacknowledged.__setitem__, id_, row)
+
+
 def _acknowledge(t: Transaction, tables: Tables, p: Row) -> None:
-    # A row is changed once by a statement: the update, whose count is asked for, comes first, and the acknowledgement finds nothing.
-    changed = {args[0] for change, args in t.writes if change.__name__ == "change_entity"}
+    # A row is changed once by a statement: the ending comes first, and the acknowledgement finds nothing.
+    ended = {args[0] for change, args in t.writes if change == tables.unacknowledged.__setitem__}
     for id_, generation in zip(p["a_id"], p["a_generation"], strict=True):
-        row = tables.entity.get(id_)
-        if row is not None and id_ not in changed and row["generation"] == generation and row["unacknowledged"]:
-            t.exclusive(("entity", tables.schema, id_))
-            t.write(tables.change_entity, id_, {"unacknowledged": False})
+        row = tables.unacknowledged.get(id_)
+        if row is not None and id_ not in ended and row["generation"] <= generation:
+            t.exclusive(("unacknowledged", tables.schema, id_))
+            t.write(tables.unacknowledged.pop, id_, None)
 
 
 def _journal(clauses: Clauses, t: Transaction, tables: Tables, p: Row, created: list[str] | None) -> None:

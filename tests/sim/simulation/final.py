@@ -43,7 +43,7 @@ class Final:
             for row in tables.entity.values():
                 if row["ended_at"] is None:
                     yield f"{schema} {short(row['id'])} is {row['state']} {row['reason']} (owner {row['owner'] and short(row['owner'])}, wakes {row['wake_at']})"
-                elif row["unacknowledged"]:
+                elif row["id"] in tables.unacknowledged:
                     yield f"{schema} {short(row['id'])} is not acknowledged"
             for id_ in tables.watermark:
                 if world.scenario.nats and (id_ not in tables.fence or tables.fence[id_]["fenced"]):

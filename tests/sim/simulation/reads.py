@@ -77,8 +77,8 @@ def count_states(t: Transaction, tables: Tables, p: P) -> list[P]:
 @model("unacknowledged")
 def unacknowledged(t: Transaction, tables: Tables, p: P) -> list[P]:
     rows = [
-        {"id": id_} for id_, row in tables.entity.items()
-        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"] and id_ > p["after"]
+        {"id": id_} for id_, row in tables.unacknowledged.items()
+        if row["ended_at"] < p["before"] and id_ > p["after"]
     ]  # fmt: skip
     return sorted(rows, key=lambda row: row["id"])[: p["limit"]]
 
@@ -86,8 +86,8 @@ def unacknowledged(t: Transaction, tables: Tables, p: P) -> list[P]:
 @model("unacknowledged_children")
 def unacknowledged_children(t: Transaction, tables: Tables, p: P) -> list[P]:
     rows = [
-        {"id": id_} for id_, row in tables.entity.items()
-        if row["unacknowledged"] and row["ended_at"] is not None and row["ended_at"] < p["before"] and '"tierflow.parent"' in row["labels"]
+        {"id": id_} for id_, row in tables.unacknowledged.items()
+        if row["ended_at"] < p["before"] and '"tierflow.parent"' in tables.entity.get(id_, {"labels": ""})["labels"]
     ]  # fmt: skip
     return sorted(rows, key=lambda row: row["id"])[: p["limit"]]
 

@@ -18,6 +18,7 @@ class Tables:
         self.entity: dict[str, Row] = {}
         self.unowned: dict[str, Row] = {}
         """Entities without an owner that have not ended: the index on wake times."""
+        self.unacknowledged: dict[str, Row] = {}
         self.journal: dict[str, list[Row]] = {}
         self.keys: dict[tuple[str, int], Row] = {}
         """The journal's primary key."""

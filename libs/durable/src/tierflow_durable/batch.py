@@ -81,14 +81,14 @@ class Batch:
 
     def __init__(self, writes: list[Write], acknowledgements: list[tuple[str, int]], me: str, now: Micros) -> None:
         writes.sort(key=BY_ID)
-        acknowledgements.sort()
         self.writes = writes
         self.acknowledgements = acknowledgements
         sections: tuple[tuple[str, dict[str, Kind], list[tuple[Any, ...]]], ...] = (
             ("requests", _REQUEST, _request_rows(writes, now)),
             ("creates", _CREATE, _create_rows(writes)),
             ("updates", _UPDATE, _update_rows(writes)),
-            ("acknowledgements", _ACKNOWLEDGEMENT, list(acknowledgements)),
+            ("endings", _ENDING, _ending_rows(writes)),
+            ("acknowledgements", _ACKNOWLEDGEMENT, sorted(acknowledgements + _withdrawn(writes))),
             ("journal", _JOURNAL, _journal_rows(writes)),
             ("snapshots", _SNAPSHOT, _snapshot_rows(writes)),
             ("blobs", _BLOB, _blob_rows(writes)),
@@ -115,11 +115,11 @@ _REQUEST = {"tenant": _T, "request_id": _T, "body_hash": _B, "entity_id": _T, "c
 _CREATE = {
     "id": _T, "keyed": _N, "labels": _T, "seq": _N, "release": _N, "wake_at": _N, "tenant": _T, "user_id": _T, "state": _T, "reason": _T, "name": _T,
     "version": _T, "parent_id": _T, "trace_id": _T, "correlation_id": _T, "outcome": _T, "generation": _N, "created_at": _N, "ended_at": _N,
-    "unacknowledged": _N,
 }  # fmt: skip
 _UPDATE = {
-    "id": _T, "seq": _N, "release": _N, "wake_at": _N, "state": _T, "reason": _T, "outcome": _T, "generation": _N, "ended_at": _N, "unacknowledged": _N,
+    "id": _T, "seq": _N, "release": _N, "wake_at": _N, "state": _T, "reason": _T, "outcome": _T, "generation": _N, "ended_at": _N,
 }  # fmt: skip
+_ENDING = {"id": _T, "generation": _N, "ended_at": _N, "new": _N}
 _ACKNOWLEDGEMENT = {"id": _T, "generation": _N}
 _JOURNAL = {"entity_id": _T, "new": _N, "seq": _N, "first_seq": _N, "position": _N, "data": _B, "chain": _B}
 _SNAPSHOT = {"entity_id": _T, "seq": _N, "data": _B, "chain": _B, "checksum": _B}
@@ -158,15 +158,36 @@ def _create_row(write: Write) -> tuple[Any, ...]:
     labels = orjson.dumps(h.labels).decode() if h.labels else "{}"
     return (
         write.entity.id, write.request is not None, labels, write.entity.seq, write.release, _wake_at(write), h.tenant, h.user_id, h.state, h.reason,
-        h.name, h.version, h.parent_id, h.trace_id, h.correlation_id, h.outcome, h.generation, h.created_at, h.ended_at, h.unacknowledged,
+        h.name, h.version, h.parent_id, h.trace_id, h.correlation_id, h.outcome, h.generation, h.created_at, h.ended_at,
     )  # fmt: skip
 
 
 def _update_row(write: Write) -> tuple[Any, ...]:
     h = write.header
     return (
-        write.entity.id, write.entity.seq, write.release, _wake_at(write), h.state, h.reason, h.outcome, h.generation, h.ended_at, h.unacknowledged,
+        write.entity.id, write.entity.seq, write.release, _wake_at(write), h.state, h.reason, h.outcome, h.generation, h.ended_at,
     )  # fmt: skip
+
+
+def _ending_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
+    """What the tier above has to acknowledge from now on (rule R28)."""
+    return [
+        (write.entity.id, write.header.generation, write.header.ended_at, write.create)
+        for write in writes
+        if write.header.unacknowledged and (write.update or write.create)
+    ]
+
+
+def _withdrawn(writes: list[Write]) -> list[tuple[str, int]]:
+    """What it need not acknowledge any more, because it goes on or was settled otherwise."""
+    return [
+        (write.entity.id, write.header.generation)
+        for write in writes
+        if write.update
+        and not write.header.unacknowledged
+        and (write.entity.header is None or write.entity.header.unacknowledged)
+        and not write.create
+    ]
 
 
 def _journal_rows(writes: list[Write]) -> list[tuple[Any, ...]]:
@@ -219,6 +240,7 @@ def commit_statement(parts: tuple[str, ...], *, keyed: bool) -> Statement:
     text = "WITH " + ",\n".join(ctes) + "\n" + texts["verdict"]
     text = text.replace("{keyed}", "NOT c.keyed OR c.id IN (SELECT entity_id FROM requested)" if keyed else "true")
     text = text.replace("{won}", "NOT j.is_new OR j.entity_id IN (SELECT id FROM created)" if creates else "true")
+    text = text.replace("{born}", "NOT e.is_new OR e.id IN (SELECT id FROM created)" if creates else "true")
     text = text.replace("{created}", "ARRAY(SELECT id FROM created)" if creates else "NULL::uuid[]")
     text = text.replace("{updated}", "(SELECT count(*) FROM updated)" if "updates" in parts else "0")
     return compiled("commit_" + "_".join(parts), text)

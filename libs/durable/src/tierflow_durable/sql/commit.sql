@@ -23,9 +23,9 @@ requested AS (
 -- name: creates
 created AS (
     INSERT INTO entity (id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels, outcome, generation,
-                        created_at, ended_at, seq, owner, wake_at, unacknowledged)
+                        created_at, ended_at, seq, owner, wake_at)
     SELECT c.id, c.tenant, c.user_id, c.state, c.reason, c.name, c.version, c.parent_id, c.trace_id, c.correlation_id, c.labels::jsonb, c.outcome,
-           c.generation, c.created_at, c.ended_at, c.seq, CASE WHEN c.release THEN NULL ELSE held.id END, c.wake_at, c.unacknowledged
+           c.generation, c.created_at, c.ended_at, c.seq, CASE WHEN c.release THEN NULL ELSE held.id END, c.wake_at
     FROM (
         SELECT unnest(:c_id::text::uuid[]) AS id, unnest(:c_tenant::text::text[]) AS tenant, unnest(:c_user_id::text::text[]) AS user_id,
                unnest(:c_state::text::text[]) AS state, unnest(:c_reason::text::text[]) AS reason, unnest(:c_name::text::text[]) AS name,
@@ -35,7 +35,7 @@ created AS (
                unnest(:c_generation::text::int[]) AS generation, unnest(:c_created_at::text::bigint[]) AS created_at,
                unnest(:c_ended_at::text::bigint[]) AS ended_at, unnest(:c_seq::text::bigint[]) AS seq,
                unnest(:c_release::text::bool[]) AS release, unnest(:c_wake_at::text::bigint[]) AS wake_at,
-               unnest(:c_unacknowledged::text::bool[]) AS unacknowledged, unnest(:c_keyed::text::bool[]) AS keyed
+               unnest(:c_keyed::text::bool[]) AS keyed
     ) AS c, held
     WHERE {keyed}
     ON CONFLICT DO NOTHING
@@ -45,27 +45,36 @@ created AS (
 -- name: updates
 updated AS (
     UPDATE entity SET state = u.state, reason = u.reason, outcome = u.outcome, generation = u.generation, ended_at = u.ended_at, seq = u.seq,
-                      owner = CASE WHEN u.release THEN NULL ELSE entity.owner END, wake_at = u.wake_at, unacknowledged = u.unacknowledged,
-                      adoptions = 0
+                      owner = CASE WHEN u.release THEN NULL ELSE entity.owner END, wake_at = u.wake_at, adoptions = 0
     FROM (
         SELECT unnest(:u_id::text::uuid[]) AS id, unnest(:u_state::text::text[]) AS state, unnest(:u_reason::text::text[]) AS reason,
                unnest(:u_outcome::text::text[]) AS outcome, unnest(:u_generation::text::int[]) AS generation,
                unnest(:u_ended_at::text::bigint[]) AS ended_at, unnest(:u_seq::text::bigint[]) AS seq,
-               unnest(:u_release::text::bool[]) AS release, unnest(:u_wake_at::text::bigint[]) AS wake_at,
-               unnest(:u_unacknowledged::text::bool[]) AS unacknowledged
+               unnest(:u_release::text::bool[]) AS release, unnest(:u_wake_at::text::bigint[]) AS wake_at
     ) AS u, held
     WHERE entity.id = u.id AND entity.owner IS NOT DISTINCT FROM held.id
     RETURNING entity.id
 )
 
+-- name: endings
+ended AS (
+    INSERT INTO unacknowledged (id, generation, ended_at)
+    SELECT e.id, e.generation, e.ended_at
+    FROM (
+        SELECT unnest(:e_id::text::uuid[]) AS id, unnest(:e_generation::text::int[]) AS generation, unnest(:e_ended_at::text::bigint[]) AS ended_at,
+               unnest(:e_new::text::bool[]) AS is_new
+    ) AS e, held
+    WHERE {born}
+    ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, ended_at = excluded.ended_at
+)
+
 -- name: acknowledgements
 acknowledged AS (
-    UPDATE entity SET unacknowledged = false
-    FROM (
+    DELETE FROM unacknowledged
+    USING (
         SELECT unnest(:a_id::text::uuid[]) AS id, unnest(:a_generation::text::int[]) AS generation
     ) AS a, held
-    WHERE entity.id = a.id AND entity.generation = a.generation AND entity.unacknowledged
-    RETURNING entity.id
+    WHERE unacknowledged.id = a.id AND unacknowledged.generation <= a.generation
 )
 
 -- name: journal
@@ -78,7 +87,6 @@ journaled AS (
                unnest(:j_data::bytea[]) AS data, unnest(:j_chain::bytea[]) AS chain, unnest(:j_new::text::bool[]) AS is_new
     ) AS j, held
     WHERE {won}
-    RETURNING 1
 )
 
 -- name: snapshots
@@ -91,7 +99,6 @@ snapped AS (
     ) AS s, held
     ON CONFLICT (entity_id) DO UPDATE SET seq = excluded.seq, data = excluded.data, chain = excluded.chain, checksum = excluded.checksum
     WHERE snapshot.seq < excluded.seq
-    RETURNING 1
 )
 
 -- name: blobs
@@ -103,7 +110,6 @@ stored AS (
                unnest(:b_data::bytea[]) AS data
     ) AS b, held
     ON CONFLICT (sha256, chunk) DO UPDATE SET stored_at = excluded.stored_at WHERE blob.stored_at < excluded.stored_at - 86400000000
-    RETURNING 1
 )
 
 -- name: verdict

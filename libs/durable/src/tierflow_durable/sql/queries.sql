@@ -180,10 +180,11 @@ SELECT count(*) AS n FROM gone
 SELECT state, count(*) AS n FROM entity WHERE ended_at IS NULL GROUP BY state
 
 -- name: unacknowledged
-SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND id > :after ORDER BY id LIMIT :limit
+SELECT id FROM unacknowledged WHERE ended_at < :before AND id > :after ORDER BY id LIMIT :limit
 
 -- name: unacknowledged_children
-SELECT id FROM entity WHERE unacknowledged AND ended_at < :before AND labels ? 'tierflow.parent' ORDER BY id LIMIT :limit
+SELECT unacknowledged.id FROM unacknowledged JOIN entity USING (id)
+WHERE unacknowledged.ended_at < :before AND entity.labels ? 'tierflow.parent' ORDER BY unacknowledged.id LIMIT :limit
 
 -- name: blob_chunks
 SELECT data FROM blob WHERE sha256 = :sha256 ORDER BY chunk
@@ -198,12 +199,12 @@ SELECT EXISTS (SELECT 1 FROM touched) OR EXISTS (SELECT 1 FROM blob, today WHERE
 
 -- name: row
 SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
-       ended_at, seq, owner, wake_at, unacknowledged, adoptions
+       ended_at, seq, owner, wake_at, adoptions
 FROM entity WHERE id = :id
 
 -- name: list
 SELECT id, tenant, user_id, state, reason, name, version, parent_id, trace_id, correlation_id, labels::text AS labels, outcome, generation, created_at,
-       ended_at, seq, owner, wake_at, unacknowledged, adoptions
+       ended_at, seq, owner, wake_at, adoptions
 FROM (SELECT id AS found FROM entity WHERE {conditions} ORDER BY id DESC LIMIT :limit) page
 CROSS JOIN LATERAL (SELECT * FROM seen_entity WHERE seen_entity.id = page.found OFFSET 0) seen
 ORDER BY found DESC
@@ -214,7 +215,8 @@ FROM pg_inherits JOIN pg_class child ON child.oid = pg_inherits.inhrelid JOIN pg
 WHERE parent.relname = 'journal' AND parent.relnamespace = current_schema()::regnamespace
 
 -- name: range_busy
-SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_at IS NULL OR ended_at >= :horizon OR unacknowledged OR owner IS NOT NULL))
+SELECT EXISTS (SELECT 1 FROM entity WHERE id >= :low AND id < :high AND (ended_at IS NULL OR ended_at >= :horizon OR owner IS NOT NULL))
+    OR EXISTS (SELECT 1 FROM unacknowledged WHERE id >= :low AND id < :high)
     OR EXISTS (
         SELECT 1 FROM watermark w JOIN journal j ON j.instance = w.id AND j.position > w.position
         WHERE j.entity_id >= :low::uuid AND j.entity_id < :high::uuid
@@ -243,7 +245,7 @@ SELECT EXISTS (
 -- name: forget_entities
 WITH gone AS (
     DELETE FROM entity WHERE id IN (SELECT id FROM entity WHERE id >= :low AND id < :high ORDER BY id LIMIT :limit)
-        AND ended_at < :horizon AND owner IS NULL AND NOT unacknowledged
+        AND ended_at < :horizon AND owner IS NULL AND NOT EXISTS (SELECT 1 FROM unacknowledged WHERE unacknowledged.id = entity.id)
     RETURNING id
 ), snaps AS (
     DELETE FROM snapshot USING gone WHERE snapshot.entity_id = gone.id

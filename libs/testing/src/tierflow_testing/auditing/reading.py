@@ -29,7 +29,9 @@ class History:
 
 async def histories(connection: asyncpg.Connection[Any], schema: str, report: Report) -> AsyncIterator[History]:
     """Every entity of a schema, by id, with its events. Within a transaction. Reports rows that contradict each other."""
-    rows = connection.cursor(f"SELECT * FROM {schema}.entity ORDER BY id", prefetch=PAGE).__aiter__()
+    open_ends = f"EXISTS (SELECT 1 FROM {schema}.unacknowledged u WHERE u.id = entity.id)"
+    entities = f"SELECT *, {open_ends} AS unacknowledged FROM {schema}.entity ORDER BY id"
+    rows = connection.cursor(entities, prefetch=PAGE).__aiter__()
     entity = await anext(rows, None)
     current = History(entity) if entity is not None else None
     journal = f"SELECT entity_id, first_seq, seq, data FROM {schema}.journal ORDER BY entity_id, seq"
