@@ -33,7 +33,7 @@ async def connect(migrated_database: str) -> AsyncIterator[Connect]:
     tier2 = OrchestratorSettings(port=ports[0], executors=(f"127.0.0.1:{ports[2]}",), **common)
     tier1 = CoordinatorSettings(port=ports[1], orchestrators=(f"127.0.0.1:{ports[0]}",), **common)
     running = [asyncio.create_task(main(tier2, stop)), asyncio.create_task(serve(tier1, stop))]
-    yield lambda user: Client(f"127.0.0.1:{ports[1]}", user=user, patience=30)
+    yield lambda user: Client(f"127.0.0.1:{ports[1]}", user=user, patience=60)
     stop.set()
     await asyncio.gather(*running)
 
@@ -41,7 +41,7 @@ async def connect(migrated_database: str) -> AsyncIterator[Connect]:
 async def failed(client: Client, flow: dict[str, Any], given: Any = None) -> Any:
     handle = await client.submit(flow, given)
     with pytest.raises(ExecutionFailed):
-        await handle.result(30)
+        await handle.result(60)
     return handle
 
 
@@ -64,7 +64,7 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
     async with connect("ada") as ada, connect("eve") as eve:
         await failed(ada, QUIET)
         lost = await failed(ada, FAILS, {"n": 3})
-        letter = await eventually(looked_up(ada, lost.id), timeout=20)
+        letter = await eventually(looked_up(ada, lost.id))
         assert (letter.kind, letter.user_id) == (dead_letter_pb2.DEAD_LETTER_KIND_RUN, "ada")
         assert (letter.run_id, letter.generation, letter.flow_name) == (lost.run_id, 1, "asks")
         assert (letter.trace_id, letter.payload_ref) == (lost.trace_id, f"run/{lost.run_id}/input")
@@ -97,7 +97,7 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
         with pytest.raises(Conflict, match="RETRIED already, by ada"):
             await ada.discard_dead_letter(letter.id, "late")
 
-        second = await eventually(looked_up(ada, made), timeout=20)
+        second = await eventually(looked_up(ada, made))
         with pytest.raises(InvalidRequest, match="say why"):
             await ada.discard_dead_letter(second.id, " ")
         assert second.id in await tierflow(ada, "dead-letters", "discard", second.id, "--reason", "gone for good")
@@ -105,11 +105,11 @@ async def test_what_becomes_of_a_dead_letter(connect: Connect) -> None:
             await ada.retry_dead_letter(second.id)
 
         third = await failed(ada, FAILS)
-        await eventually(looked_up(ada, third.id), timeout=20)
+        await eventually(looked_up(ada, third.id))
         assert await third.retry("once more") == 2
-        settled = await eventually(looked_up(ada, third.id, states=["RETRIED"]), timeout=20)
+        settled = await eventually(looked_up(ada, third.id, states=["RETRIED"]))
         assert (settled.generation, settled.actor, settled.reason) == (1, "ada", "once more")
-        newest = await eventually(looked_up(ada, third.id), timeout=20)
+        newest = await eventually(looked_up(ada, third.id))
         assert newest.generation == 2
         by_call = {(entry.action, entry.subject, entry.code) async for entry in ada.audit()}
         assert {("RetryDeadLetter", letter.id, "OK"), ("DiscardDeadLetter", second.id, "OK")} <= by_call

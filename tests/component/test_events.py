@@ -131,7 +131,7 @@ async def test_events_that_come_again(start: Start, nats_url: str) -> None:
         async def relayed() -> bool:
             return not await heir.durable.database.fetch("orphaned_watermarks", me=heir.durable.instance_id)
 
-        await eventually(relayed, 20)
+        await eventually(relayed)
     published = await read_stream(nats_url)
     assert set(published.seen) == set(ids)
     assert all(sorted(events) == list(range(1, 8)) for events in published.seen.values())
@@ -156,6 +156,6 @@ async def test_more_is_no_repetition_of_less(start: Start, own_nats: EmbeddedNat
         async with _messaging(url, "b") as filler:
             await filler.wait_connected()
             await filler.publisher.publish(alone.subject, alone.payload, alone.msg_id, alone.headers)
-        await eventually(lambda: node.durable.relay.lag == 0, 30)
+        await eventually(lambda: node.durable.relay.lag == 0)
     published: Published = await read_stream(url)
     assert sorted(published.seen[entity_id]) == [1, 2, 3, 4, 5]

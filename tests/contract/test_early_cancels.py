@@ -76,7 +76,7 @@ async def test_a_cancel_and_its_run_at_once(system: Stack) -> None:
             if isinstance(started, BaseException):
                 assert isinstance(started, grpc.aio.AioRpcError)
                 assert failure_of(started).code == "CANCELLED"
-            waited = await tier2.WaitRun(api.WaitRunRequest(run_id=context.run_id), timeout=20)
+            waited = await tier2.WaitRun(api.WaitRunRequest(run_id=context.run_id), timeout=60)
             assert waited.run.state == state_pb2.RUN_STATE_CANCELLED
 
 

@@ -76,7 +76,7 @@ async def test_a_place_beyond_any_journal(system: Stack, tier: str, method: str)
         made = await make_call(channel, Case("found", submit, [request.SerializeToString()]))
     (answer,) = made.answers
     ids = f'swarm_id: "{answer.swarm_id}"' if tier == "coordinator" else f'run_id: "{answer.run_id}"'
-    await asyncio.wait_for(taken(system, answer.run_id), 10)
+    await asyncio.wait_for(taken(system, answer.run_id), 60)
     outcome = await call(system, tier, method, [coded(tier, method, f"{ids} after_seq: 9223372036854775808")])
     assert outcome.status == "OK"
     assert not outcome.answers[0].batch.events
@@ -172,7 +172,7 @@ async def test_junk_acknowledgements_condemn_no_run(system: Stack) -> None:
             await asyncio.Event().wait()  # until the call ends
 
         ended: dict[str, int] = {}
-        stream = stub(sending(), timeout=20)
+        stream = stub(sending(), timeout=60)
         try:
             async for frame in stream:
                 ended.update(

@@ -53,7 +53,7 @@ async def test_approvals_over_the_death_of_both_orchestrators(make_stack: MakeSt
     ):
         one, two = [await client.submit(str(text), {"amount": n}) for n in (1, 2)]
         for handle in (one, two):
-            await eventually(lambda run_id=handle.run_id: suspended(client, run_id), timeout=30)
+            await eventually(lambda run_id=handle.run_id: suspended(client, run_id))
         assert await ada.approve(one.run_id, "ok", "first", decision_id="same")
         whole, run = await client.explain(one.id)
         assert [(b.kind, list(b.held_by)) for b in whole.blockers] == [(BlockerKind.BLOCKER_KIND_CHILD, [one.run_id])]
@@ -139,7 +139,7 @@ async def test_the_policy_of_the_service(make_stack: MakeStack, tmp_path: pathli
             await client.run(str(text), {"n": 1}, labels=other)
         assert "PERMISSION_DENIED" in repr(denied.value.failure)
         asked = await client.submit(str(text), {"n": 2}, labels=calm)
-        await eventually(lambda: suspended(client, asked.run_id), timeout=30)
+        await eventually(lambda: suspended(client, asked.run_id))
         (approval,) = [approval async for approval in eve.approvals()]
         assert (approval.message, approval.norm, approval.handler) == ("Echo 2?", "policy:ask", "echo")
         assert json.loads(approval.input.json) == {"n": 2}
@@ -154,4 +154,4 @@ async def test_the_policy_of_the_service(make_stack: MakeStack, tmp_path: pathli
                 return "PERMISSION_DENIED" in repr(error.failure)
             return False
 
-        await eventually(closed, timeout=30)
+        await eventually(closed)

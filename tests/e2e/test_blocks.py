@@ -55,7 +55,7 @@ async def in_state(client: Client, run_id: str, state: int) -> Any:
             return None
         return run if run.state == state else None
 
-    return await eventually(look, timeout=40)
+    return await eventually(look)
 
 
 async def replaced(stack: Stack) -> None:

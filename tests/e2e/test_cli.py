@@ -73,7 +73,7 @@ async def test_a_new_process_counts_what_the_engine_has(stack: Stack, client: Cl
         waiting = queues[0]["runs"].get("waiting_steps", {}).get("sleep")
         return [int(queue["total"]) for queue in queues] == [WAITING, WAITING] and int(waiting or 0) == WAITING - 8
 
-    await eventually(counted, 30)
+    await eventually(counted)
     listed = json.loads(
         await _tierflow(stack.coordinators[1].address, "swarms", "-l", "of=the-41", "-n", "100", "--json")
     )
@@ -154,7 +154,7 @@ async def test_an_executor_in_the_foreground_drains(tmp_path_factory: pytest.Tem
                     handler.name == "mine.nap" for each in await client.executors() for handler in each.hello.handlers
                 )
 
-            await eventually(offered, 30)
+            await eventually(offered)
             mine = {
                 "name": "mine",
                 "version": "1",
@@ -165,8 +165,8 @@ async def test_an_executor_in_the_foreground_drains(tmp_path_factory: pytest.Tem
             events = [item async for item in _until(handle.watch(), "step_started")]
             assert events
             process.terminate()
-            assert await handle.result(30) == "rested"
-            assert await asyncio.wait_for(process.wait(), 30) == 0
+            assert await handle.result(60) == "rested"
+            assert await asyncio.wait_for(process.wait(), 60) == 0
             (step,) = [step async for step in client.steps(handle.run_id)]
             assert step.attempts == 1
 

@@ -37,7 +37,7 @@ def _nap(seconds: float) -> dict[str, Any]:
 async def test_submit_and_wait(client: Client) -> None:
     """B12, O1, O3, Q26, S4: through all tiers and back, with ids, usage and a trace."""
     handle = await client.submit(ECHO, {"say": [1, 2**53 + 1, "ü"]}, labels={"team": "x"})
-    assert await handle.result(30) == {"said": [1, 2**53 + 1, "ü"]}
+    assert await handle.result(60) == {"said": [1, 2**53 + 1, "ü"]}
     result = await handle.wait()
     assert (result.state, result.outcome, result.usage.steps, result.trace_id) == (
         "COMPLETED",
@@ -50,7 +50,7 @@ async def test_submit_and_wait(client: Client) -> None:
     assert (dict(stored.context.labels), list(stored.run_ids)) == ({"team": "x"}, [handle.run_id])
     assert [s.context.swarm_id async for s in client.list(labels={"team": "x"})] == [handle.id]
     assert [step.step_id async for step in client.steps(handle.run_id)] == ["echo"]
-    assert await client.handle(handle.id).result(30) == {"said": [1, 2**53 + 1, "ü"]}
+    assert await client.handle(handle.id).result(60) == {"said": [1, 2**53 + 1, "ü"]}
 
 
 async def test_a_built_flow_is_submitted(client: Client) -> None:
@@ -67,18 +67,18 @@ async def test_the_same_request_is_one_execution(stack: Stack, client: Client) -
         handles = await asyncio.gather(*(c.submit(ECHO, {"say": 1}, "once") for c in (client, other, client, other)))
         handles.append(await client.submit(ECHO, {"say": 1}, "once"))
         assert len({handle.id for handle in handles}) == 1
-        assert [await handle.result(30) for handle in handles] == [{"said": 1}] * 5
+        assert [await handle.result(60) for handle in handles] == [{"said": 1}] * 5
         with pytest.raises(Conflict):
             await other.submit(ECHO, {"say": 2}, "once")
         again = await other.submit(ECHO, {"say": 1}, "once")
-        assert (again.created, await again.result(30)) == (False, {"said": 1})
+        assert (again.created, await again.result(60)) == (False, {"said": 1})
 
 
 async def test_large_outputs_come_whole(client: Client) -> None:
     """Q15: half a MiB in and out; stored once as a blob, fetched by the client, readable by its name."""
     text = "x" * 500_000
     handle = await client.submit(ECHO, {"say": text})
-    assert (await handle.result(30))["said"] == text
+    assert (await handle.result(60))["said"] == text
     output: Payload = (await handle.describe()).output
     assert output.WhichOneof("kind") == "ref"
     assert json.loads(await client.read_blob(output.ref)) == {"said": text}
@@ -106,7 +106,7 @@ async def test_failures_reach_the_caller(client: Client) -> None:
     }
     handle = await client.submit(failing, {"text": "soon"})
     with pytest.raises(ExecutionFailed, match=handle.id) as caught:
-        await handle.result(30)
+        await handle.result(60)
     assert caught.value.result is not None
     assert caught.value.result.state == "FAILED"
     codes, failure = [], caught.value.failure
@@ -148,7 +148,7 @@ async def test_pause_resume_cancel(client: Client) -> None:
     assert not await handle.pause("again")
     assert await handle.resume()
     assert await handle.cancel("enough")
-    result = await handle.wait(30)
+    result = await handle.wait(60)
     assert (result.state, result.outcome) == ("STOPPED", "CANCELLED")
     assert not await handle.cancel()
 

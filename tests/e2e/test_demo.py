@@ -135,14 +135,14 @@ async def test_dev_keeps_running_and_ends_cleanly(tmp_path: pathlib.Path) -> Non
     for _ in range(2):
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
-        await eventually(lambda: "Ready in" in log.read_text(), 60)
+        await eventually(lambda: "Ready in" in log.read_text())
         known = json.loads((data / "addresses.json").read_text())
         assert known["coordinator-0"] == f"127.0.0.1:{port}"
         async with Client(known["coordinator-0"], patience=60) as client:
             handle = await client.submit(
                 {"name": "e", "version": "1", "steps": {"e": {"call": "echo", "with": {"a": 1}}}}, request_id="same"
             )
-            await handle.result(30)
+            await handle.result(60)
             ids.add(handle.id)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 60) == 0

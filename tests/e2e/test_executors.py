@@ -76,7 +76,7 @@ async def test_the_next_attempt_goes_on(with_handlers: MakeStack) -> None:
     stack = with_handlers()
     async with Client(stack.address, patience=60) as client:
         handle = await client.submit(one_step("resume", "t.resume", {}, retry=RETRY))
-        assert await handle.result(30) == {"pages": 3, "attempt": 3}
+        assert await handle.result(60) == {"pages": 3, "attempt": 3}
         lines = [line.text for attempt in await client.logs(handle.run_id) for line in attempt.lines]
         assert lines == ["page 1", "page 2", "page 3"]
 

@@ -68,7 +68,7 @@ async def test_nobody_sees_what_is_not_theirs(make_stack: Callable[..., Stack]) 
     await connection.subscribe("tierflow.v1.>", cb=hear)
     names = [f"tenant{number}" for number in range(TENANTS)]
     addresses = [service.address for service in stack.coordinators]
-    clients = [Client(addresses[n % 2], tenant=name, patience=30) for n, name in enumerate(names)]
+    clients = [Client(addresses[n % 2], tenant=name, patience=60) for n, name in enumerate(names)]
     ids = dict(zip(names, await asyncio.gather(*map(_work, clients, names)), strict=True))
     for name, client in zip(names, clients, strict=True):
         shown = await _shown(client, ids[name])

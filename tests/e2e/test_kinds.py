@@ -28,7 +28,7 @@ async def suspended(client: Client, run_id: str) -> Any:
             return None
         return run if run.state == RunState.RUN_STATE_SUSPENDED else None
 
-    return await eventually(look, timeout=20)
+    return await eventually(look)
 
 
 async def test_a_wait_over_the_death_of_its_orchestrator(make_stack: MakeStack) -> None:
@@ -67,7 +67,7 @@ async def test_the_example_with_a_switch(make_stack: MakeStack) -> None:
     async with Client(stack.address, patience=60) as client:
         for amount, chosen in ((12, ["pay"]), (100, ["rest", "pay-later"])):
             handle = await client.submit(text, {"amount": amount})
-            assert await handle.result(30) == {"chosen": chosen}
+            assert await handle.result(60) == {"chosen": chosen}
             told = [
                 e.event_emitted
                 for e in (await client.events(handle.id, handle.run_id)).events

@@ -105,7 +105,7 @@ async def test_a_rerun_begins_at_a_checkpoint(stack: Stack, client: Client, tmp_
         run = await client.get_run(held.run_id)
         return run if run.state == RunState.RUN_STATE_PAUSED else None
 
-    await eventually(at_breakpoint, timeout=30)
+    await eventually(at_breakpoint)
     made = json.loads(tierflow(stack, "checkpoint", held.id, "before three", "--reason", "risky", "--json"))
     await held.set_breakpoints()
     await held.resume()

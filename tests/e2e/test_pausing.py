@@ -54,7 +54,7 @@ async def begins(handle: Handle, begun: pathlib.Path) -> None:
         state = (await handle.describe()).state
         return state == SwarmState.SWARM_STATE_RUNNING and begun.exists()  # noqa: ASYNC240 - one look
 
-    await eventually(there, timeout=30)
+    await eventually(there)
 
 
 async def paused(client: Client, handle: Handle) -> Any:
@@ -64,7 +64,7 @@ async def paused(client: Client, handle: Handle) -> Any:
         run = await client.get_run(handle.run_id)
         return run if run.state == RunState.RUN_STATE_PAUSED else None
 
-    return await eventually(look, timeout=30)
+    return await eventually(look)
 
 
 async def told(client: Client, handle: Handle) -> list[tuple[int, str]]:
@@ -129,7 +129,7 @@ async def test_a_forced_stop(stack: Stack, client: Client, tmp_path: pathlib.Pat
     async def cancelled() -> bool:
         return (await client.get_run(handle.run_id)).state == RunState.RUN_STATE_CANCELLED
 
-    await eventually(cancelled, timeout=30)
+    await eventually(cancelled)
     assert begun.read_text().split() == ["a"]
     await reasons_kept(client, handle, "fire")
     report = await audit(stack.database_url, stack.nats.url, settled=True)
@@ -158,7 +158,7 @@ async def test_a_document_is_held_and_retried(client: Client, tmp_path: pathlib.
         except NotFound:  # Tier 2 has not taken it yet
             return False
 
-    await eventually(lambda: in_state(RunState.RUN_STATE_SUSPENDED), timeout=30)
+    await eventually(lambda: in_state(RunState.RUN_STATE_SUSPENDED))
     assert await handle.set_breakpoints("read")
     assert await client.signal(handle.id, "go")
     assert (await paused(client, handle)).reason == "BREAKPOINT: /do/2/read"

@@ -55,7 +55,7 @@ async def test_every_recipe_works(stack: Stack, client: Client) -> None:
         {"name": "greet", "version": "1", "steps": {"greet": {"call": "echo", "with": {"hello": "${{ input.who }}"}}}}
     )
     ended = await client.submit("greet", {"who": "Ada"})
-    await ended.result(30)
+    await ended.result(60)
     said: dict[str, list[dict[str, Any]]] = {}
     for recipe in RECIPES:
         if any(method in recipe for method in STEERING + FURTHER):
@@ -85,7 +85,7 @@ async def _sleeper(client: Client) -> Handle:
             return False
         return True
 
-    await eventually(stored, 20)
+    await eventually(stored)
     return handle
 
 
@@ -111,7 +111,7 @@ async def test_steering_recipes_steer(stack: Stack, client: Client) -> None:
 async def test_further_recipes(stack: Stack, client: Client) -> None:
     """N8, C9, C12, Q5, Q21, S11: each line on a swarm for which it is meant."""
     broken = await client.submit({"name": "broken", "version": "1", "steps": {"no": {"fail": {"code": "NO"}}}})
-    await broken.wait(30)
+    await broken.wait(60)
     emit = {"emit": "looked.at", "answer": "change", "with": {"good": True}, "needs": ["change"]}
     asked = await client.submit(
         {"name": "asked", "version": "1", "steps": {"change": {"signal": "change"}, "reply": emit}}
@@ -122,7 +122,7 @@ async def test_further_recipes(stack: Stack, client: Client) -> None:
     async def is_paused() -> bool:
         return RunState.Name((await client.get_run(paused.run_id)).state) == "RUN_STATE_PAUSED"
 
-    await eventually(is_paused, 20)
+    await eventually(is_paused)
     meant = dict.fromkeys(FURTHER, busy) | dict.fromkeys(("StepSwarm", "MigrateSwarm"), paused)
     meant |= {"RetrySwarm": broken, "AskSwarm": asked}
     recipes = [recipe for recipe in RECIPES if any(method in recipe for method in FURTHER)]

@@ -48,16 +48,16 @@ async def test_killed_around_firings(stack: Stack, client: Client) -> None:
         "tick", "tick", {"at": "${{ schedule.time }}"}, every=1, overlap="allow", catch_up="10m"
     )
     for kill in range(1, 4):
-        await eventually(lambda kill=kill: _fired(client, 3 * kill), 60)
+        await eventually(lambda kill=kill: _fired(client, 3 * kill))
         stack.coordinators[0].kill()
         stack.coordinators[0].start()
-    await eventually(lambda: _fired(client, 15), 60)
+    await eventually(lambda: _fired(client, 15))
     await client.schedules.pause("tick", "enough")
 
     async def all_over() -> bool:
         return not (await client.schedules.get("tick")).open
 
-    await eventually(all_over, 60)
+    await eventually(all_over)
     schedule = await client.schedules.get("tick")
     swarms = [swarm async for swarm in client.list(labels={"tierflow.schedule": "tick"}, limit=None)]
     assert len(swarms) == schedule.counts.fired == schedule.counts.succeeded

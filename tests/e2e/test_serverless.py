@@ -61,14 +61,14 @@ async def test_a_document_over_the_death_of_its_orchestrator(make_stack: MakeSta
         inner.write_text(dedent(INNER))
         await client.register_flow(inner)
         handle = await client.submit(path, input={"path": "x"})
-        await eventually(lambda: suspended(client, handle.run_id), timeout=60)
+        await eventually(lambda: suspended(client, handle.run_id))
         stack.orchestrators[0].kill()
         await asyncio.to_thread(stack.orchestrators[0].start)
         assert await client.signal(handle.id, "order.paid", {"amount": 5})
         assert await handle.result(60) == {"status": 503, "paid": 10, "run": handle.run_id}
         async with grpc.aio.insecure_channel(stack.orchestrators[0].address) as channel:
             request = pb.ListStepsRequest(run_id=handle.run_id)
-            listed = await rpc.OrchestratorServiceStub(channel).ListSteps(request, timeout=30)
+            listed = await rpc.OrchestratorServiceStub(channel).ListSteps(request, timeout=60)
         steps = {step.step_id: step.kind for step in listed.steps}
         wanted = {
             "/do": "do",

@@ -35,7 +35,7 @@ async def test_signals_over_the_death_of_both_orchestrators(make_stack: MakeStac
     async with Client(stack.address, patience=60) as client:
         one, two, three = [await client.submit(text) for _ in range(3)]
         for handle in (one, two, three):
-            await eventually(lambda run_id=handle.run_id: suspended(client, run_id), timeout=30)
+            await eventually(lambda run_id=handle.run_id: suspended(client, run_id))
         for orchestrator in stack.orchestrators:
             orchestrator.kill()
         for orchestrator in stack.orchestrators:
@@ -50,7 +50,7 @@ async def test_signals_over_the_death_of_both_orchestrators(make_stack: MakeStac
             async with grpc.aio.insecure_channel(orchestrator.address) as channel:
                 request = pb.SignalRunRequest(run_id=two.run_id, name="payment.received", signal_id="same", actor="a")
                 request.payload.json = '{"amount": 2}'
-                await rpc.OrchestratorServiceStub(channel).SignalRun(request, timeout=30)
+                await rpc.OrchestratorServiceStub(channel).SignalRun(request, timeout=60)
         assert await two.result(60) == {"amount": 2}
         command = [sys.executable, "-m", "tierflow_cli.main", "signal", three.id, "payment.received", '{"amount": 3}']
         done = await asyncio.to_thread(

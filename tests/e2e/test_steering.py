@@ -39,7 +39,7 @@ async def in_state(client: Client, run_id: str, state: str) -> Any:
         run = await client.get_run(run_id)
         return run if RunState.Name(run.state) == f"RUN_STATE_{state}" else None
 
-    return await eventually(look, timeout=30)
+    return await eventually(look)
 
 
 def ran(path: pathlib.Path) -> list[str]:
@@ -160,18 +160,18 @@ async def test_pausing_skipping_stepping_changing(make_stack: MakeStack, tmp_pat
 
     async with Client(stack.address, patience=60) as client:
         handle = await client.submit(flow, labels={"team": "x"})
-        await eventually(lambda: _is(begun_steps() == ["a"]), timeout=30)
+        await eventually(lambda: _is(begun_steps() == ["a"]))
         assert await handle.pause("now", interrupt=True)
         await in_state(client, handle.run_id, "PAUSED")
         steps = {step.step_id: step async for step in client.steps(handle.run_id)}
         assert steps["a"].state == StepState.STEP_STATE_READY
         assert await handle.resume()
-        await eventually(lambda: _is(begun_steps() == ["a", "b"]), timeout=30)
+        await eventually(lambda: _is(begun_steps() == ["a", "b"]))
         assert await handle.update(concurrency=2, expected_version=0, reason="more") == 1
-        await eventually(lambda: _is(sorted(begun_steps()) == ["a", "a", "b"]), timeout=30)
+        await eventually(lambda: _is(sorted(begun_steps()) == ["a", "a", "b"]))
         await handle.set_breakpoints("z")
         assert await handle.skip("a", {"by": "hand"})
-        found = await eventually(lambda: _at_breakpoint(client, handle.run_id), timeout=30)
+        found = await eventually(lambda: _at_breakpoint(client, handle.run_id))
         assert found.reason == "BREAKPOINT: z"
         tierflow(stack, "breakpoints", handle.id, "--json")
         dry = tierflow(stack, "steer", "cancel", "--label", "team=x", "--state", "running", "--dry-run", "--json")

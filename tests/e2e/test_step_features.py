@@ -70,7 +70,7 @@ async def test_features_of_steps(make_stack: MakeStack, tmp_path: pathlib.Path) 
     async with Client(stack.address, patience=60) as client:
         began = time.monotonic()
         handle = await client.submit(FLOW, given)
-        assert await handle.result(30) == expected
+        assert await handle.result(60) == expected
         assert time.monotonic() - began < 25
         steps = {step.step_id: step async for step in client.steps(handle.run_id)}
         assert steps["slow"].state == StepState.STEP_STATE_CANCELLED

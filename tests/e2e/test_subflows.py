@@ -57,7 +57,7 @@ async def test_flows_within_flows(make_stack: MakeStack, tmp_path: pathlib.Path)
             return len(await children_of(client, swarm_id, *states)) == 2
 
         for handle in (one, two):
-            await eventually(lambda swarm_id=handle.id: both(swarm_id, "SUSPENDED"), timeout=30)
+            await eventually(lambda swarm_id=handle.id: both(swarm_id, "SUSPENDED"))
         for orchestrator in stack.orchestrators:
             orchestrator.kill()
         for orchestrator in stack.orchestrators:
@@ -67,12 +67,12 @@ async def test_flows_within_flows(make_stack: MakeStack, tmp_path: pathlib.Path)
         assert await one.result(60) == {"sum": 6}
         assert len(await children_of(client, one.id)) == 2
         assert await client.cancel(two.id)
-        await eventually(lambda: both(two.id, "CANCELLED"), timeout=60)
+        await eventually(lambda: both(two.id, "CANCELLED"))
 
         async def cancelled() -> bool:
             return (await client.get_run(two.run_id)).state == RunState.RUN_STATE_CANCELLED
 
-        await eventually(cancelled, timeout=60)
+        await eventually(cancelled)
         with pytest.raises(InvalidRequest, match="would run within itself: inner -> outer -> inner"):
             await registered(client, tmp_path, "name: inner\nversion: '2'\nsteps: {a: {flow: outer}}")
         await registered(client, tmp_path, "name: lost\nsteps: {a: {flow: nowhere}}")
@@ -90,5 +90,5 @@ async def signal(stack: Stack, run_id: str) -> bool:
 
     async with grpc.aio.insecure_channel(stack.orchestrators[0].address) as channel:
         request = pb.SignalRunRequest(run_id=run_id, name="go", signal_id=f"go-{run_id}")
-        answer = await rpc.OrchestratorServiceStub(channel).SignalRun(request, timeout=30)
+        answer = await rpc.OrchestratorServiceStub(channel).SignalRun(request, timeout=60)
         return bool(answer.applied)

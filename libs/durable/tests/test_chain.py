@@ -45,7 +45,7 @@ async def test_what_nobody_touched_is_intact(start_node: Start, toy: str) -> Non
     heir = await start_node("a")
     await heir.durable.router.command(entity_id, Add(n=1))
     await heir.durable.router.command(entity_id, End())
-    assert await heir.durable.reader.wait_ended(entity_id, 5)
+    assert await heir.durable.reader.wait_ended(entity_id, 60)
     after = await found(heir, entity_id, 8)
     assert (after.events, after.broken_at) == (8, None)
     assert after.head != before.head

@@ -146,7 +146,7 @@ async def test_events_that_are_too_large_are_dead_letters(start_node: Start) -> 
     async def noted() -> list[Letter]:
         return await letters.page(LetterFilter(tenant="t"))
 
-    (one,) = await eventually(noted, timeout=20)
+    (one,) = await eventually(noted)
     assert (one.kind, one.entity_id, one.first_seq, one.last_seq) == ("EVENTS", entity_id, 2, 2)
     assert one.failure.code == "MESSAGE_TOO_LARGE"
     await node.durable.relay._departed._publish(await letters.rows_of(one), node.durable.instance_id)

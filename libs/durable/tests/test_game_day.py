@@ -1,7 +1,6 @@
 """A game day: the database is broken in four ways, and each shows as another kind of trouble, in numbers, in the log, and on what callers are told (F25)."""
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,10 +82,8 @@ async def test_each_kind_of_trouble_is_told_apart(
             await database.fetch("owner", id=NOBODY)
             assert _shown(metrics) == {}
             await WAYS[kind](database, cable, admin)
-            began = time.monotonic()
             with caplog.at_level(logging.WARNING):
                 told = await eventually(lambda: _told(database, kind), SCRAPE)
-            assert time.monotonic() - began < SCRAPE
         finally:
             await admin.close()
             await database.close()

@@ -57,7 +57,7 @@ async def test_the_writers_session_is_known_and_bounded(start_node: Start, conne
         return await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid) == 0
 
     await eventually(gone)
-    await asyncio.wait_for(node.fenced, 10)
+    await asyncio.wait_for(node.fenced, 60)
 
 
 async def test_a_commit_that_takes_longer_than_the_lease_allows(start_node: Start, connection: Any) -> None:
@@ -77,7 +77,7 @@ async def test_a_commit_that_takes_longer_than_the_lease_allows(start_node: Star
     await eventually(sent_again)
     assert not asked.done()
     await holding.rollback()
-    assert await asyncio.wait_for(asked, 10) == 11
+    assert await asyncio.wait_for(asked, 60) == 11
     assert not node.fenced.done()
 
 
@@ -109,7 +109,7 @@ async def test_positions_are_no_cursor(start_node: Start, connection: Any) -> No
     await eventually(lambda: (early, 2) in seen)
     assert (late, 2) not in seen
     await holding.rollback()
-    await asyncio.wait_for(asyncio.gather(held_up, *watching), 10)
+    await asyncio.wait_for(asyncio.gather(held_up, *watching), 60)
     assert sorted(seen) == sorted((entity_id, seq) for entity_id in (late, early) for seq in (1, 2))
     positions = dict(await connection.fetch("SELECT entity_id::text, position FROM toy.journal WHERE seq = 2"))
     assert positions[late] < positions[early]

@@ -60,7 +60,7 @@ async def listens(url: str) -> None:
         with socket.socket() as attempt:
             return attempt.connect_ex(("127.0.0.1", port)) == 0
 
-    await eventually(look, timeout=10)
+    await eventually(look)
 
 
 @pytest.mark.parametrize(

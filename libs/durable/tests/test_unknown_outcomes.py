@@ -79,11 +79,11 @@ async def test_a_lost_answer(start_node: Start, toy: str, cable: Cable, direct: 
     await eventually(lambda: work.stored(direct))
     assert not any(answer.done() for answer in work.answers)
     await cable.cut()
-    made = (await asyncio.wait_for(asyncio.gather(*work.answers), 10))[2:]
+    made = (await asyncio.wait_for(asyncio.gather(*work.answers), 60))[2:]
     assert all(each.created and each.reply == 7 for each in made)
     assert [await _rows(direct, each) for each in ids[2:]] == [[(1, 1), (2, 2)]] * 2
     assert [await _rows(direct, each) for each in work.new] == [[(1, 1)]] * 5
-    assert await node.durable.reader.wait_ended(ids[3], 5)
+    assert await node.durable.reader.wait_ended(ids[3], 60)
     assert await node.durable.router.command(ids[2], Add(n=1)) == 12
     assert await node.durable.router.command(work.new[0], Add(n=1)) == 8
     again = await node.host.create(uuid7(), Add(n=7), work.key)
@@ -97,7 +97,7 @@ async def test_a_connection_dead_in_silence(start_node: Start, toy: str, cable: 
     entity_id = uuid7()
     await node.host.create(entity_id, Add(n=1))
     cable.strand()
-    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 15) == 11
+    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 60) == 11
     assert await _rows(direct, entity_id) == [(1, 1), (2, 2)]
     assert not node.fenced.done()
 
@@ -137,7 +137,7 @@ async def test_a_commit_that_still_waits(
 
         await eventually(sent_again)
         await holding.rollback()
-    total, made = await asyncio.wait_for(asyncio.gather(*asked), 10)
+    total, made = await asyncio.wait_for(asyncio.gather(*asked), 60)
     assert total == 11
     assert made.created
     assert await _rows(direct, old) == [(1, 1), (2, 2)]
@@ -157,11 +157,12 @@ async def test_a_lost_answer_to_letting_go(
     start_node: Start, toy: str, cable: Cable, direct: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R4, R15: an entity is let go by a commit whose answer is lost: sent again it changes nothing, and the instance goes on."""
+    monkeypatch.setattr("tierflow_durable.host.PARK_AFTER", 600_000_000)
     node = await start_node(url=cable.url(toy), lease=30.0)
     before, entity_id = uuid7(), uuid7()
     for each in (before, entity_id):
         await node.host.create(each, Add(n=1))
-        await node.durable.router.command(each, Park(wake_at=node.durable.clock.now() + 4_000_000))
+        await node.durable.router.command(each, Park(wake_at=node.durable.clock.now() + 300_000_000))
     monkeypatch.setattr("tierflow_durable.host.PARK_AFTER", 0)
     node.host.touch(node.host.entities[before])  # the statement of this form is prepared now
     await eventually(lambda: before not in node.host.entities)
@@ -229,7 +230,7 @@ async def test_answers_wait_for_the_commit(start_node: Start, direct: Any) -> No
     reads = [
         asyncio.create_task(node.durable.reader.view(seen, lambda state: state.total)),
         asyncio.create_task(node.durable.reader.view(new, lambda state: state.total)),
-        asyncio.create_task(node.durable.reader.wait_ended(ended, 30)),
+        asyncio.create_task(node.durable.reader.wait_ended(ended, 60)),
     ]
     await eventually(lambda: _waiting(direct))
     done, _ = await asyncio.wait({command, end, created, *reads}, timeout=0.5)
@@ -257,7 +258,7 @@ async def test_nothing_is_answered_past_the_lease(start_node: Start, toy: str, c
     assert unread.value.failure.code == "DATABASE_UNAVAILABLE"
     assert not node.durable.ready
     cable.mend()
-    await eventually(lambda: node.durable.ready, 15)  # nobody has fenced it: it renews (rule R10)
+    await eventually(lambda: node.durable.ready)  # nobody has fenced it: it renews (rule R10)
     assert await node.durable.router.command(entity_id, Add(n=1)) == 2
 
 
@@ -282,7 +283,7 @@ async def test_what_cannot_be_undone_by_us_is_dropped(
 
     await eventually(ended)
     await holding.rollback()
-    assert await asyncio.wait_for(asked, 10) == 11
+    assert await asyncio.wait_for(asked, 60) == 11
     assert node.host.writer.backend_pid != pid
     assert [record for record in caplog.records if record.getMessage() == "the database is away; commits wait"]
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -317,14 +318,14 @@ async def test_an_older_database(own_postgres: EmbeddedPostgres, busy: bool) -> 
     kept = own_postgres.data.with_name("kept")
     await _copy(own_postgres.data, kept)
     own_postgres.start()
-    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 10) == 11
+    assert await asyncio.wait_for(node.durable.router.command(entity_id, Add(n=10)), 60) == 11
     own_postgres.stop()
     shutil.rmtree(own_postgres.data)
     await _copy(kept, own_postgres.data)
     own_postgres.start()
     if busy:
         node.host.apply(node.host.entities[entity_id], Add(n=100))
-    assert "lost a commit" in await asyncio.wait_for(node.fenced, 20)
+    assert "lost a commit" in await asyncio.wait_for(node.fenced, 60)
     connection = await asyncpg.connect(url)
     assert await _rows(connection, entity_id) == [(1, 1)]
     await connection.close()

@@ -34,13 +34,13 @@ class Connected:
 
     async def streams(self, count: int) -> list[StreamMade]:
         """Waits until so many streams were told of."""
-        async with self._changed, asyncio.timeout(30):
+        async with self._changed, asyncio.timeout(60):
             await self._changed.wait_for(lambda: len(self.made) >= count)
         return self.made
 
     async def up(self) -> None:
         """Waits for the connection."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self.messaging.wait_connected()
 
     async def __aenter__(self) -> "Connected":
@@ -71,7 +71,7 @@ def batch(count: int = 3, first: int = 1) -> ev.EventBatch:
 async def refused(future: asyncio.Future[Ack]) -> str:
     """The code of the failure with which a future ends."""
     with pytest.raises(FailureError) as caught:
-        await asyncio.wait_for(future, 30)
+        await asyncio.wait_for(future, 60)
     return caught.value.failure.code
 
 
@@ -221,7 +221,7 @@ async def test_a_lost_connection(own_nats: EmbeddedNats) -> None:
         await one.publisher.publish(STEPS, b"x", "kept")
         futures = [one.publisher.publish(STEPS, b"x" * 1000, f"m{n}") for n in range(2000)]
         own_nats.kill()
-        ended = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 30)
+        ended = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 60)
         codes = {error.failure.code for error in ended if isinstance(error, FailureError)}
         assert codes <= {"EVENTS_UNAVAILABLE"}
         assert all(isinstance(end, Ack | FailureError) for end in ended)

@@ -143,7 +143,7 @@ async def test_spans_reach_a_collector() -> None:
     assert telemetry.enabled
     telemetry.record_span("run", "a" * 32, "b" * 16, "", 1, 2)
     await telemetry.shutdown()
-    (resource,) = (await asyncio.wait_for(arrived.get(), 30)).resource_spans
+    (resource,) = (await asyncio.wait_for(arrived.get(), 60)).resource_spans
     (span,) = resource.scope_spans[0].spans
     assert (span.name, span.trace_id.hex(), span.span_id.hex()) == ("run", "a" * 32, "b" * 16)
     await collector.stop(0)

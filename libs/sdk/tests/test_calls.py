@@ -54,7 +54,7 @@ async def test_a_reason_outside_the_catalogue_falls_back_on_the_status(fake: Fak
 async def test_calls_are_repeated_while_nobody_answers(fake: FakeCoordinator) -> None:
     """N12: a restart in between is not noticed; commands carry one id over all tries."""
     fake.answers["CancelSwarm"] = api.CancelSwarmResponse(applied=True)
-    async with Client(fake.address, patience=20) as client:
+    async with Client(fake.address, patience=60) as client:
         fake.errors["CancelSwarm"] = rich(grpc.StatusCode.UNAVAILABLE, "draining", reason="UNAVAILABLE")
         assert await client.cancel("s", "enough") is True
         ids = {request.command_id for _, request in fake.calls}

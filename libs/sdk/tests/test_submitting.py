@@ -32,7 +32,7 @@ async def test_submit_returns_ids_before_the_end(fake: FakeCoordinator, client: 
     with pytest.raises(TimeoutError):
         await handle.result(0.02)
     await fake.finish("swarm-1")
-    assert await handle.result(5) == {}
+    assert await handle.result(60) == {}
     assert (await handle.wait()).usage.steps == 1
 
 
@@ -93,7 +93,7 @@ async def test_the_same_request_id_is_the_same_execution(fake: FakeCoordinator, 
     handles = await asyncio.gather(*(client.submit("a", {"n": 1}, "order-7") for _ in range(2)))
     handles.append(await client.submit("a", {"n": 1}, "order-7"))
     assert {handle.id for handle in handles} == {"swarm-1"}
-    assert [await handle.result(5) for handle in handles] == [{"n": 1}] * 3
+    assert [await handle.result(60) for handle in handles] == [{"n": 1}] * 3
     assert len(fake.swarms) == 1
 
 
@@ -111,7 +111,7 @@ async def test_unfinished_swarms_are_attached_to(fake: FakeCoordinator, client: 
     """Q26: a wait survives a restart of the coordinator, and the result of meanwhile arrives."""
     fake.hold = True
     handle = await client.submit("slow", {"n": 1})
-    waiting = asyncio.create_task(handle.result(20))
+    waiting = asyncio.create_task(handle.result(60))
     await fake.stop()
     await fake.finish(handle.id)
     await fake.start()
@@ -123,14 +123,14 @@ async def test_a_swarm_that_is_gone_is_not_waited_for(fake: FakeCoordinator, cli
     """Lesson 13: a refused attach is told apart by its fields; who waits hears it at once."""
     fake.hold = True
     handle, other = await client.submit("slow"), await client.submit("slow", {"n": 2})
-    waiting = asyncio.create_task(handle.result(20))
+    waiting = asyncio.create_task(handle.result(60))
     await fake.stop()
     del fake.swarms[handle.id]
     await fake.start()
     with pytest.raises(NotFound, match="There is no swarm swarm-1"):
         await waiting
     await fake.finish(other.id)
-    assert await other.result(20) == {"n": 2}
+    assert await other.result(60) == {"n": 2}
 
 
 async def test_an_output_too_large_for_the_stream_is_read_where_it_is(fake: FakeCoordinator, client: Client) -> None:
@@ -139,13 +139,13 @@ async def test_an_output_too_large_for_the_stream_is_read_where_it_is(fake: Fake
     handle = await client.submit("a", {"n": 1})
     fake.bare_results = True
     await fake.finish(handle.id)
-    assert await handle.result(5) == {"n": 1}
+    assert await handle.result(60) == {"n": 1}
 
 
 async def test_submitting_while_nobody_is_there_waits_for_patience(fake: FakeCoordinator) -> None:
     """N12: a coordinator that restarts is waited for; with no patience the error says at once what to do."""
     await fake.stop()
-    async with Client(fake.address, patience=20) as patient, Client(fake.address, patience=0) as hasty:
+    async with Client(fake.address, patience=60) as patient, Client(fake.address, patience=0) as hasty:
         pending = asyncio.create_task(patient.run("a", {"n": 1}))
         with pytest.raises(Unavailable, match=r"No coordinator can be reached at 127\.0\.0\.1:\d+ .* `tierflow dev`"):
             await hasty.submit("a")
@@ -216,7 +216,7 @@ async def test_a_failed_execution_raises_with_its_story(fake: FakeCoordinator, c
     with pytest.raises(
         ExecutionFailed, match=r"FAILED: step pay failed, because: card declined \(step pay, attempt 3\)"
     ) as caught:
-        await handle.result(5)
+        await handle.result(60)
     assert caught.value.failure.cause.tier == failure_pb2.TIER_3
     assert caught.value.result is not None
     assert (await handle.wait()).state == "FAILED"
@@ -233,7 +233,7 @@ async def test_large_outputs_are_fetched(fake: FakeCoordinator, client: Client) 
         Payload(ref=BlobRef(sha256=digest, size=len(content), media_type="application/json"))
     )
     await fake.finish(handle.id)
-    assert await handle.result(5) == {"text": "x" * 300_000}
+    assert await handle.result(60) == {"text": "x" * 300_000}
 
 
 async def test_a_handle_from_an_id_waits_too(fake: FakeCoordinator, client: Client) -> None:
@@ -241,7 +241,7 @@ async def test_a_handle_from_an_id_waits_too(fake: FakeCoordinator, client: Clie
     fake.hold = True
     submitted = await client.submit("a", {"n": 1})
     async with Client(fake.address) as other:
-        waiting = asyncio.create_task(other.handle(submitted.id).result(20))
+        waiting = asyncio.create_task(other.handle(submitted.id).result(60))
         await fake.stop()
         await fake.start()
         await fake.finish(submitted.id)

@@ -55,7 +55,7 @@ async def test_killed_and_started_again(
             await tier2.finish(answer.run_id)
     await asyncio.to_thread(service.spawn)
     await asyncio.to_thread(service.wait_ready)
-    await eventually(lambda: len(tier2.runs) == 20, timeout=20)
+    await eventually(lambda: len(tier2.runs) == 20)
     for run in list(tier2.runs.values()):
         if not run.ended:
             await tier2.finish(run.run_id)
@@ -93,7 +93,7 @@ async def test_health_follows_the_database(
         async def not_ready() -> bool:
             return not await serving(service.address, name)
 
-        await eventually(not_ready, timeout=20)
+        await eventually(not_ready)
         assert await serving(service.address, "liveness")
         await tier2.finish(answer.run_id)
         await asyncio.to_thread(own_postgres.start)
@@ -101,7 +101,7 @@ async def test_health_follows_the_database(
         async def ready() -> bool:
             return await serving(service.address, name)
 
-        await eventually(ready, timeout=30)
+        await eventually(ready)
         waited = await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=30)
         assert waited.swarm.state == state_pb2.SWARM_STATE_COMPLETED
     assert await asyncio.to_thread(service.stop)

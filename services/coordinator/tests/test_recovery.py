@@ -192,7 +192,7 @@ async def test_forced_stop_survives_a_restart(
     await one.stop(graceful=False)
     await tier2.start()
     two = await make_coordinator(name="a")
-    await eventually(lambda: tier2.runs[answer.run_id].state == state_pb2.RUN_STATE_CANCELLED, timeout=40)
+    await eventually(lambda: tier2.runs[answer.run_id].state == state_pb2.RUN_STATE_CANCELLED)
     await eventually(lambda: len(two.coordinator.engine.runs) == 0)
 
 
@@ -206,7 +206,7 @@ async def test_takeover_by_a_peer(make_coordinator: Any, tier2: FakeOrchestrator
     await eventually(lambda: len(tier2.runs) == 20)
     await one.stop(graceful=False)
     entities = two.coordinator.durable.host.entities
-    await eventually(lambda: all(answer.swarm_id in entities for answer in answers), timeout=20)
+    await eventually(lambda: all(answer.swarm_id in entities for answer in answers))
     for answer in answers:
         await tier2.finish(answer.run_id)
         assert (await two.wait(answer.swarm_id)).state == state_pb2.SWARM_STATE_COMPLETED

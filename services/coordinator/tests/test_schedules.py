@@ -62,7 +62,7 @@ async def test_it_fires(tier1: Any, tier2: FakeOrchestrator) -> None:
         schedule = await shown(tier1)
         return schedule if schedule.counts.succeeded >= 3 else None
 
-    schedule = await eventually(three, 30)
+    schedule = await eventually(three)
     times = [firing.time.seconds for firing in schedule.recent]
     assert times == sorted(times, reverse=True)
     assert {firing.outcome for firing in schedule.recent} == {state_pb2.OUTCOME_SUCCESS}
@@ -177,7 +177,7 @@ async def test_backfill(tier1: Any) -> None:
     async def all_done() -> bool:
         return len((await shown(tier1)).recent) == 5
 
-    await eventually(all_done, 30)
+    await eventually(all_done)
     schedule = await shown(tier1)
     assert [firing.time for firing in reversed(schedule.recent)] == list(asked.times)
     assert schedule.counts.succeeded == 5
@@ -195,7 +195,7 @@ async def test_swarms_that_overlap_are_cancelled(tier1: Any, tier2: FakeOrchestr
         schedule = await shown(tier1)
         return schedule if any(f.outcome == state_pb2.OUTCOME_CANCELLED for f in schedule.recent) else None
 
-    schedule = await eventually(replaced, 30)
+    schedule = await eventually(replaced)
     stopped = next(firing for firing in schedule.recent if firing.swarm_id)
     assert (await tier1.get(stopped.swarm_id)).state == state_pb2.SWARM_STATE_STOPPED
 
@@ -210,10 +210,10 @@ async def test_a_peer_goes_on(make_coordinator: Callable[..., Awaitable[Any]], t
         schedule = await shown(tier1)
         return schedule if schedule.counts.succeeded >= count else None
 
-    await eventually(lambda: fired(one, 2), 30)
+    await eventually(lambda: fired(one, 2))
     await one.stop(graceful=False)
     before = (await shown(other)).counts.fired
-    schedule = await eventually(lambda: fired(other, before + 3), 40)
+    schedule = await eventually(lambda: fired(other, before + 3))
     times = sorted(firing.time.seconds for firing in schedule.recent)
     assert times == list(range(times[0], times[0] + len(times)))
     assert schedule.counts.missed == 0

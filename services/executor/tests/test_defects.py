@@ -113,7 +113,7 @@ async def test_one_timer_that_fails_does_not_stop_the_others() -> None:
     wheel: Wheel[Item] = Wheel(due, broken.append)
     for item in items:
         wheel.put(item, asyncio.get_running_loop().time())
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
     assert seen == items
     assert len(broken) == 1
     gone = Item()
@@ -124,7 +124,7 @@ async def test_one_timer_that_fails_does_not_stop_the_others() -> None:
     wheel.put(later, asyncio.get_running_loop().time() + 0.1)
     wheel.put(later, asyncio.get_running_loop().time() + 0.01)
     seen[:] = items[:2]
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
     assert seen[2] is later
     wheel.close()
 

@@ -174,15 +174,15 @@ async def test_a_call_is_really_stopped(serve: Serve, site: Site) -> None:
     served = await serve()
     async with Peer(served.address, "one") as peer:
         assert code(await peer.run(a_call(f"{site.url}/hang", timeout=0.3))) == "TIMEOUT"
-        await asyncio.wait_for(site.gone.wait(), 10)
+        await asyncio.wait_for(site.gone.wait(), 60)
         site.gone.clear()
         site.asked.clear()
         call = a_call(f"{site.url}/hang")
         peer.start(call)
-        await asyncio.wait_for(site.asked.wait(), 10)
+        await asyncio.wait_for(site.asked.wait(), 60)
         peer.send(cancel=[pb.CancelStepRequest(attempt_id=call.context.attempt_id)])
         assert (await peer.item("cancelled", call.context.attempt_id)).receipt == pb.CANCEL_RECEIPT_STOPPED
-        await asyncio.wait_for(site.gone.wait(), 10)
+        await asyncio.wait_for(site.gone.wait(), 60)
 
 
 async def test_answers_are_bounded_and_read(serve: Serve, site: Site) -> None:

@@ -24,7 +24,7 @@ class Coordinator:
 
     async def heard(self) -> bb.ContextCall:
         """The next call that was sent here."""
-        frame = await asyncio.wait_for(self.frames.next(), 5)
+        frame = await asyncio.wait_for(self.frames.next(), 60)
         call: bb.ContextCall = frame["context_calls"][0]
         return call
 

@@ -208,7 +208,7 @@ class Node:
     """One instance of the toy tier within the test's process."""
 
     def __init__(
-        self, database_url: str, name: str, *, publisher: Any = None, lease: float = 1.0, heartbeat: float = 0.2
+        self, database_url: str, name: str, *, publisher: Any = None, lease: float = 20.0, heartbeat: float = 0.2
     ) -> None:
         self.notes = Notes()
         self.fenced: asyncio.Future[str] = asyncio.get_running_loop().create_future()

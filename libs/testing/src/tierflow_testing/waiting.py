@@ -3,9 +3,12 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 Fact = TypeVar("Fact")
+
+PATIENCE: Final = 60.0
+"""Seconds until a fact is given up: costs nothing when it comes, and a slow machine is no failure."""
 
 
 @overload
@@ -21,7 +24,7 @@ async def eventually(
 
 
 async def eventually(
-    predicate: Callable[[], Any], timeout: float = 10.0, *, interval: float = 0.01, message: str = ""
+    predicate: Callable[[], Any], timeout: float = PATIENCE, *, interval: float = 0.01, message: str = ""
 ) -> Any:
     """Asks until the answer is true and returns it.
 
