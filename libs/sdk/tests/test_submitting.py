@@ -3,18 +3,30 @@
 import asyncio
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import orjson
 import pytest
 from pydantic import BaseModel
-from tierflow import Budget, Client, Conflict, ExecutionFailed, InvalidRequest, NotFound, ResourceExhausted, Unavailable
+from tierflow import (
+    Budget,
+    Client,
+    Conflict,
+    ExecutionFailed,
+    InvalidRequest,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    exchange,
+)
 from tierflow.errors import made
 from tierflow.results import value_of
 from tierflow.submission import encode
 from tierflow_contracts.common.v1 import failure_pb2
 from tierflow_contracts.common.v1.payload_pb2 import BlobRef, Payload
 from tierflow_testing.fake_coordinator import TRACE, FakeCoordinator
+from tierflow_testing.waiting import eventually
 
 
 async def test_run_returns_the_output(fake: FakeCoordinator, client: Client) -> None:
@@ -177,8 +189,9 @@ async def test_refusals_are_errors_that_a_caller_can_act_on(fake: FakeCoordinato
         made("FLOW_NOT_FOUND", "No flow x."),
         None,
     ]
-    with pytest.raises(ResourceExhausted, match="try again in 3 s") as full:
-        await client.submit("a")
+    async with Client(fake.address, patience=2.0) as hasty:
+        with pytest.raises(ResourceExhausted, match="try again in 3 s") as full:
+            await hasty.submit("a")
     assert (full.value.reason, full.value.retry_after) == ("QUEUE_FULL", 3.0)
     with pytest.raises(InvalidRequest, match=r"steps\.a: is unknown \(line 4\)") as invalid:
         await client.submit("a")
@@ -188,6 +201,42 @@ async def test_refusals_are_errors_that_a_caller_can_act_on(fake: FakeCoordinato
     with pytest.raises(NotFound):
         await client.submit("x")
     assert await client.run("a") == {}
+
+
+async def test_a_full_queue_is_asked_again(fake: FakeCoordinator, client: Client) -> None:
+    """J10, Q22: who is told to come back comes back, not before the time that was named; the caller only waits."""
+    full = made("QUEUE_FULL", "More swarms are submitted than can be started.")
+    full.retry_after.nanos = 200_000_000
+    fake.refusals = [full, full, None]
+    began = time.monotonic()
+    assert await client.run("a", {"n": 1}) == {"n": 1}
+    assert (
+        time.monotonic() - began >= 0.5 + 1.0
+    )  # the least of the growing times, which are longer than what was asked for
+    assert len(fake.frames) == 3
+
+
+def test_who_was_refused_comes_back_later_each_time() -> None:
+    """J10: never before the time that was named, never all at one moment, and not much later than that either."""
+    told = made("QUEUE_FULL", "")
+    told.retry_after.seconds = 2
+    delays = [exchange.come_back(refusals, told) for refusals in (0, 1, 2, 3, 9) for _ in range(50)]
+    assert all(2.0 <= delay <= 3.0 for delay in delays[:150])
+    assert all(4.0 <= delay <= 6.0 for delay in delays[150:200])
+    assert all(exchange.MAX_RETURN <= delay <= exchange.MAX_RETURN * 1.5 for delay in delays[200:])
+    assert len(set(delays)) > 200
+
+
+async def test_a_client_with_much_to_submit_does_not_flood(fake: FakeCoordinator, client: Client) -> None:
+    """J10: requests beyond those that may be unanswered wait in the client, until answers come."""
+    fake.silent = True
+    pending = [asyncio.create_task(client.submit("a")) for _ in range(exchange.MAX_ASKED + 300)]
+    await eventually(lambda: sum(len(frame.execute) for frame in fake.frames) >= exchange.MAX_ASKED)
+    assert sum(len(frame.execute) for frame in fake.frames) == exchange.MAX_ASKED
+    fake.silent = False
+    await fake.stop()
+    await fake.start()
+    assert len({handle.id for handle in await asyncio.gather(*pending)}) == len(pending)
 
 
 async def test_a_draining_instance_is_asked_again(fake: FakeCoordinator, client: Client) -> None:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_coordinator.core import commands
+from tierflow_coordinator.links import MOST_ASKED
 from tierflow_coordinator.runs import Runs
 from tierflow_runtime.values import Context
 
@@ -17,6 +19,7 @@ class Orchestrator:
 
     ready = True
     outstanding = 0
+    asked = 0
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -53,6 +56,25 @@ class Scene:
         return self.link.sent
 
 
+class Window:
+    """One orchestrator with room for any number, as long as it answers."""
+
+    def __init__(self, link: Orchestrator) -> None:
+        self._link = link
+
+    def pick(self) -> Any:
+        return self._link if self._link.asked < MOST_ASKED else None
+
+    def any(self) -> Any:
+        return self._link
+
+    def busy(self) -> bool:
+        return True
+
+    def probe(self, *, waiting: int) -> None:
+        pass
+
+
 async def test_a_cancel_finds_the_first_orchestrator() -> None:
     """R29, Lesson 32: a swarm is ended by force while no orchestrator is connected, and let go: the cancel of its run is sent as soon as one is."""
     scene = Scene()
@@ -68,3 +90,27 @@ async def test_a_run_and_its_cancel_are_sent_once_each() -> None:
     scene.runs.request("s", RUN, run_pb2.RunExecutionRequest)
     scene.runs.command("s", CANCEL, CONTEXT)
     assert sorted(scene.connect()) == ["commands", "execute"]
+
+
+async def test_an_orchestrator_is_asked_for_no_more_than_it_answers_soon() -> None:
+    """J10, R28: beyond those without an answer runs wait here, are counted as behind, and each answer lets the next one out."""
+    scene = Scene()
+    link = scene.link = Orchestrator()
+    scene.runs.fleet = Window(link)  # type: ignore[assignment]
+    told: list[int] = []
+    scene.runs.caught_up = lambda: told.append(scene.runs.behind)
+    run_ids = [f"{number:04}" for number in range(MOST_ASKED + 100)]
+    for run_id in run_ids:
+        scene.runs.request("s", run_id, run_pb2.RunExecutionRequest)
+    assert (len(link.sent), link.asked, scene.runs.behind) == (MOST_ASKED, MOST_ASKED, 100)
+    answers = [orchestrator.StartRunResponse(run_id=run_id, created=True) for run_id in run_ids[:40]]
+    scene.runs.received(link, orchestrator.ExecuteRunsResponse(accepted=answers))  # type: ignore[arg-type]
+    scene.runs._advance()
+    assert (len(link.sent), link.asked, scene.runs.behind) == (MOST_ASKED + 40, MOST_ASKED, 60)
+    assert told[-1] == 60
+    for run_id in run_ids[50:60]:
+        scene.runs.forget(run_id)
+    scene.runs._advance()
+    assert (link.asked, scene.runs.behind) == (MOST_ASKED, 50)
+    scene.runs.link_down(link)  # type: ignore[arg-type]
+    assert link.asked == 0

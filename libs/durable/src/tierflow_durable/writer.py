@@ -37,6 +37,10 @@ CHECKED_FOR: Micros = 86_400_000_000
 """The last acknowledged commit is looked for as long; later it may have been dropped with its partition (rule R34)."""
 
 
+def _nobody() -> None:
+    """Hears nothing."""
+
+
 class Fenced(Exception):
     """This instance may not write any more: its process must exit (rule R12)."""
 
@@ -94,6 +98,8 @@ class Writer:
         """Sessions that broke during a commit, until they are known to have ended."""
         self.owned: Callable[[], int] = lambda: 0
         """How many entities are in memory; its host says."""
+        self.gathered: Callable[[], None] = _nobody
+        """Hears that fewer wait now: a commit has taken some of them."""
         self.backend_pid = 0
         self.healthy = False
         self.batches = 0
@@ -157,6 +163,7 @@ class Writer:
             if len(writes) >= most or size >= MOST_BYTES:
                 break
         del self._dirty[:taken]
+        self.gathered()
         acknowledgements = self._due_acknowledgements()
         if not writes and not acknowledgements:
             return None

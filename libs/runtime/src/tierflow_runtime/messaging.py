@@ -6,18 +6,20 @@ NATS carries events and wake-ups only (rule R21): a service starts without it, g
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
 
 from tierflow_runtime.acknowledgements import new_client
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.publisher import ACK_TIMEOUT, IN_FLIGHT, Ack, EventPublisher
+from tierflow_runtime.standing import Standing, ensured, remade
 from tierflow_runtime.subjects import PROGRESS_SUBJECTS, RELIABLE_SUBJECTS, EntitySubjects, class_of, subjects_of
 
 __all__ = [
@@ -39,7 +41,11 @@ EVENTS: Final = "TIERFLOW_EVENTS"
 PROGRESS: Final = "TIERFLOW_PROGRESS"
 DEDUPLICATION_SECONDS: Final = 30
 _RETRY_SECONDS: Final = 1.0
-_NAME_IN_USE: Final = 10058
+LOOK_EVERY: Final = 10.0
+"""Seconds between looks at the streams, whether or not something hints at a change."""
+STUCK_AFTER: Final = 30.0
+"""Seconds without any acknowledgement, while messages are sent, after which the stream is made anew if it says that it cannot be written: whoever restarts NATS when
+its health says so is faster, and keeps what it holds."""
 
 
 class StreamLimits(NamedTuple):
@@ -63,7 +69,7 @@ class StreamMade(NamedTuple):
     made_here: bool
     """Whether this process made it; of several that did so in the same moment, each says so."""
     lost: bool
-    """Whether it takes the place of one that this process knew: what that one held is gone, and the relay refills it."""
+    """Whether it takes the place of one that this process knew, or lacks what was acknowledged: what is gone is filled again by the relay."""
 
 
 class Messaging:
@@ -78,6 +84,8 @@ class Messaging:
         on_stream: Callable[[StreamMade], Awaitable[None]] | None = None,
         in_flight: int = IN_FLIGHT,
         ack_timeout: float = ACK_TIMEOUT,
+        look_every: float = LOOK_EVERY,
+        stuck_after: float = STUCK_AFTER,
     ) -> None:
         """Prepares; nothing is connected yet.
 
@@ -88,7 +96,11 @@ class Messaging:
             on_stream: Called for each stream of events that is new to this process; on the event loop, after publishing to it works.
             in_flight: See `EventPublisher`.
             ack_timeout: See `EventPublisher`.
+            look_every: See `LOOK_EVERY`.
+            stuck_after: See `STUCK_AFTER`.
         """
+        self._look_every = look_every
+        self._stuck_after = stuck_after
         self._servers = [part.strip() for part in url.split(",")]
         self._name = name
         self._limits = limits
@@ -183,7 +195,8 @@ class Messaging:
         """Sees to the streams now and whenever something hints that one is missing, until the connection is closed for good."""
         self._check.set()
         while not closed.is_set():
-            await self._check.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._check.wait(), self._look_every)
             self._check.clear()
             if closed.is_set() or not client.is_connected:
                 continue
@@ -197,19 +210,37 @@ class Messaging:
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._check.set)
             _heed_cancel()
 
-    async def _ensure_streams(self, stream_context: JetStreamContext) -> None:
+    async def _ensure_streams(self, context: JetStreamContext) -> None:
         for config in stream_configs(self._limits):
             name = str(config.name)
-            created, made_here = await _ensure(stream_context, config)
+            acknowledged = self.publisher.last_word.seq if name == EVENTS else 0
+            standing = await ensured(context, config)
             known = self._created.get(name)
-            if known == created:
-                continue
-            self._created[name] = created
-            made = StreamMade(name, created, made_here, lost=known is not None)
-            if made.lost:
-                log.warning("a stream has lost its data and was made anew", stream=name)
-            if name == EVENTS and self._on_stream is not None:
-                await self._on_stream(made)
+            if known == standing.created and name == EVENTS and self._seems_stuck:
+                await asyncio.sleep(random.uniform(0, self._stuck_after / 10))  # one of all processes does it
+                standing = await remade(context, config, known) or standing
+            if known != standing.created:
+                await self._met(name, standing, lost=known is not None)
+            elif standing.last_seq < acknowledged:
+                log.error("a stream has lost its end", stream=name, acknowledged=acknowledged, last=standing.last_seq)
+                # As good as another stream: what it has lost is in the journals.
+                ends = standing._replace(created=f"{standing.created} ends {standing.last_seq}")
+                await self._met(name, ends, lost=True, known_as=standing.created)
+
+    async def _met(self, name: str, standing: Standing, *, lost: bool, known_as: str = "") -> None:
+        """A stream is new, or has lost something."""
+        self._created[name] = known_as or standing.created
+        if lost:
+            log.warning("a stream has lost its data", stream=name, made_here=standing.made_here)
+        if name != EVENTS:
+            return
+        self.publisher.last_word.forget()
+        if self._on_stream is not None:
+            await self._on_stream(StreamMade(name, standing.created, standing.made_here, lost=lost))
+
+    @property
+    def _seems_stuck(self) -> bool:
+        return self.publisher.last_word.refused_for > self._stuck_after
 
     def _lost(self) -> None:
         self._up.clear()
@@ -246,26 +277,6 @@ def stream_configs(limits: StreamLimits) -> tuple[StreamConfig, StreamConfig]:
         allow_direct=True,
     )
     return events, progress
-
-
-async def _ensure(stream_context: JetStreamContext, config: StreamConfig) -> tuple[str, bool]:
-    """Makes a stream where it is missing; when it was created, and whether just now. One that exists keeps its limits: an operator may have set them."""
-    try:
-        return await _created(stream_context, str(config.name)), False
-    except NotFoundError:
-        pass
-    try:
-        made = await stream_context.add_stream(config)
-    except NatsError as error:
-        if getattr(error, "err_code", None) != _NAME_IN_USE:
-            raise
-        return await _created(stream_context, str(config.name)), False  # a peer was faster, with other limits
-    return str(made.created), bool(made.did_create)
-
-
-async def _created(stream_context: JetStreamContext, name: str) -> str:
-    info: Any = await stream_context.stream_info(name)
-    return str(info.created)
 
 
 def _heed_cancel() -> None:

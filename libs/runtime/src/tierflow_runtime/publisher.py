@@ -23,6 +23,7 @@ from tierflow_contracts.events.v1.event_pb2 import EventBatch, EventClass
 from tierflow_runtime.acknowledgements import parser_of
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
+from tierflow_runtime.standing import LastWord
 from tierflow_runtime.subjects import RELIABLE, class_of, subjects_of
 from tierflow_runtime.values import FailureError
 
@@ -101,6 +102,7 @@ class EventPublisher:
         """By number, the oldest first: who hears, and the moment at which it has failed."""
         self._open = 0
         self._number = 0
+        self.last_word = LastWord()
         self.acknowledged = 0
         """Reliable messages that JetStream has stored."""
         self.failed = 0
@@ -241,6 +243,7 @@ class EventPublisher:
     def disconnected(self) -> None:
         """The connection is lost: acknowledgements under way will not come, so that everything in flight has failed."""
         self._client = None
+        self.last_word.refused_since = None
         self._fail_all("The connection to NATS is lost.")
 
     async def drained(self, timeout: float) -> bool:
@@ -322,8 +325,11 @@ class EventPublisher:
             return  # too late, or of a connection that was lost: it has failed already
         if b'"error"' in data and (problem := orjson.loads(data).get("error")) is not None:
             code = "MESSAGE_TOO_LARGE" if problem.get("err_code") == _TOO_LARGE else "EVENTS_UNAVAILABLE"
+            self.last_word.refused()
             self._fail(found[0], _error(code, "JetStream refused a message.", str(problem)))
             return
+        self.last_word.answer = data
+        self.last_word.refused_since = None
         self.acknowledged += 1
         self._closed()
         found[0](data)
@@ -338,6 +344,7 @@ class EventPublisher:
                 if due > now:
                     break
                 del self._unacknowledged[number]
+                self.last_word.refused()
                 text = f"NATS did not acknowledge a message within {self._ack_timeout:g} seconds."
                 self._fail(heard, _error("EVENTS_UNAVAILABLE", text))
 

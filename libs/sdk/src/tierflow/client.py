@@ -63,7 +63,7 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
             user: Who the caller is, in development mode; else TIERFLOW_USER.
             roles: What the caller is, in development mode; else TIERFLOW_ROLES, separated by commas.
             timeout: Seconds for which an answer is waited for. Results are waited for as long as `Handle.result` says.
-            patience: Seconds for which a coordinator that cannot be reached is tried again; 0 is not at all.
+            patience: Seconds for which a coordinator that cannot be reached, or has no room for a submission now, is tried again; 0 is not at all.
         """
         self._calls = Calls(address, tenant=tenant, user=user, roles=roles, timeout=timeout, patience=patience)
         self._exchange: Exchange | None = None
@@ -109,7 +109,7 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
             InvalidRequest: `.violations` lists all that is wrong with the request or the flow.
             NotFound: There is no such flow, or nobody offers one of its handlers.
             Conflict: The request id was used with other arguments.
-            ResourceExhausted: `.reason` and `.retry_after` say what to do.
+            ResourceExhausted: `.reason` and `.retry_after` say what to do. A full queue is told only once the client's patience is over.
             Unavailable: Nobody answered; submit again with the same request id.
             PermissionDenied: The caller may not.
         """

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import grpc
+from tierflow_contracts.common.v1.failure_pb2 import Failure
 from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import (
     ExecuteSwarmsRequest,
     ExecuteSwarmsResponse,
@@ -35,10 +36,18 @@ from tierflow.results import ENDED
 
 MAX_ITEMS = 256
 MAX_BYTES = 1024 * 1024
+MAX_ASKED = 1024
+"""Requests that are sent and not answered; others wait here. So a client that has much to submit is slowed down instead of refused, and what it sends does not
+age in the buffers of a connection."""
 MAX_EARLY = 256
 FIRST_DELAY, MAX_DELAY = 0.05, 2.0
 _AGAIN = ("UNAVAILABLE", "FENCED", "NOT_OWNER", "DATABASE_UNAVAILABLE", "CONNECTION_FAILED", "CONNECTION_TIMEOUT")
 """Refusals that say: ask another instance, or this one later; also where it is a tier or a server behind it that did not answer."""
+
+_FULL = ("QUEUE_FULL", "RATE_LIMITED")
+"""Refusals that say: come back later."""
+FIRST_RETURN, MAX_RETURN = 0.5, 15.0
+"""Seconds before coming back, doubled each time, where the other side does not ask for more."""
 
 Stream = grpc.aio.StreamStreamCall[ExecuteSwarmsRequest, ExecuteSwarmsResponse]
 
@@ -68,13 +77,18 @@ Accepted = tuple[SubmitSwarmResponse, Awaited | None]
 class _Sent:
     """A request without an answer."""
 
-    __slots__ = ("answer", "expires", "request", "size")
+    __slots__ = ("answer", "began", "expires", "refusals", "request", "size")
 
-    def __init__(self, request: SwarmExecutionRequest, answer: asyncio.Future[Accepted], expires: float) -> None:
+    def __init__(
+        self, request: SwarmExecutionRequest, answer: asyncio.Future[Accepted], began: float, expires: float
+    ) -> None:
         self.request = request
         self.size = len(request.input.flow.input.json) + request.input.flow.flow.ByteSize() + 512
         self.answer = answer
+        self.began = began
         self.expires = expires
+        self.refusals = 0
+        """How often it was told to come back."""
 
     def refuse(self, error: TierflowError) -> None:
         if not self.answer.done():
@@ -85,13 +99,15 @@ class Exchange:
     """Sends submissions and brings their answers and results, for as long as the client is open."""
 
     def __init__(self, open_stream: Callable[[], Stream], address: str, *, timeout: float, patience: float) -> None:
-        """`timeout`: seconds for one answer; `patience`: seconds for which a coordinator that cannot be reached is tried again."""
+        """`timeout`: seconds for one answer; `patience`: seconds for which a coordinator that cannot be reached, or is full, is tried again."""
         self._open_stream = open_stream
         self._address = address
         self._timeout = timeout
         self._patience = patience
         self._unanswered: dict[str, _Sent] = {}
-        """By request id, in the order in which they were first sent."""
+        """By request id, in the order in which their time for an answer ends."""
+        self._asked: set[str] = set()
+        """The request ids of those that are on the present stream."""
         self._unfinished: dict[str, Awaited] = {}
         """By swarm id."""
         self._early: OrderedDict[str, SwarmExecutionResult] = OrderedDict()
@@ -110,7 +126,8 @@ class Exchange:
         request_id = request.context.request_id
         while (before := self._unanswered.get(request_id)) is not None:
             await asyncio.wait([before.answer])  # answers are told apart by request id
-        sent = _Sent(request, self._loop.create_future(), self._loop.time() + self._timeout)
+        now = self._loop.time()
+        sent = _Sent(request, self._loop.create_future(), now, now + self._timeout)
         self._unanswered[request_id] = sent
         self._put(sent)
         try:
@@ -162,6 +179,11 @@ class Exchange:
                 self._sweep = self._loop.call_at(sent.expires, self._expire)
                 return
             del self._unanswered[request_id]
+            if request_id not in self._asked and len(self._asked) >= MAX_ASKED:
+                self._unanswered[request_id] = sent  # It has not had its turn; its time begins then.
+                sent.expires = self._loop.time() + self._timeout
+                continue
+            self._asked.discard(request_id)
             silent = f"The coordinator at {self._address} did not answer in time. Submit again with the request id {request_id}: that is safe."
             sent.refuse(unreachable(self._address) if self._down_since else Unavailable(made("UNAVAILABLE", silent)))
 
@@ -191,6 +213,7 @@ class Exchange:
         stream = self._open_stream()
         self._outbox = list(self._unanswered.values())
         self._attach = list(self._unfinished)
+        self._asked.clear()
         self._wake.set()
         sender = self._loop.create_task(self._send(stream), name="tierflow-exchange-send")
         try:
@@ -213,7 +236,7 @@ class Exchange:
         try:
             while True:
                 await self._wake.wait()
-                if self._outbox or self._attach:
+                if (self._outbox and len(self._asked) < MAX_ASKED) or self._attach:
                     await stream.write(self._next_frame())
                 else:
                     self._wake.clear()
@@ -222,14 +245,17 @@ class Exchange:
 
     def _next_frame(self) -> ExecuteSwarmsRequest:
         size = count = 0
+        most = min(MAX_ITEMS, MAX_ASKED - len(self._asked))
         for sent in self._outbox:
-            if count == MAX_ITEMS or (count and size + sent.size > MAX_BYTES):
+            if count >= most or (count and size + sent.size > MAX_BYTES):
                 break
             size += sent.size
             count += 1
         items, self._outbox = self._outbox[:count], self._outbox[count:]
         attach, self._attach = self._attach[:MAX_ITEMS], self._attach[MAX_ITEMS:]
-        return ExecuteSwarmsRequest(execute=[sent.request for sent in items if not sent.answer.done()], attach=attach)
+        requests = [sent.request for sent in items if not sent.answer.done()]
+        self._asked.update(request.context.request_id for request in requests)
+        return ExecuteSwarmsRequest(execute=requests, attach=attach)
 
     def _give_up(self, error: TierflowError | None) -> None:
         """The stream ended: decides who has waited long enough."""
@@ -259,17 +285,36 @@ class Exchange:
         if not answer.request_id:
             self._attach_refused(answer)
             return
+        if len(self._asked) >= MAX_ASKED:
+            self._wake.set()
+        self._asked.discard(answer.request_id)
         sent = self._unanswered.get(answer.request_id)
         if sent is None or sent.answer.done():
             return  # stale: given up, or answered before the stream broke
         if answer.WhichOneof("answer") == "accepted":
             sent.answer.set_result((answer.accepted, self._awaited(answer.accepted)))
-        elif code_name(answer.refused) in _AGAIN and self._loop.time() + FIRST_DELAY < sent.expires:
-            self._loop.call_later(FIRST_DELAY, self._again, sent)
+        elif delay := self._again_after(sent, answer.refused):
+            self._loop.call_later(delay, self._again, sent)
             return
         else:
             sent.refuse(error_of(answer.refused))
         del self._unanswered[answer.request_id]
+
+    def _again_after(self, sent: _Sent, refusal: Failure) -> float:
+        """Seconds after which a refused request is sent again; 0.0 where its caller is told of the refusal."""
+        now, code = self._loop.time(), code_name(refusal)
+        if code in _AGAIN:
+            return FIRST_DELAY if now + FIRST_DELAY < sent.expires else 0.0
+        if code not in _FULL:
+            return 0.0
+        delay = come_back(sent.refusals, refusal)
+        if now + delay > sent.began + self._patience:
+            return 0.0
+        sent.refusals += 1
+        sent.expires = now + delay + self._timeout
+        request_id = sent.request.context.request_id
+        self._unanswered[request_id] = self._unanswered.pop(request_id)  # whose time ends last is last
+        return delay
 
     def _awaited(self, accepted: SubmitSwarmResponse) -> Awaited | None:
         swarm_id = accepted.swarm_id
@@ -313,3 +358,9 @@ class Exchange:
         self._early[result.context.swarm_id] = result
         if len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
+
+
+def come_back(refusals: int, refusal: Failure) -> float:
+    """Seconds to wait before a request that was refused so often before comes back: what the refusal asks for and some more, so that not all come at once."""
+    asked = refusal.retry_after.seconds + refusal.retry_after.nanos / 1e9
+    return max(asked, min(FIRST_RETURN * 2**refusals, MAX_RETURN)) * random.uniform(1.0, 1.5)

@@ -19,6 +19,9 @@ from tierflow_coordinator.room import Room
 
 log = get_log(__name__)
 
+MOST_ASKED: Final = 512
+"""Runs that one orchestrator is asked for and has not answered: far more than are on the way at once, and so few that it takes them up in less than a second."""
+
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 1.0
 
@@ -57,6 +60,8 @@ class Link:
         self.draining = False
         self.outstanding = 0
         """Runs that were sent here and of which no end is known."""
+        self.asked = 0
+        """Of these: neither accepted nor refused yet."""
         self.room = Room()
         self.last_error = ""
         self._hello = hello
@@ -67,6 +72,11 @@ class Link:
     @property
     def has_room(self) -> bool:
         """Whether new runs may be sent here."""
+        return self.asked < MOST_ASKED and self.would_take
+
+    @property
+    def would_take(self) -> bool:
+        """Whether it has room for new runs, now or once it has answered those that it was asked for."""
         return self.ready and not self.draining and self.outstanding < self.room.limit
 
     def put(self, field: str, item: Any) -> None:

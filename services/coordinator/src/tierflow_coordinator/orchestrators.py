@@ -100,6 +100,10 @@ class Orchestrators:
             elif link.outstanding == 0:
                 link.room.open()
 
+    def busy(self) -> bool:
+        """Whether somebody has room, but is behind with answering."""
+        return any(link.would_take for link in self._links.values())
+
     def any(self) -> Link | None:
         """Any link that is up, a draining one too: for commands, which every orchestrator hands to the run's owner."""
         return self.pick() or next((link for link in self._links.values() if link.ready), None)

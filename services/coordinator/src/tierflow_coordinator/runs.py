@@ -39,6 +39,10 @@ LONGEST_LOOK: Final = 0.25
 SLICE: Final = 100
 
 
+def _nobody() -> None:
+    """Hears nothing."""
+
+
 class Runs:
     """All wanted runs of this instance, and the retries. `Listener` of the links."""
 
@@ -57,6 +61,8 @@ class Runs:
         self._timers: list[tuple[float, int, Wanted]] = []
         self._order = itertools.count()
         self._timer_set = asyncio.Event()
+        self.caught_up: Callable[[], None] = _nobody
+        """Hears that fewer runs wait than before."""
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -69,6 +75,11 @@ class Runs:
     def waiting(self) -> int:
         """Runs for which no orchestrator has room."""
         return len(self._line)
+
+    @property
+    def behind(self) -> int:
+        """Runs that wait because the orchestrators have not answered yet what they were asked before; not those for which nobody has room."""
+        return len(self._line) if self._line and self.fleet.busy() else 0
 
     # --- what swarms want ---
 
@@ -126,9 +137,10 @@ class Runs:
     def link_down(self, link: Link) -> None:
         """What was on its way there is sent elsewhere: at once where it was not accepted, after a while where it only lost its listener."""
         lost = self._of_link.pop(link, {})
-        link.outstanding = 0
+        link.outstanding = link.asked = 0
         for wanted in lost.values():
             wanted.link = None
+            wanted.asked = False
             if wanted.accepted:
                 # The run lives, and its result comes by any orchestrator (rule R28); attaching again finds it sooner.
                 wanted.accepted = False
@@ -156,6 +168,7 @@ class Runs:
         if wanted is None or wanted.accepted or wanted.build is None:
             return
         wanted.accepted = True
+        self._answered_for(wanted)
         wanted.due = 0.0
         wanted.tries = wanted.unanswered = 0
         self._enter(wanted, link)
@@ -247,6 +260,9 @@ class Runs:
                 self._queue(wanted)
             return
         self._enter(wanted, link)
+        if not wanted.asked:
+            wanted.asked = True
+            link.asked += 1
         wanted.tries += 1
         wanted.unanswered += 1
         self._schedule(wanted, min(RETRY_FIRST * 2 ** (wanted.tries - 1), RETRY_MOST) * random.uniform(0.9, 1.1))
@@ -300,6 +316,7 @@ class Runs:
                 return False
             if wanted.build is not None and not wanted.accepted:
                 self._send(wanted, link)
+            self.caught_up()
         return True
 
     def _enter(self, wanted: Wanted, link: Link) -> None:
@@ -309,7 +326,17 @@ class Runs:
             self._of_link.setdefault(link, {})[wanted.run_id] = wanted
             link.outstanding += 1
 
+    def _answered_for(self, wanted: Wanted) -> None:
+        """Its link has one less to answer."""
+        if wanted.asked:
+            wanted.asked = False
+            if wanted.link is not None:
+                wanted.link.asked -= 1
+            if self._line:
+                self._timer_set.set()
+
     def _leave(self, wanted: Wanted) -> None:
+        self._answered_for(wanted)
         link, wanted.link = wanted.link, None
         if link is not None and self._of_link.get(link, {}).pop(wanted.run_id, None) is not None:
             link.outstanding -= 1

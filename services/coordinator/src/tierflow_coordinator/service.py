@@ -81,7 +81,7 @@ class CoordinatorServicer(
 
     def drain(self) -> None:
         """Takes nothing new, and sends the clients of streams elsewhere."""
-        self._submission.draining = True
+        self._submission.drain()
         for session in list(self._sessions):
             session.drain()
         self._watches.drain()

@@ -36,6 +36,10 @@ class Fleet(Protocol):
         """Some time has passed, and so many runs wait for room."""
         ...
 
+    def busy(self) -> bool:
+        """Whether somebody has room, but is behind with answering."""
+        ...
+
     def any(self) -> Link | None:
         """Where a command goes."""
         ...
@@ -78,6 +82,7 @@ class Wanted:
 
     __slots__ = (
         "accepted",
+        "asked",
         "build",
         "command_at",
         "context",
@@ -98,6 +103,8 @@ class Wanted:
         """Makes the request; None where only a command is to be brought down."""
         self.link: Link | None = None
         self.accepted = False
+        self.asked = False
+        """It is one of those that its link was asked for and has not answered."""
         self.tries = 0
         self.unanswered = 0
         """Requests for it to which there was neither an acceptance nor a refusal."""

@@ -159,7 +159,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         await server.announce_ready(instance_id=durable.instance_id)
         loops.append(asyncio.create_task(_show_readiness(server, durable)))
         await _until(stop, fenced, loops)
-        starting.draining = True
+        starting.drain()
         await _drain(settings, server, durable, sessions)
     finally:
         for loop in loops:

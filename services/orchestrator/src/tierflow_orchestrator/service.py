@@ -66,7 +66,7 @@ class OrchestratorService(Explaining, Asking, Checkpointing, DeadLetters, rpc.Or
         self._dispatcher = dispatcher
         self._sessions = sessions
         self._counts = Counts(durable.reader.count_states)
-        sessions.start = starting.start
+        sessions.start = starting.offer
         sessions.command = self.command
 
     # --- starting and steering ---
@@ -138,7 +138,7 @@ class OrchestratorService(Explaining, Asking, Checkpointing, DeadLetters, rpc.Or
 
     async def StartRun(self, request: run_pb2.RunExecutionRequest, context: Any) -> pb.StartRunResponse:
         """See the proto."""
-        return await self._durable.host.answered(lambda answer: self._starting.start(request, answer))
+        return await self._durable.host.answered(lambda answer: self._starting.offer(request, answer))
 
     async def CommandRun(self, request: pb.CommandRunRequest, context: Any) -> pb.CommandRunResponse:
         """See the proto."""

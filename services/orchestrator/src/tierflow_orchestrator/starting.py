@@ -1,4 +1,7 @@
-"""Taking runs, whichever call brings them. Everything is checked before anything is stored (A5); answers come by callback after the commit."""
+"""Taking runs, whichever call brings them. Everything is checked before anything is stored (A5); answers come by callback after the commit.
+
+Runs under way go first: new ones are taken as far as those leave room (`tierflow_durable.intake`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.durable import Durable
 from tierflow_durable.entity import Created
+from tierflow_durable.intake import ROOM, Intake
 from tierflow_durable.retention import DAY
 from tierflow_flow import Flow
 from tierflow_runtime import wire
 from tierflow_runtime.contract import check_run_request, refusal
 from tierflow_runtime.contract_basics import check_uuid
 from tierflow_runtime.errors import failure
+from tierflow_runtime.filling import fill_time
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 
 from tierflow_orchestrator.checks import out_of_time, violated
@@ -29,6 +34,8 @@ from tierflow_orchestrator.tombstones import REFUSAL, is_buried
 from tierflow_orchestrator.wire_steering import reuse_in
 
 Answer: TypeAlias = Callable[[pb.StartRunResponse | FailureError], None]
+
+Waiting: TypeAlias = tuple[run_pb2.RunExecutionRequest, Answer]
 
 COME_BACK = 1_000_000
 """Microseconds after which a coordinator may ask again, where there was no room."""
@@ -52,10 +59,41 @@ class Starting:
         self._most_runs = settings.most_runs
         self._most_commits = settings.most_commits_waiting
         self.keep: Micros = settings.keep_days * DAY
-        self.draining = False
+        self._draining = False
+        # Coordinators ask for no more than can be taken soon, and who is in memory here was let in: those who wait are not refused for their number.
+        self._intake: Intake[Waiting] = Intake(take=self._waited, room=self._room, least=settings.most_commits_waiting)
+        durable.host.writer.gathered = self._intake.nudge
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new runs are taken."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Takes no new runs; those who wait are told to ask another orchestrator."""
+        self._draining = True
+        self._intake.flush()
+
+    def _room(self) -> bool:
+        return self._durable.host.writer.backlog < ROOM
+
+    def offer(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
+        """Takes a run of somebody else's once there is room, or attaches to it; `answer` hears after the commit."""
+        if self._intake.open or self._draining:
+            self.start(request, answer)
+        elif seconds := self._intake.wait((request, answer), request.ByteSize()):
+            answer(FailureError(_full(f"{len(self._intake)} runs wait to be taken here", int(seconds * 1_000_000))))
+
+    def _waited(self, waiting: Waiting, seconds: float) -> None:
+        request, answer = waiting
+        if request.context.HasField("time_remaining"):
+            # It counts from the receipt (rule R17).
+            remaining = request.context.time_remaining
+            fill_time(remaining, max(0, wire.micros(remaining) - int(seconds * 1_000_000)))
+        self.start(request, answer)
 
     def start(self, request: run_pb2.RunExecutionRequest, answer: Answer) -> None:
-        """Takes a run, or attaches to it; `answer` hears after the commit."""
+        """Takes a run, or attaches to it, now; `answer` hears after the commit."""
         now = self._durable.clock.now()
         answer = self._unless_known(request.context.run_id, answer)
         violations = check_run_request(request, now)
@@ -101,7 +139,7 @@ class Starting:
         return answered
 
     def _refusal(self) -> Failure | None:
-        if self.draining or not self._durable.ready:
+        if self._draining or not self._durable.ready:
             return failure(
                 "UNAVAILABLE",
                 "this orchestrator takes no runs now; ask another",
@@ -109,7 +147,7 @@ class Starting:
                 operation="start_run",
             )
         if why := self._full():
-            return failure("QUEUE_FULL", why, component="orchestrator", operation="start_run", retry_after=COME_BACK)
+            return _full(why, COME_BACK)
         return None
 
     def _full(self) -> str:
@@ -196,3 +234,7 @@ class Starting:
             answer(pb.StartRunResponse(run_id=run_id, state=wire.RUN_STATES.number(state), created=result.created))
 
         self._durable.host.create_now(run_id, command, None, done)
+
+
+def _full(why: str, come_back: Micros) -> Failure:
+    return failure("QUEUE_FULL", why, component="orchestrator", operation="start_run", retry_after=come_back)
