@@ -85,11 +85,11 @@ async def ensured(context: JetStreamContext, config: StreamConfig) -> Standing:
             code = getattr(error, "err_code", None)
             if code == _NAME_IN_USE:  # a peer was faster, with other limits
                 return await _found(context, str(config.name))
-            if code != _NO_STORAGE or (config.max_bytes or 0) // 2 < LEAST_BYTES:
+            half = (config.max_bytes or 0) // 2
+            if code != _NO_STORAGE or half < LEAST_BYTES:
                 raise
-            config = dataclasses.replace(config, max_bytes=(config.max_bytes or 0) // 2)
-            mebibytes = (config.max_bytes or 0) >> 20
-            log.warning("NATS has little storage; its stream is made smaller", stream=config.name, mebibytes=mebibytes)
+            log.warning("NATS has little storage; its stream is smaller", stream=config.name, mebibytes=half >> 20)
+            config = dataclasses.replace(config, max_bytes=half)
         else:
             return Standing(str(made.created), bool(made.did_create), made.state.last_seq)
 

@@ -363,4 +363,5 @@ class Exchange:
 def come_back(refusals: int, refusal: Failure) -> float:
     """Seconds to wait before a request that was refused so often before comes back: what the refusal asks for and some more, so that not all come at once."""
     asked = refusal.retry_after.seconds + refusal.retry_after.nanos / 1e9
-    return max(asked, min(FIRST_RETURN * 2**refusals, MAX_RETURN)) * random.uniform(1.0, 1.5)
+    grown: float = min(FIRST_RETURN * 2**refusals, MAX_RETURN)
+    return max(asked, grown) * random.uniform(1.0, 1.5)

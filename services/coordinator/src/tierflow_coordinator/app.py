@@ -36,7 +36,7 @@ from tierflow_coordinator.contexts import Contexts
 from tierflow_coordinator.engine import Engine
 from tierflow_coordinator.facade import read_blob
 from tierflow_coordinator.flows import Flows
-from tierflow_coordinator.gauges import ContextCalls, Endings, publish_metrics
+from tierflow_coordinator.gauges import ContextCalls, Endings, publish_metrics, publish_submissions
 from tierflow_coordinator.machine import SwarmMachine
 from tierflow_coordinator.orchestrators import Orchestrators
 from tierflow_coordinator.progress import Progress
@@ -82,6 +82,7 @@ class Coordinator:
         )
         self.durable: Durable
         self.schedules: Schedules
+        self.submission: Submission
         self.servicer: CoordinatorServicer
         self.orchestrators: Orchestrators
         self.watches: Watches
@@ -150,7 +151,7 @@ class Coordinator:
             now=self.durable.clock.now,
             progress=Progress(self.messaging) if self.messaging is not None else None,
         )
-        submission = Submission(admission, self.engine, self.durable)
+        self.submission = submission = Submission(admission, self.engine, self.durable)
         self.schedules.bind(submission, self.engine.steer, admission.foresee)
         self.durable.peer_servicer.beside(self.schedules.durable.peer_servicer)
         contexts = Contexts(self.durable, ContextCalls(self.metrics).note)
@@ -278,6 +279,7 @@ class Coordinator:
 
     def _show_metrics(self) -> None:
         publish_metrics(self.metrics, self.durable, self.engine, self.watches)
+        publish_submissions(self.metrics, self.submission.intake)
         publish_schedules(self.metrics, self.schedules.durable)
         made = "Coordinator objects made in this process so far (B6)."
         self.metrics.gauge_of("coordinators_made", made, lambda: Coordinator.made)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tierflow_durable.durable import Durable
+from tierflow_durable.intake import Intake
 from tierflow_runtime.metrics import Metrics
 
 from tierflow_coordinator.core import states
@@ -39,6 +42,15 @@ class ContextCalls:
     def note(self, kind: str, n: int) -> None:
         """So many more."""
         self._calls.labels(kind).inc(n)
+
+
+def publish_submissions(metrics: Metrics, intake: Intake[Any]) -> None:
+    """Adds what waits to be taken, and what could not wait."""
+    metrics.gauge_of(
+        "submissions_waiting", "Submissions that wait until work under way leaves room.", lambda: len(intake)
+    )
+    refused = "Submissions that were refused since the start, because they would have had to wait long."
+    metrics.gauge_of("submissions_refused", refused, lambda: intake.refused)
 
 
 def publish_metrics(metrics: Metrics, durable: Durable, engine: Engine, watches: Watches) -> None:
