@@ -12,8 +12,9 @@ RUN /opt/tierflow/bin/python -m pip install ./libs/contracts ./libs/runtime
 
 FROM build AS build-coordinator
 COPY libs/durable libs/durable
+COPY libs/expressions libs/expressions
 COPY services/coordinator services/coordinator
-RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./services/coordinator
+RUN /opt/tierflow/bin/python -m pip install ./libs/durable ./libs/expressions ./services/coordinator
 
 FROM build AS build-orchestrator
 COPY libs/durable libs/durable

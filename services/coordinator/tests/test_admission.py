@@ -13,7 +13,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from tierflow_contracts.common.v1 import failure_pb2, flow_pb2, payload_pb2, state_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
-from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure_of
 from tierflow_runtime.values import Failure
@@ -103,23 +102,16 @@ async def test_all_violations_at_once(tier1: Any, request_of: Requests) -> None:
     assert {violation.field for violation in told.violations} >= {"allocation.credits", "context.swarm_id"}
 
 
-@pytest.mark.parametrize("plan", ["fixed", "goal"])
-async def test_plans_of_later_builds(tier1: Any, request_of: Requests, rows: Any, plan: str) -> None:
+async def test_plans_of_later_builds(tier1: Any, request_of: Requests, rows: Any) -> None:
     """A3: a plan that the contract has and this build does not offer is refused naming it."""
     request = request_of()
-    flow = swarm_pb2.FlowPlan()
-    flow.CopyFrom(request.input.flow)
-    request.input.ClearField("flow")
-    if plan == "fixed":
-        request.input.fixed.flows.append(flow)
-    else:
-        request.input.goal.goal = "write a report"
+    request.input.goal.goal = "write a report"
     before = await rows()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await tier1.submit(request)
     told = failure_of(caught.value)
     assert told.code == "UNSUPPORTED"
-    assert [violation.field for violation in told.violations] == [f"input.{plan}"]
+    assert [violation.field for violation in told.violations] == ["input.goal"]
     assert await rows() == before
 
 

@@ -26,7 +26,7 @@ from tierflow_expressions.evaluate import (
 from tierflow_expressions.functions import FUNCTIONS, STATUS_FUNCTIONS
 from tierflow_expressions.hints import function_hint, nearest
 from tierflow_expressions.lexer import ExpressionSyntaxError
-from tierflow_expressions.scope import NAMES, STATUS, Path, walk
+from tierflow_expressions.scope import FLOW, STATUS, Path, Vocabulary, walk
 
 _MAX_TREE_DEPTH = 150
 
@@ -53,25 +53,25 @@ class Expression:
     """The status functions that it calls."""
 
 
-def compile_expression(text: str) -> Expression:
+def compile_expression(text: str, words: Vocabulary = FLOW) -> Expression:
     """Compile the text of an expression; texts used lately are kept compiled. Raises `ExpressionSyntaxError`."""
-    compiled = _compiled(text)
+    compiled = _compiled(text, words)
     if isinstance(compiled, ExpressionSyntaxError):
         raise ExpressionSyntaxError(str(compiled), compiled.position)
     return compiled
 
 
 @lru_cache(maxsize=16_384)
-def _compiled(text: str) -> Expression | ExpressionSyntaxError:
+def _compiled(text: str, words: Vocabulary) -> Expression | ExpressionSyntaxError:
     try:
-        return compile_tree(syntax.parse_expression(text)[0], text)
+        return compile_tree(syntax.parse_expression(text, things=words.things)[0], text, words)
     except ExpressionSyntaxError as error:
         return error.with_traceback(None)
 
 
-def compile_tree(tree: syntax.Node, text: str) -> Expression:
+def compile_tree(tree: syntax.Node, text: str, words: Vocabulary = FLOW) -> Expression:
     """Compile a tree whose text is given. Raises `ExpressionSyntaxError`."""
-    compiler = _Compiler()
+    compiler = _Compiler(words)
     evaluate = compiler.compile(tree)
     plain = compiler.reference(tree)
     return Expression(
@@ -82,7 +82,8 @@ def compile_tree(tree: syntax.Node, text: str) -> Expression:
 class _Compiler:
     """Turns trees into closures and gathers what they read."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Vocabulary) -> None:
+        self.words = words
         self.references: list[Reference] = []
         self.status: set[str] = set()
         self.bound: tuple[str, ...] = ()
@@ -112,9 +113,10 @@ class _Compiler:
             node = node.base
         if not isinstance(node, syntax.Name) or node.name in self.bound:
             return None
-        if node.name not in NAMES:
+        names = self.words.names
+        if node.name not in names:
             raise ExpressionSyntaxError(
-                f"unknown name {node.name!r}; known: {', '.join(NAMES)}{nearest(node.name, NAMES) or '; a step is read as steps.id.output'}",
+                f"unknown name {node.name!r}; known: {', '.join(names)}{nearest(node.name, names) or self.words.hint}",
                 node.position,
             )
         return Reference(node.name, tuple(reversed(path)))
@@ -254,7 +256,7 @@ class _Compiler:
         return lambda frame: then(frame) if boolean(condition(frame), "? :") else otherwise(frame)
 
     def _comprehension(self, node: syntax.Comprehension) -> Evaluator:
-        if node.variable in NAMES:
+        if node.variable in self.words.names:
             raise ExpressionSyntaxError(
                 f"{node.variable!r} is a name of the scope; call the variable something else", 0
             )

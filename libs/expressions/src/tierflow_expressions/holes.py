@@ -12,7 +12,7 @@ from tierflow_expressions.expressions import Expression, compile_expression, com
 from tierflow_expressions.functions import measure
 from tierflow_expressions.lexer import ExpressionSyntaxError
 from tierflow_expressions.limits import MAX_RESOLVED
-from tierflow_expressions.scope import Scope
+from tierflow_expressions.scope import FLOW, Scope, Vocabulary
 from tierflow_expressions.syntax import parse_expression
 from tierflow_expressions.values import dumps
 
@@ -107,23 +107,23 @@ def within_bound(characters: int) -> int:
     return characters
 
 
-def split_text(source: str) -> tuple[Piece, ...]:
+def split_text(source: str, words: Vocabulary = FLOW) -> tuple[Piece, ...]:
     """A string as its literal parts and its holes; strings seen lately are kept. Raises `ExpressionSyntaxError`."""
-    pieces = _split(source)
+    pieces = _split(source, words)
     if isinstance(pieces, ExpressionSyntaxError):
         raise ExpressionSyntaxError(str(pieces), pieces.position)
     return pieces
 
 
 @lru_cache(maxsize=16_384)
-def _split(source: str) -> tuple[Piece, ...] | ExpressionSyntaxError:
+def _split(source: str, words: Vocabulary = FLOW) -> tuple[Piece, ...] | ExpressionSyntaxError:
     try:
-        return tuple(_cut(source))
+        return tuple(_cut(source, words))
     except ExpressionSyntaxError as error:
         return error.with_traceback(None)
 
 
-def _cut(source: str) -> list[Piece]:
+def _cut(source: str, words: Vocabulary) -> list[Piece]:
     pieces: list[Piece] = []
     literal, position = "", 0
     while (found := source.find(OPEN, position)) >= 0:
@@ -135,7 +135,7 @@ def _cut(source: str) -> list[Piece]:
         if literal:
             pieces.append(literal)
             literal = ""
-        expression, position = _hole(source, found + len(OPEN))
+        expression, position = _hole(source, found + len(OPEN), words)
         pieces.append(Hole(expression))
     literal += source[position:]
     if literal or not pieces:
@@ -143,14 +143,14 @@ def _cut(source: str) -> list[Piece]:
     return pieces
 
 
-def _hole(source: str, start: int) -> tuple[Expression, int]:
+def _hole(source: str, start: int, words: Vocabulary) -> tuple[Expression, int]:
     """The expression that begins at `start`, and the position behind its `}}`."""
     plain = _WITHOUT_BRACES.match(source, start)
     if plain is None or "//" in plain.group():
-        tree, end = parse_expression(source, start, hole=True)
-        return compile_tree(tree, source[start : end - len(CLOSE)]), end
+        tree, end = parse_expression(source, start, hole=True, things=words.things)
+        return compile_tree(tree, source[start : end - len(CLOSE)], words), end
     try:
-        return compile_expression(plain.group(1)), plain.end()
+        return compile_expression(plain.group(1), words), plain.end()
     except ExpressionSyntaxError as error:
         raise ExpressionSyntaxError(str(error), plain.start(1) + error.position) from None
 

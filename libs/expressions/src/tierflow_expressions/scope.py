@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tierflow_expressions.errors import ExpressionError
@@ -11,7 +12,24 @@ from tierflow_expressions.values import kind_of
 Path = tuple[str | int, ...]
 
 NAMES = ("input", "steps", "vars", "env", "run", "item", "index", "loop", "last_error", "output", "call", "secrets")
-"""The names that expressions may begin with; those after `run` only in the places that have them."""
+"""The names that expressions of flows may begin with; those after `run` only in the places that have them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """The words of a place that has expressions: those of a flow, or those of a swarm's plan."""
+
+    names: tuple[str, ...]
+    """What an expression may begin with."""
+    things: str
+    """Of these: the name whose members are ids, which may have hyphens."""
+    hint: str
+    """For who writes an unknown name."""
+
+
+FLOW = Vocabulary(NAMES, "steps", "; a step is read as steps.id.output")
+PLAN = Vocabulary(("input", "runs", "board", "swarm"), "runs", "; a run is read as runs.id.output")
+
 STATUS = "status"
 """Not for users: the functions success(), failure() and cancelled() are look-ups of `status` with the function's name as path; a scope answers with a boolean."""
 

@@ -130,12 +130,12 @@ _MAX_IN_A_ROW = 100
 """Operators or members one after the other."""
 
 
-def parse_expression(text: str, start: int = 0, *, hole: bool = False) -> tuple[Node, int]:
+def parse_expression(text: str, start: int = 0, *, hole: bool = False, things: str = "steps") -> tuple[Node, int]:
     """The tree of the expression that begins at `start`, and where it ends.
 
-    Without `hole` it must reach the end of `text`; with it, it ends at `}}`, and the position is behind that. Raises `ExpressionSyntaxError`.
+    Without `hole` it must reach the end of `text`; with it, it ends at `}}`, and the position is behind that. Members of `things` may have hyphens. Raises `ExpressionSyntaxError`.
     """
-    parser = _Parser(text, start)
+    parser = _Parser(text, start, things)
     node = parser.expression()
     token = parser.token
     if token.start - start > MAX_EXPRESSION:
@@ -154,8 +154,9 @@ def parse_expression(text: str, start: int = 0, *, hole: bool = False) -> tuple[
 class _Parser:
     """Recursive descent with one token of look-ahead."""
 
-    def __init__(self, text: str, start: int) -> None:
+    def __init__(self, text: str, start: int, things: str) -> None:
         self.text = text
+        self.things = things
         self.origin = start
         self.depth = 0
         self.comprehensions = 0
@@ -243,7 +244,7 @@ class _Parser:
                 return node
 
     def _field(self, base: Node, position: int) -> Node:
-        if isinstance(base, Name) and base.name == "steps":
+        if isinstance(base, Name) and base.name == self.things:
             self.token = step_name(self.text, self.token)
         if self.token.kind != NAME:
             hint = "; use default(a.b, otherwise) for what may be missing" if self.at("?") else ""

@@ -15,7 +15,7 @@ from tierflow_expressions.errors import ExpressionError
 from tierflow_expressions.expressions import Expression
 from tierflow_expressions.holes import OPEN, Hole, Text, split_text, within_bound
 from tierflow_expressions.lexer import ExpressionSyntaxError
-from tierflow_expressions.scope import Scope
+from tierflow_expressions.scope import FLOW, Scope, Vocabulary
 from tierflow_expressions.values import dumps, kind_of
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -117,7 +117,12 @@ def _fill(tree: Built, scope: Scope) -> Any:
 
 
 def compile_template(
-    source: Any, report: Report, visit: Visit | None = None, *, as_: type[CompiledTemplate] = CompiledTemplate
+    source: Any,
+    report: Report,
+    visit: Visit | None = None,
+    *,
+    as_: type[CompiledTemplate] = CompiledTemplate,
+    words: Vocabulary = FLOW,
 ) -> CompiledTemplate:
     """Compile a plain value with holes in its strings (never in its keys).
 
@@ -126,9 +131,10 @@ def compile_template(
         report: Is told what is wrong; a string that is wrong stays as it is.
         visit: Is shown each expression.
         as_: The class of the template.
+        words: What its expressions may begin with.
     """
     holes: list[Hole] = []
-    tree = _build(source, (), (report, visit), holes)
+    tree = _build(source, (), (report, visit, words), holes)
     pieces: list[str | Hole | Text] = []
     _piece(tree, pieces)
     expressions = tuple(hole.expression for hole in holes)
@@ -136,7 +142,7 @@ def compile_template(
     return as_(tree, tuple(_joined(pieces)), expressions, not holes, steps, steps - looked_into)
 
 
-def _build(source: Any, path: Path, listeners: tuple[Report, Visit | None], holes: list[Hole]) -> Built:
+def _build(source: Any, path: Path, listeners: tuple[Report, Visit | None, Vocabulary], holes: list[Hole]) -> Built:
     if isinstance(source, dict):
         return {key: _build(value, (*path, key), listeners, holes) for key, value in source.items()}
     if isinstance(source, list):
@@ -146,10 +152,12 @@ def _build(source: Any, path: Path, listeners: tuple[Report, Visit | None], hole
     return _build_text(source, path, listeners, holes)
 
 
-def _build_text(source: str, path: Path, listeners: tuple[Report, Visit | None], holes: list[Hole]) -> Built:
-    report, visit = listeners
+def _build_text(
+    source: str, path: Path, listeners: tuple[Report, Visit | None, Vocabulary], holes: list[Hole]
+) -> Built:
+    report, visit, words = listeners
     try:
-        pieces = split_text(source)
+        pieces = split_text(source, words)
     except ExpressionSyntaxError as error:
         report(path, f"{error} (at character {error.position + 1} of {_shortened(source)})")
         return source

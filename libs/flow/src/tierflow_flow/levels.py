@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tierflow_expressions.needs import Needs, branches_of_switches, cycles, dependants
 from tierflow_expressions.templates import CompiledTemplate, ConditionTemplate
 from tierflow_runtime.values import RetryPolicy
 
 from tierflow_flow.checking import Checker, View
 from tierflow_flow.definition import Block, Join, Rescue, StepSpec
 from tierflow_flow.flow_keys import HANDLER_PREFIX
-from tierflow_flow.graph import NAVIGATORS, Needs, branches_of_switches, cycles, dependants
+from tierflow_flow.graph import NAVIGATORS
 from tierflow_flow.joining import check_grows, check_join
 from tierflow_flow.problems import Problems
 from tierflow_flow.reading import BlockParts, StepParts
@@ -50,8 +51,6 @@ class Level:
         self.needs: Needs = {}
         self.output: CompiledTemplate | None = None
         self.until: CompiledTemplate | None = None
-
-    # Reading.
 
     def compile(self, names: frozenset[str] = frozenset()) -> None:
         """Compiles what is in it; `names` are those that its place has besides the flow's own."""

@@ -146,7 +146,7 @@ def _check_swarm_input(given: SwarmInput, found: list[Violation]) -> None:
         _check_flow_plan("input.flow", given.flow, found)
     elif plan == "fixed":
         flows = given.fixed.flows
-        if not 1 <= len(flows) <= MOST_FLOWS:
+        if not given.fixed.runs and not 1 <= len(flows) <= MOST_FLOWS:
             found.append(
                 Violation(
                     field="input.fixed.flows", description=f"has {len(flows)} flows; 1 to {MOST_FLOWS} are allowed"

@@ -21,6 +21,7 @@ from tierflow_runtime.tracecontext import child_traceparent, span_id_of
 from tierflow_runtime.values import BlobRef, Context, FailureError, Micros, Options, Payload, Violation
 from tierflow_runtime.wire import allocation_from_proto, context_from_proto, options_from_proto
 
+from tierflow_coordinator import plans
 from tierflow_coordinator.admitted import Admitted as Admitted
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.flows import CheckedFlow, Flows
@@ -43,6 +44,7 @@ class Admission:
         new_trace: Callable[[], str],
     ) -> None:
         self._flows = flows
+        self._plans = plans.Plans(flows)
         self._clock = clock
         self._read_blob = read_blob
         self._full = full
@@ -77,6 +79,8 @@ class Admission:
         """
         now = self._clock()
         self._check(request, caller, now)
+        if request.input.HasField("fixed"):
+            return await self._admit_plan(request, caller, now, labels)
         plan = request.input.flow
         flow = await self._flows.check(plan.flow, caller.tenant)
         payload = payload_from_proto(plan.input)
@@ -88,6 +92,22 @@ class Admission:
         if request.options.validate_only:
             await self._flows.preflight(plan.flow, admitted.command.context, admitted.command.allocation)
         return admitted
+
+    async def _admit_plan(
+        self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, now: Micros, labels: Mapping[str, str]
+    ) -> Admitted:
+        """A plan of several runs. Raises FailureError as `admit`."""
+        given = request.input.fixed
+        runs, _ = plans.shape_problems(given)
+        runs = await self._plans.resolve(given, runs, caller.tenant, store=not request.options.validate_only)
+        named = CheckedFlow(name=given.name, version="", hash="", schema=None)
+        payload = payload_from_proto(given.input) if given.HasField("input") else None
+        admitted = self._admitted(request, caller, named, payload, now, labels)
+        output = payload_from_proto(given.output) if given.HasField("output") else None
+        command = msgspec.structs.replace(
+            admitted.command, plan=runs, plan_output=output if isinstance(output, str) else ""
+        )
+        return msgspec.structs.replace(admitted, command=command)
 
     async def foresee(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller) -> None:
         """Whether such a request could be admitted at some time: the flow is there, and takes the input. Its handlers may still come; stores nothing.
@@ -103,14 +123,17 @@ class Admission:
 
     def _check(self, request: swarm_pb2.SwarmExecutionRequest, caller: Caller, now: Micros) -> None:
         """What the request alone tells."""
-        refuse_if(check_swarm_request(request, now), "admission", "check")
-        own_or_refuse(caller, request.context.tenant, request.context.user_id)
+        found = check_swarm_request(request, now)
         plan = request.input.WhichOneof("plan")
-        if plan != "flow":
+        if plan == "fixed":
+            found.extend(plans.shape_problems(request.input.fixed)[1])
+        refuse_if(found, "admission", "check")
+        own_or_refuse(caller, request.context.tenant, request.context.user_id)
+        if plan == "goal":
             raise FailureError(
                 failure(
                     "UNSUPPORTED",
-                    f"input.{plan}: this build takes plans of one flow; send input.flow.",
+                    f"input.{plan}: this build has no planner; send input.flow or input.fixed.",
                     component="admission",
                     operation="check",
                     violations=(Violation(field=f"input.{plan}", description="is not offered by this build"),),

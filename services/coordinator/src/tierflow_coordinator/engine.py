@@ -23,6 +23,8 @@ from tierflow_runtime.wire import RUN_STATES
 from tierflow_coordinator import wire
 from tierflow_coordinator.admission import Admitted
 from tierflow_coordinator.core import commands, events, states
+from tierflow_coordinator.core.plan import Plan
+from tierflow_coordinator.core.planning import allocation_of
 from tierflow_coordinator.core.react import EFFECTIVE, after_run_state, open_effects, react
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.links import Link
@@ -139,6 +141,15 @@ class Engine:
                 self._changed(entity, event)
             elif kind in events.SHARED:
                 self.resting.look_after_change(entity)
+            elif swarm.plan is not None:
+                self._planned(swarm.plan, event)
+
+    def _planned(self, plan: Plan, event: events.SwarmEvent) -> None:
+        """A run of several has ended, or was refused: the swarm does not wait for it any more."""
+        if isinstance(event, events.RunFinished):
+            self.runs.forget(event.run_id)
+        elif isinstance(event, events.PlanDecided) and (run_id := plan.standings[event.planned].run_id):
+            self.runs.forget(run_id)
 
     def _changed(self, entity: Entity[Swarm], event: events.SwarmStateChanged) -> None:
         if event.from_ in states.ENDED:
@@ -166,7 +177,7 @@ class Engine:
             unfinished = swarm.state == states.TERMINATED and not run.finished
             self.runs.forget(run.run_id, but_command=unfinished)
             if unfinished:
-                self._terminated[run.run_id] = (swarm.swarm_id, run.generation)
+                self._terminated[run.run_id] = (swarm.swarm_id, swarm.generation)
         if reason == "ended":
             self.load.ended()
         self.waiting.closed(swarm.swarm_id)
@@ -198,6 +209,17 @@ class Engine:
             generation=effect.generation,
             labels=swarm.own_labels,
         )
+        standing = None if swarm.plan is None else swarm.plan.standing_of(effect.run_id)
+        if standing is not None and standing.flow is not None:
+            flow = standing.flow
+            return run_request(
+                context,
+                flow_pb2.FlowRef(name=flow.name, version=flow.version, hash=flow.hash),
+                input=standing.input,
+                allocation=allocation_of(swarm, effect.run_id),
+                options=swarm.options,
+                now=self._durable.clock.now(),
+            )
         return run_request(
             context,
             flow_pb2.FlowRef(name=swarm.flow_name, version=swarm.flow_version, hash=swarm.flow_hash),

@@ -14,6 +14,7 @@ from tierflow_runtime.wire import timestamp
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.core import states
+from tierflow_coordinator.core.plan import DECIDED
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.reaching import Reaching
 
@@ -77,10 +78,29 @@ class Explaining(Reaching):
         run = swarm.run
         if run is None or run.finished:
             return
+        planned = _planned(swarm, run.run_id)
         if stored or run.taken:
-            text = f"its run {run.run_id} has not ended"
+            text = f"its run {run.run_id}{planned} has not ended"
             explanation.blockers.add(kind=pb.BLOCKER_KIND_CHILD, description=text, held_by=[run.run_id])
             return
         position = self._engine.runs.position(run.run_id)
-        text = "no orchestrator has room for its run" if position else "its run is not stored by an orchestrator yet"
+        text = (
+            f"no orchestrator has room for its run{planned}"
+            if position
+            else f"its run{planned} is not stored by an orchestrator yet"
+        )
         explanation.blockers.add(kind=pb.BLOCKER_KIND_LINE, description=text, position=position)
+
+
+def _planned(swarm: Swarm, run_id: str) -> str:
+    """Which run of the plan it is, and what was decided before, where there are several."""
+    plan = swarm.plan
+    if plan is None:
+        return ""
+    current = next((each for each, standing in plan.standings.items() if standing.run_id == run_id), "")
+    before = "; ".join(
+        f"{each}: {standing.state}" + (f", {standing.reason}" if standing.reason else "")
+        for each, standing in plan.standings.items()
+        if standing.state in DECIDED
+    )
+    return f" ({current} of the plan{'; ' + before if before else ''})"

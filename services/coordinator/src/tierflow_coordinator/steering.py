@@ -85,6 +85,11 @@ class Steering(Reaching):
         """Starts a new swarm with the flow of another and some of its results, or only says what that would mean."""
         listing.check_texts(request_id=request.request_id)
         swarm = await self._visible(request.swarm_id, caller, hide=False)
+        if swarm.plan is not None:
+            text = (
+                "A swarm with a plan of several runs is not made anew from its results; retry it, or submit it again."
+            )
+            raise FailureError(failure("UNSUPPORTED", text, operation=_KINDS[kind]))
         checkpoint = getattr(request, "checkpoint", "")
         listing.check_texts(checkpoint=checkpoint)
         if checkpoint:

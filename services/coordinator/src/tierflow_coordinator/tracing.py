@@ -32,12 +32,24 @@ class Tracing:
         return self._moves.wanted
 
     def observe(self, swarm: Swarm, event: events.SwarmEvent, time: Micros) -> None:
-        """Notes changes of state that are committed."""
+        """Notes changes of state that are committed, and what was decided about a plan."""
         if isinstance(event, events.SwarmStateChanged | events.SwarmEnded):
             self._moves.note(
                 swarm.swarm_id, swarm.context, time,
                 before=event.from_, after=event.to, reason=event.reason, actor=event.actor,
             )  # fmt: skip
+        elif isinstance(event, events.PlanDecided):
+            self._moves.note(
+                swarm.swarm_id,
+                swarm.context,
+                time,
+                before="",
+                after=f"{event.planned} {event.state}",
+                reason=event.reason,
+            )
+        elif isinstance(event, events.RunRequested) and event.planned:
+            after = f"{event.planned} RUNNING"
+            self._moves.note(swarm.swarm_id, swarm.context, time, before="", after=after, reason=event.reason)
 
     def forget(self, swarm: Swarm) -> None:
         """The swarm has left memory."""

@@ -20,6 +20,7 @@ from tierflow_runtime.wire import (
     usage_to_proto,
 )
 
+from tierflow_coordinator import wire_plan
 from tierflow_coordinator.core.ledger import returned
 from tierflow_coordinator.core.swarm import Swarm
 
@@ -58,7 +59,8 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         outcome=OUTCOMES.number(swarm.outcome),
         flow_name=swarm.flow_name,
         flow_version=swarm.flow_version,
-        run_ids=[] if swarm.run is None else [swarm.run.run_id],
+        run_ids=_run_ids(swarm),
+        plan=None if swarm.plan is None else wire_plan.shown(swarm.plan, ended=swarm.ended),
         input=payload_to_proto(swarm.input, readable=readable),
         output=payload_to_proto(swarm.output, readable=readable),
         failure=None if swarm.failure is None else failure_to_proto(public(swarm.failure)),
@@ -72,6 +74,12 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
     )
     message.context.generation = swarm.generation  # That of its request is the first.
     return message
+
+
+def _run_ids(swarm: Swarm) -> list[str]:
+    if swarm.plan is not None:
+        return swarm.plan.run_ids
+    return [] if swarm.run is None else [swarm.run.run_id]
 
 
 def _origin(swarm: Swarm) -> execution_pb2.ReusedSteps | None:

@@ -28,7 +28,7 @@ from tierflow_runtime.wire import (
     usage_from_proto,
 )
 
-from tierflow_coordinator import wire_context
+from tierflow_coordinator import wire_context, wire_plan
 from tierflow_coordinator.core import commands, events
 
 _RUN_COMMANDS: Final = {
@@ -108,6 +108,8 @@ def _fill_created(message: ev.SwarmCreated, event: events.SwarmCreated) -> None:
     message.goal = event.goal
     if event.reuse is not None:
         fill_reuse(message.reuse, event.reuse)
+    if event.plan:
+        wire_plan.fill_created(message, event)
 
 
 def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
@@ -121,6 +123,8 @@ def _created_from_proto(message: ev.SwarmCreated) -> events.SwarmCreated:
         options=options_from_proto(message.options),
         goal=message.goal,
         reuse=reuse_from_proto(message.reuse) if message.HasField("reuse") else None,
+        plan=wire_plan.plan_of(message.plan) if message.plan else (),
+        plan_output=message.plan_output,
     )
 
 
@@ -138,11 +142,6 @@ def _state_changed_from_proto(message: ev.SwarmStateChanged) -> events.SwarmStat
         reason=message.reason,
         actor=message.actor,
     )
-
-
-def _fill_requested(message: ev.RunRequested, event: events.RunRequested) -> None:
-    message.run_id = event.run_id
-    message.generation = event.generation
 
 
 def _fill_taken(message: ev.RunTaken, event: events.RunTaken) -> None:
@@ -213,7 +212,8 @@ def _fill_command(message: ev.CommandReceived, event: events.CommandReceived) ->
 _ENCODERS: Final[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {
     events.SwarmCreated: ("swarm_created", _fill_created),
     events.SwarmStateChanged: ("swarm_state_changed", _fill_state_changed),
-    events.RunRequested: ("run_requested", _fill_requested),
+    events.RunRequested: ("run_requested", wire_plan.fill_requested),
+    events.PlanDecided: ("plan_decided", wire_plan.fill_decided),
     events.RunTaken: ("run_taken", _fill_taken),
     events.RunFinished: ("run_finished", _fill_finished),
     events.SwarmEnded: ("swarm_ended", _fill_ended),
@@ -223,7 +223,8 @@ _ENCODERS: Final[dict[type, tuple[str, Callable[[Any, Any], None]]]] = {
 _DECODERS: Final[dict[str, Callable[[Any], events.SwarmEvent]]] = {
     "swarm_created": _created_from_proto,
     "swarm_state_changed": _state_changed_from_proto,
-    "run_requested": lambda message: events.RunRequested(run_id=message.run_id, generation=message.generation),
+    "run_requested": wire_plan.requested_from_proto,
+    "plan_decided": wire_plan.decided_from_proto,
     "run_taken": lambda message: events.RunTaken(run_id=message.run_id),
     "run_finished": _run_finished_from_proto,
     "swarm_ended": _ended_from_proto,

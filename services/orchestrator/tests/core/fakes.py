@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tierflow_expressions.errors import ExpressionError
+from tierflow_expressions.needs import branches_of_switches
 from tierflow_expressions.scope import Scope
 from tierflow_flow.definition import Flow, StepSpec
-from tierflow_flow.graph import branches_of_switches
 from tierflow_orchestrator.core import Decision, Run, decide, dump, evolve, react
 from tierflow_orchestrator.core.commands import (
     AssignSlot,

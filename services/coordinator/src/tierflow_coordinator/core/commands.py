@@ -7,6 +7,8 @@ from typing import TypeAlias, dataclass_transform
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Reuse, Usage
 
+from tierflow_coordinator.core.plan import PlannedRun
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, gc=False):
@@ -26,6 +28,9 @@ class CreateSwarm(Command):
     options: Options
     goal: str = ""
     reuse: Reuse | None = None
+    plan: tuple[PlannedRun, ...] = ()
+    """Of a plan of several runs: then `run_id` is that of the first that takes place, and there is no flow."""
+    plan_output: str = ""
 
 
 class TakeRun(Command):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tierflow_runtime.values import Failure, FailureError, Micros
+from tierflow_runtime.values import Failure, FailureError, Micros, Usage
 
-from tierflow_coordinator.core import commands, events, sharing, states
+from tierflow_coordinator.core import commands, events, planning, sharing, states
 from tierflow_coordinator.core.decision import Decision as Decision
+from tierflow_coordinator.core.plan import Plan
 from tierflow_coordinator.core.swarm import Order, Swarm, evolve, total
 
 
@@ -25,9 +26,9 @@ def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decisio
         raise FailureError(_failure("STATE_CONFLICT", "The swarm was never created."))
     emitted = _DECIDE[type(command)](swarm, command)
     for event in emitted:
-        if type(event) is events.SwarmStateChanged or type(event) is events.SwarmEnded:
-            states.check(event.from_, event.to)
-        evolve(swarm, event, now)
+        _apply(swarm, event, now)
+    if swarm.plan is not None and emitted:
+        emitted = _planned(swarm, swarm.plan, command, emitted, now)
     if isinstance(command, commands.Shared):
         return Decision(events=emitted, reply=sharing.reply(swarm, command, emitted))
     # A repeated command is answered as the first time: it did apply.
@@ -38,23 +39,47 @@ def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decisio
     )
 
 
+def _apply(swarm: Swarm, event: events.SwarmEvent, now: Micros) -> None:
+    if type(event) is events.SwarmStateChanged or type(event) is events.SwarmEnded:
+        states.check(event.from_, event.to)
+    evolve(swarm, event, now)
+
+
+def _planned(
+    swarm: Swarm, plan: Plan, command: commands.SwarmCommand, emitted: Sequence[events.SwarmEvent], now: Micros
+) -> Sequence[events.SwarmEvent]:
+    """With a plan of several runs: what follows where nothing runs any more."""
+    more = list(emitted)
+
+    def emit(event: events.SwarmEvent) -> None:
+        _apply(swarm, event, now)
+        more.append(event)
+
+    first_run = command.run_id if type(command) is commands.CreateSwarm else ""
+    retried = type(command) is commands.SteerSwarm and command.command == states.RETRY
+    planning.go_on(swarm, plan, emit, now, first_run=first_run, retried=retried)
+    return more
+
+
 def _create(swarm: Swarm, command: commands.CreateSwarm) -> Sequence[events.SwarmEvent]:
     if swarm.state != states.NEW:
         raise FailureError(_failure("ALREADY_EXISTS", "The swarm exists already."))
-    return (
-        events.SwarmCreated(
-            context=command.context,
-            flow_hash=command.flow_hash,
-            flow_name=command.flow_name,
-            flow_version=command.flow_version,
-            input=command.input,
-            allocation=command.allocation,
-            options=command.options,
-            goal=command.goal,
-            reuse=command.reuse,
-        ),
-        events.RunRequested(run_id=command.run_id, generation=command.context.generation),
+    created = events.SwarmCreated(
+        context=command.context,
+        flow_hash=command.flow_hash,
+        flow_name=command.flow_name,
+        flow_version=command.flow_version,
+        input=command.input,
+        allocation=command.allocation,
+        options=command.options,
+        goal=command.goal,
+        reuse=command.reuse,
+        plan=command.plan,
+        plan_output=command.plan_output,
     )
+    if command.plan:
+        return (created,)
+    return (created, events.RunRequested(run_id=command.run_id, generation=command.context.generation))
 
 
 def _take_run(swarm: Swarm, command: commands.TakeRun) -> Sequence[events.SwarmEvent]:
@@ -74,8 +99,15 @@ def _refuse_run(swarm: Swarm, command: commands.RefuseRun) -> Sequence[events.Sw
         return ()
     if swarm.state == states.STOPPING:
         return (_stopped(swarm),)
-    cause = command.failure
-    failure = Failure(
+    failure = _refused(command.failure)
+    if swarm.plan is None or (standing := swarm.plan.standing_of(run.run_id)) is None:
+        return (events.SwarmEnded(from_=swarm.state, to=states.FAILED, outcome="FAILURE", failure=failure),)
+    planned = next(each for each, known in swarm.plan.standings.items() if known is standing)
+    return (events.PlanDecided(planned=planned, state="FAILED", reason=failure.message, failure=failure),)
+
+
+def _refused(cause: Failure) -> Failure:
+    return Failure(
         code=cause.code,
         message=f"Tier 2 refused the run: {cause.message}",
         tier=1,
@@ -85,7 +117,6 @@ def _refuse_run(swarm: Swarm, command: commands.RefuseRun) -> Sequence[events.Sw
         retry_after=cause.retry_after,
         cause=cause,
     )
-    return (events.SwarmEnded(from_=swarm.state, to=states.FAILED, outcome="FAILURE", failure=failure),)
 
 
 def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.SwarmEvent]:
@@ -109,6 +140,8 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
             usage=command.usage,
         )
     )
+    if swarm.plan is not None and command.state != "CANCELLED":
+        return emitted
     to = states.RUN_ENDS[command.state]
     reason, actor = _by(swarm.order if to == states.STOPPED else None)
     emitted.append(
@@ -118,12 +151,19 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
             outcome=command.outcome,
             output=command.output,
             failure=command.failure,
-            usage=command.usage if command.generation > 1 else total(swarm.usage, command.usage),
+            usage=_used(swarm, command),
             reason=reason,
             actor=actor,
         )
     )
     return emitted
+
+
+def _used(swarm: Swarm, command: commands.FinishRun) -> Usage:
+    """What the swarm has used with this end of its run."""
+    if swarm.plan is not None:
+        return total(swarm.plan.used(without=command.run_id), command.usage)
+    return command.usage if command.generation > 1 else total(swarm.usage, command.usage)
 
 
 def _report_run_state(swarm: Swarm, command: commands.ReportRunState) -> Sequence[events.SwarmEvent]:
@@ -152,7 +192,7 @@ def _steer(swarm: Swarm, command: commands.SteerSwarm) -> Sequence[events.SwarmE
     if to in states.ENDED:
         return (received, _stopped(swarm, command, to))
     changed = events.SwarmStateChanged(from_=swarm.state, to=to, reason=command.reason, actor=command.actor)
-    if command.command == states.RETRY and swarm.run is not None:
+    if command.command == states.RETRY and swarm.run is not None and swarm.plan is None:
         return (
             received,
             changed,

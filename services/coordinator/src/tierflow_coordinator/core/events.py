@@ -8,6 +8,7 @@ import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Options, Payload, Reuse, Usage
 
 from tierflow_coordinator.core.board import Settings
+from tierflow_coordinator.core.plan import FlowChoice, PlannedRun
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -27,6 +28,9 @@ class SwarmCreated(Event):
     options: Options
     goal: str = ""
     reuse: Reuse | None = None
+    plan: tuple[PlannedRun, ...] = ()
+    """Of a plan of several runs."""
+    plan_output: str = ""
 
 
 class SwarmStateChanged(Event):
@@ -43,6 +47,23 @@ class RunRequested(Event):
 
     run_id: str
     generation: int = 1
+    planned: str = ""
+    """Of a plan of several runs: its id there, its flow, its input, why it runs."""
+    flow: FlowChoice | None = None
+    input: Payload | None = None
+    reason: str = ""
+
+
+class PlanDecided(Event):
+    """A run of the plan does not take place (SKIPPED, or FAILED where that could not be decided), or a choice was made (COMPLETED)."""
+
+    planned: str
+    state: str
+    reason: str
+    failure: Failure | None = None
+    output: Payload | None = None
+    chosen: tuple[str, ...] = ()
+    unchosen_by: str = ""
 
 
 class RunTaken(Event):
@@ -148,6 +169,7 @@ SwarmEvent: TypeAlias = (
     SwarmCreated
     | SwarmStateChanged
     | RunRequested
+    | PlanDecided
     | RunTaken
     | RunFinished
     | SwarmEnded

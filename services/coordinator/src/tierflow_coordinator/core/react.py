@@ -46,6 +46,8 @@ def react(swarm: Swarm, event: events.SwarmEvent) -> Sequence[commands.Effect]:
             return (commands.AnswerWaiting(), commands.TellSchedule())
         return (commands.AnswerWaiting(),)
     if isinstance(event, events.CommandReceived) and swarm.run is not None and not swarm.run.finished:
+        if swarm.run.after == event.command_id:
+            return ()  # It made the run, and is none to it.
         # From the event, not from the state: that may be ahead of what is committed.
         return (_to_run(swarm, swarm.run, event),)
     return ()
@@ -85,6 +87,8 @@ def after_run_state(swarm: Swarm, run_state: str) -> Sequence[commands.Effect]:
 def _order(swarm: Swarm) -> Sequence[commands.Effect]:
     order, run = swarm.order, swarm.run
     if order is None or run is None or run.finished or swarm.state not in _ORDER_DUE[order.command]:
+        return ()
+    if run.after == order.command_id:
         return ()
     return (_to_run(swarm, run, order),)
 

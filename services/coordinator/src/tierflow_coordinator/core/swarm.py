@@ -8,15 +8,18 @@ from typing import Any
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micros, Options, Payload, Reuse, Usage
 
-from tierflow_coordinator.core import events, states
+from tierflow_coordinator.core import events, plan_evolve, states
 from tierflow_coordinator.core.board import Board, Checkpoint, Entry, Settings
+from tierflow_coordinator.core.plan import Plan
 from tierflow_coordinator.core.schedules.firing import REQUESTS
 
 MAX_KNOWN_COMMANDS = 256
 """So many command ids are remembered; a repetition that comes later than so many other commands is a new command."""
 
 
-SCHEMA = 1
+SCHEMA = 2
+PLAIN = 1
+"""Of snapshots: the newest that this build reads, and that of a swarm with one flow, which earlier builds read as well."""
 ADMISSION: Micros = 10_000_000
 """So much may lie between the moment from which a deadline was counted and that of the first event."""
 
@@ -29,6 +32,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     taken: bool = False
     """An orchestrator has stored it."""
     finished: bool = False
+    after: str = ""
+    """Of a planned run: the latest command before it was asked for, which is none to it."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +49,7 @@ class Swarm(msgspec.Struct, kw_only=True):
     """Everything that is known of a swarm; built from its events alone."""
 
     swarm_id: str
-    schema: int = SCHEMA
+    schema: int = PLAIN
     """Of snapshots: a build that knows only older ones reads the journal instead (K6)."""
     state: str = states.NEW
     reason: str = ""
@@ -72,6 +77,8 @@ class Swarm(msgspec.Struct, kw_only=True):
     ended_at: Micros | None = None
     board: Board | None = None
     """What it shares; None until something is written or changed."""
+    plan: Plan | None = None
+    """Its plan, where that has several runs; `run` is then the one that was asked for last."""
     idle: bool = False
     """Not from events: whoever owns it has nothing to do for it and may let it go (rule R15). Any event ends that."""
 
@@ -82,7 +89,9 @@ class Swarm(msgspec.Struct, kw_only=True):
 
     @property
     def generation(self) -> int:
-        """Of its run, from 1."""
+        """Of its run, from 1; with several runs, its own."""
+        if self.plan is not None:
+            return self.plan.generation
         return self.run.generation if self.run is not None else self.context.generation
 
     @property
@@ -129,6 +138,8 @@ def _created(swarm: Swarm, event: events.SwarmCreated, time: Micros) -> None:
     swarm.options = event.options
     swarm.reuse = event.reuse
     swarm.created_at = time
+    swarm.plan = plan_evolve.begun(event)
+    swarm.schema = PLAIN if swarm.plan is None else SCHEMA
 
 
 def _state_changed(swarm: Swarm, event: events.SwarmStateChanged, time: Micros) -> None:
@@ -148,10 +159,20 @@ def _reopen(swarm: Swarm, time: Micros) -> None:
         if deadline > start + min(spans) - ADMISSION:
             swarm.context = msgspec.structs.replace(swarm.context, deadline=time + min(spans))
     swarm.opened_at = time
+    if swarm.plan is not None:
+        plan_evolve.reopened(swarm.plan)
 
 
 def _run_requested(swarm: Swarm, event: events.RunRequested, _time: Micros) -> None:
-    swarm.run = RunRecord(run_id=event.run_id, generation=event.generation)
+    run = swarm.run = RunRecord(run_id=event.run_id, generation=event.generation)
+    if swarm.plan is not None and event.planned:
+        if event.generation == 1 and swarm.order is not None:
+            run.after = swarm.order.command_id
+        plan_evolve.requested(swarm.plan, event)
+
+
+def _plan_decided(swarm: Swarm, event: events.PlanDecided, _time: Micros) -> None:
+    plan_evolve.decided(swarm, event)
 
 
 def _run_taken(swarm: Swarm, _event: events.RunTaken, _time: Micros) -> None:
@@ -163,6 +184,9 @@ def _run_finished(swarm: Swarm, event: events.RunFinished, _time: Micros) -> Non
     if swarm.run is not None:
         swarm.run.taken = True
         swarm.run.finished = True
+    if swarm.plan is not None:
+        plan_evolve.finished(swarm, swarm.plan, event)
+        return
     # What a run says that it has used is what it has used in all its generations.
     swarm.usage = event.usage if event.generation > 1 else total(swarm.usage, event.usage)
 
@@ -258,6 +282,7 @@ _EVOLVE: dict[type, Callable[[Swarm, Any, Micros], None]] = {
     events.SwarmCreated: _created,
     events.SwarmStateChanged: _state_changed,
     events.RunRequested: _run_requested,
+    events.PlanDecided: _plan_decided,
     events.RunTaken: _run_taken,
     events.RunFinished: _run_finished,
     events.SwarmEnded: _ended,

@@ -28,32 +28,33 @@ from tierflow_contracts.common.v1 import execution_pb2 as tierflow_dot_common_do
 from tierflow_contracts.common.v1 import failure_pb2 as tierflow_dot_common_dot_v1_dot_failure__pb2
 from tierflow_contracts.common.v1 import flow_pb2 as tierflow_dot_common_dot_v1_dot_flow__pb2
 from tierflow_contracts.common.v1 import payload_pb2 as tierflow_dot_common_dot_v1_dot_payload__pb2
+from tierflow_contracts.common.v1 import plan_pb2 as tierflow_dot_common_dot_v1_dot_plan__pb2
 from tierflow_contracts.common.v1 import state_pb2 as tierflow_dot_common_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tierflow/coordinator/v1/swarm.proto\x12\x17tierflow.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tierflow/common/v1/execution.proto\x1a tierflow/common/v1/failure.proto\x1a\x1dtierflow/common/v1/flow.proto\x1a tierflow/common/v1/payload.proto\x1a\x1etierflow/common/v1/state.proto\"\xf5\x01\n\x15SwarmExecutionRequest\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12\x32\n\x05input\x18\x02 \x01(\x0b\x32#.tierflow.coordinator.v1.SwarmInput\x12:\n\nallocation\x18\x03 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12\x35\n\x07options\x18\x04 \x01(\x0b\x32$.tierflow.common.v1.ExecutionOptions\"\xb1\x02\n\nSwarmInput\x12\x31\n\x04\x66low\x18\x01 \x01(\x0b\x32!.tierflow.coordinator.v1.FlowPlanH\x00\x12\x33\n\x05\x66ixed\x18\x02 \x01(\x0b\x32\".tierflow.coordinator.v1.FixedPlanH\x00\x12\x31\n\x04goal\x18\x03 \x01(\x0b\x32!.tierflow.coordinator.v1.GoalPlanH\x00\x12\x38\n\x10\x61vailable_agents\x18\x04 \x03(\x0b\x32\x1e.tierflow.coordinator.v1.Agent\x12\x46\n\x12team_configuration\x18\x05 \x01(\x0b\x32*.tierflow.coordinator.v1.TeamConfigurationB\x06\n\x04plan\"\x91\x01\n\x08\x46lowPlan\x12)\n\x04\x66low\x18\x01 \x01(\x0b\x32\x1b.tierflow.common.v1.FlowRef\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12.\n\x05reuse\x18\x03 \x01(\x0b\x32\x1f.tierflow.common.v1.ReusedSteps\"=\n\tFixedPlan\x12\x30\n\x05\x66lows\x18\x01 \x03(\x0b\x32!.tierflow.coordinator.v1.FlowPlan\"D\n\x08GoalPlan\x12\x0c\n\x04goal\x18\x01 \x01(\t\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\"c\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x1c\n\x14max_concurrent_tasks\x18\x03 \x01(\x05\x12\x14\n\x0c\x63urrent_load\x18\x04 \x01(\x05\"V\n\x11TeamConfiguration\x12\x12\n\nmax_agents\x18\x01 \x01(\x05\x12-\n\x08settings\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\"\xa1\x03\n\x14SwarmExecutionResult\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tierflow.common.v1.SwarmState\x12,\n\x07outcome\x18\x03 \x01(\x0e\x32\x1b.tierflow.common.v1.Outcome\x12+\n\x06output\x18\x04 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.tierflow.common.v1.Failure\x12(\n\x05usage\x18\x06 \x01(\x0b\x32\x19.tierflow.common.v1.Usage\x12\x43\n\x13\x61llocation_returned\x18\x07 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xee\x04\n\x05Swarm\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tierflow.common.v1.SwarmState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x07outcome\x18\x04 \x01(\x0e\x32\x1b.tierflow.common.v1.Outcome\x12\x11\n\tflow_name\x18\x05 \x01(\t\x12\x14\n\x0c\x66low_version\x18\x06 \x01(\t\x12\x0f\n\x07run_ids\x18\x07 \x03(\t\x12*\n\x05input\x18\x08 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12+\n\x06output\x18\t \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x1b.tierflow.common.v1.Failure\x12(\n\x05usage\x18\x0b \x01(\x0b\x32\x19.tierflow.common.v1.Usage\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03seq\x18\x0f \x01(\x04\x12\r\n\x05owner\x18\x10 \x01(\t\x12/\n\x06origin\x18\x19 \x01(\x0b\x32\x1f.tierflow.common.v1.ReusedStepsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tierflow/coordinator/v1/swarm.proto\x12\x17tierflow.coordinator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tierflow/common/v1/execution.proto\x1a tierflow/common/v1/failure.proto\x1a\x1dtierflow/common/v1/flow.proto\x1a tierflow/common/v1/payload.proto\x1a\x1dtierflow/common/v1/plan.proto\x1a\x1etierflow/common/v1/state.proto\"\xf5\x01\n\x15SwarmExecutionRequest\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12\x32\n\x05input\x18\x02 \x01(\x0b\x32#.tierflow.coordinator.v1.SwarmInput\x12:\n\nallocation\x18\x03 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12\x35\n\x07options\x18\x04 \x01(\x0b\x32$.tierflow.common.v1.ExecutionOptions\"\xb1\x02\n\nSwarmInput\x12\x31\n\x04\x66low\x18\x01 \x01(\x0b\x32!.tierflow.coordinator.v1.FlowPlanH\x00\x12\x33\n\x05\x66ixed\x18\x02 \x01(\x0b\x32\".tierflow.coordinator.v1.FixedPlanH\x00\x12\x31\n\x04goal\x18\x03 \x01(\x0b\x32!.tierflow.coordinator.v1.GoalPlanH\x00\x12\x38\n\x10\x61vailable_agents\x18\x04 \x03(\x0b\x32\x1e.tierflow.coordinator.v1.Agent\x12\x46\n\x12team_configuration\x18\x05 \x01(\x0b\x32*.tierflow.coordinator.v1.TeamConfigurationB\x06\n\x04plan\"\x91\x01\n\x08\x46lowPlan\x12)\n\x04\x66low\x18\x01 \x01(\x0b\x32\x1b.tierflow.common.v1.FlowRef\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12.\n\x05reuse\x18\x03 \x01(\x0b\x32\x1f.tierflow.common.v1.ReusedSteps\"\xd2\x01\n\tFixedPlan\x12\x30\n\x05\x66lows\x18\x01 \x03(\x0b\x32!.tierflow.coordinator.v1.FlowPlan\x12,\n\x04runs\x18\x02 \x03(\x0b\x32\x1e.tierflow.common.v1.PlannedRun\x12*\n\x05input\x18\x03 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12+\n\x06output\x18\x04 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x0c\n\x04name\x18\x05 \x01(\t\"D\n\x08GoalPlan\x12\x0c\n\x04goal\x18\x01 \x01(\t\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\"c\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x1c\n\x14max_concurrent_tasks\x18\x03 \x01(\x05\x12\x14\n\x0c\x63urrent_load\x18\x04 \x01(\x05\"V\n\x11TeamConfiguration\x12\x12\n\nmax_agents\x18\x01 \x01(\x05\x12-\n\x08settings\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\"\xa1\x03\n\x14SwarmExecutionResult\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tierflow.common.v1.SwarmState\x12,\n\x07outcome\x18\x03 \x01(\x0e\x32\x1b.tierflow.common.v1.Outcome\x12+\n\x06output\x18\x04 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.tierflow.common.v1.Failure\x12(\n\x05usage\x18\x06 \x01(\x0b\x32\x19.tierflow.common.v1.Usage\x12\x43\n\x13\x61llocation_returned\x18\x07 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x05\n\x05Swarm\x12\x35\n\x07\x63ontext\x18\x01 \x01(\x0b\x32$.tierflow.common.v1.ExecutionContext\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tierflow.common.v1.SwarmState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x07outcome\x18\x04 \x01(\x0e\x32\x1b.tierflow.common.v1.Outcome\x12\x11\n\tflow_name\x18\x05 \x01(\t\x12\x14\n\x0c\x66low_version\x18\x06 \x01(\t\x12\x0f\n\x07run_ids\x18\x07 \x03(\t\x12*\n\x05input\x18\x08 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12+\n\x06output\x18\t \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x1b.tierflow.common.v1.Failure\x12(\n\x05usage\x18\x0b \x01(\x0b\x32\x19.tierflow.common.v1.Usage\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03seq\x18\x0f \x01(\x04\x12\r\n\x05owner\x18\x10 \x01(\t\x12/\n\x06origin\x18\x19 \x01(\x0b\x32\x1f.tierflow.common.v1.ReusedSteps\x12\x32\n\x04plan\x18\x1a \x03(\x0b\x32$.tierflow.common.v1.PlannedRunStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tierflow_contracts.coordinator.v1.swarm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SWARMEXECUTIONREQUEST']._serialized_start=297
-  _globals['_SWARMEXECUTIONREQUEST']._serialized_end=542
-  _globals['_SWARMINPUT']._serialized_start=545
-  _globals['_SWARMINPUT']._serialized_end=850
-  _globals['_FLOWPLAN']._serialized_start=853
-  _globals['_FLOWPLAN']._serialized_end=998
-  _globals['_FIXEDPLAN']._serialized_start=1000
-  _globals['_FIXEDPLAN']._serialized_end=1061
-  _globals['_GOALPLAN']._serialized_start=1063
-  _globals['_GOALPLAN']._serialized_end=1131
-  _globals['_AGENT']._serialized_start=1133
-  _globals['_AGENT']._serialized_end=1232
-  _globals['_TEAMCONFIGURATION']._serialized_start=1234
-  _globals['_TEAMCONFIGURATION']._serialized_end=1320
-  _globals['_SWARMEXECUTIONRESULT']._serialized_start=1323
-  _globals['_SWARMEXECUTIONRESULT']._serialized_end=1740
-  _globals['_SWARM']._serialized_start=1743
-  _globals['_SWARM']._serialized_end=2365
+  _globals['_SWARMEXECUTIONREQUEST']._serialized_start=328
+  _globals['_SWARMEXECUTIONREQUEST']._serialized_end=573
+  _globals['_SWARMINPUT']._serialized_start=576
+  _globals['_SWARMINPUT']._serialized_end=881
+  _globals['_FLOWPLAN']._serialized_start=884
+  _globals['_FLOWPLAN']._serialized_end=1029
+  _globals['_FIXEDPLAN']._serialized_start=1032
+  _globals['_FIXEDPLAN']._serialized_end=1242
+  _globals['_GOALPLAN']._serialized_start=1244
+  _globals['_GOALPLAN']._serialized_end=1312
+  _globals['_AGENT']._serialized_start=1314
+  _globals['_AGENT']._serialized_end=1413
+  _globals['_TEAMCONFIGURATION']._serialized_start=1415
+  _globals['_TEAMCONFIGURATION']._serialized_end=1501
+  _globals['_SWARMEXECUTIONRESULT']._serialized_start=1504
+  _globals['_SWARMEXECUTIONRESULT']._serialized_end=1921
+  _globals['_SWARM']._serialized_start=1924
+  _globals['_SWARM']._serialized_end=2598
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,7 @@ from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
+from tierflow_contracts.common.v1 import plan_pb2 as _plan_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
 import sys
@@ -155,23 +156,45 @@ Global___FlowPlan: _TypeAlias = FlowPlan  # noqa: Y015
 
 @_typing.final
 class FixedPlan(_message.Message):
-    """FixedPlan is several flows."""
+    """FixedPlan is several flows: in order, or as runs that say what they need and when they run. One runs at a time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOWS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A name that lists show."""
     @_builtins.property
     def flows(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowPlan]:
-        """The flows in order."""
+        """The flows in order: each waits for the one before. Their ids are run1, run2 and so on."""
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedRun]:
+        """Or the runs."""
+
+    @_builtins.property
+    def input(self) -> _payload_pb2.Payload:
+        """What the runs' expressions read as `input`, a JSON object."""
+
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """The swarm's output: a JSON value whose texts may hold expressions. Without it an object of the outputs of the runs that no other run needs."""
 
     def __init__(
         self,
         *,
         flows: _abc.Iterable[Global___FlowPlan] | None = ...,
+        runs: _abc.Iterable[_plan_pb2.PlannedRun] | None = ...,
+        input: _payload_pb2.Payload | None = ...,
+        output: _payload_pb2.Payload | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "input", b"input", "name", b"name", "output", b"output", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,6 +377,7 @@ class Swarm(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     state: _state_pb2.SwarmState.ValueType
     """The stored state."""
     reason: _builtins.str
@@ -408,6 +432,10 @@ class Swarm(_message.Message):
     def origin(self) -> _execution_pb2.ReusedSteps:
         """Of which other swarm it was made, where it was: by a rerun, a fork or a replay. Lists show the swarm and how."""
 
+    @_builtins.property
+    def plan(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedRunStatus]:
+        """Of a plan of several runs: each, in the plan's order, with what became of it and why."""
+
     def __init__(
         self,
         *,
@@ -428,10 +456,11 @@ class Swarm(_message.Message):
         seq: _builtins.int = ...,
         owner: _builtins.str = ...,
         origin: _execution_pb2.ReusedSteps | None = ...,
+        plan: _abc.Iterable[_plan_pb2.PlannedRunStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "origin", b"origin", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "origin", b"origin", "outcome", b"outcome", "output", b"output", "owner", b"owner", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "origin", b"origin", "outcome", b"outcome", "output", b"output", "owner", b"owner", "plan", b"plan", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

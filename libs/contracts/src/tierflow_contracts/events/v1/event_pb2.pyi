@@ -15,6 +15,7 @@ from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import flow_pb2 as _flow_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
+from tierflow_contracts.common.v1 import plan_pb2 as _plan_pb2
 from tierflow_contracts.common.v1 import schedule_pb2 as _schedule_pb2
 from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 from tierflow_contracts.executor.v1 import step_pb2 as _step_pb2
@@ -220,6 +221,7 @@ class Event(_message.Message):
     FIRING_CHANGED_FIELD_NUMBER: _builtins.int
     TIMES_MISSED_FIELD_NUMBER: _builtins.int
     BACKFILL_REQUESTED_FIELD_NUMBER: _builtins.int
+    PLAN_DECIDED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Place in the entity's history, from 1, without gaps. 0 for progress."""
     step_id: _builtins.str
@@ -474,6 +476,10 @@ class Event(_message.Message):
     def backfill_requested(self) -> Global___BackfillRequested:
         """Past times of a schedule are to fire."""
 
+    @_builtins.property
+    def plan_decided(self) -> Global___PlanDecided:
+        """A swarm has decided about a run of its plan."""
+
     def __init__(
         self,
         *,
@@ -542,12 +548,13 @@ class Event(_message.Message):
         firing_changed: Global___FiringChanged | None = ...,
         times_missed: Global___TimesMissed | None = ...,
         backfill_requested: Global___BackfillRequested | None = ...,
+        plan_decided: Global___PlanDecided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested", "plan_decided"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -566,8 +573,12 @@ class SwarmCreated(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     GOAL_FIELD_NUMBER: _builtins.int
     REUSE_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    PLAN_OUTPUT_FIELD_NUMBER: _builtins.int
     goal: _builtins.str
     """Its goal in words, where it has one."""
+    plan_output: _builtins.str
+    """The output of such a plan, JSON text with expressions."""
     @_builtins.property
     def context(self) -> _execution_pb2.ExecutionContext:
         """Its context."""
@@ -592,6 +603,10 @@ class SwarmCreated(_message.Message):
     def reuse(self) -> _execution_pb2.ReusedSteps:
         """Results of another run that it starts with."""
 
+    @_builtins.property
+    def plan(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedRun]:
+        """Of a plan of several runs: the runs, with all that each waits for, and flows by hash."""
+
     def __init__(
         self,
         *,
@@ -602,14 +617,40 @@ class SwarmCreated(_message.Message):
         options: _execution_pb2.ExecutionOptions | None = ...,
         goal: _builtins.str = ...,
         reuse: _execution_pb2.ReusedSteps | None = ...,
+        plan: _abc.Iterable[_plan_pb2.PlannedRun] | None = ...,
+        plan_output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "goal", b"goal", "input", b"input", "options", b"options", "reuse", b"reuse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "flow", b"flow", "goal", b"goal", "input", b"input", "options", b"options", "plan", b"plan", "plan_output", b"plan_output", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SwarmCreated: _TypeAlias = SwarmCreated  # noqa: Y015
+
+@_typing.final
+class PlanDecided(_message.Message):
+    """PlanDecided says that a run of a swarm's plan does not take place, or what a choice was, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> _plan_pb2.PlannedRunStatus:
+        """The decision: SKIPPED, FAILED where it could not be made, COMPLETED for a choice."""
+
+    def __init__(
+        self,
+        *,
+        decision: _plan_pb2.PlannedRunStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanDecided: _TypeAlias = PlanDecided  # noqa: Y015
 
 @_typing.final
 class SwarmStateChanged(_message.Message):
@@ -650,19 +691,39 @@ class RunRequested(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     generation: _builtins.int
     """Its generation."""
+    planned: _builtins.str
+    """Of a plan of several runs: the run's id in it."""
+    reason: _builtins.str
+    """Of a planned run: why it runs."""
+    @_builtins.property
+    def flow(self) -> _flow_pb2.FlowRef:
+        """Of a planned run: its flow, by hash."""
+
+    @_builtins.property
+    def input(self) -> _payload_pb2.Payload:
+        """Of a planned run: its input, expressions filled in."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         generation: _builtins.int = ...,
+        planned: _builtins.str = ...,
+        flow: _flow_pb2.FlowRef | None = ...,
+        input: _payload_pb2.Payload | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "generation", b"generation", "input", b"input", "planned", b"planned", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
