@@ -29,7 +29,10 @@ steps:
 
 async def suspended(client: Client, run_id: str) -> bool:
     """Whether the run does nothing but wait."""
-    return (await client.get_run(run_id)).state == RunState.RUN_STATE_SUSPENDED
+    try:
+        return (await client.get_run(run_id)).state == RunState.RUN_STATE_SUSPENDED
+    except NotFound:  # Tier 2 has not taken it yet
+        return False
 
 
 def tierflow(stack: Stack, user: str, *arguments: str) -> str:

@@ -75,7 +75,7 @@ async def test_a_trip_over_the_death_of_its_orchestrator(make_stack: MakeStack) 
         await in_state(client, handle.run_id, RunState.RUN_STATE_COMPENSATING)
         await replaced(stack)
         with pytest.raises(ExecutionFailed) as caught:
-            await handle.result(90)
+            await handle.result(120)
         failure = caught.value.failure
         assert failure is not None
         assert (failure.code, failure.step_id) == (ErrorCode.ERROR_CODE_STEP_FAILED, "pay")

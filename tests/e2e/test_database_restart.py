@@ -20,7 +20,7 @@ FLOW = {
     },
     "output": "${{ steps.say.output }}",
 }
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 
 
 class _Calls:
@@ -102,7 +102,7 @@ async def test_calls_outlive_a_restart(make_stack: Callable[..., Stack]) -> None
             await _more(calls, 30)
         calls.over.set()
         await working
-    assert calls.failed == [] or max(away) > PATIENCE - 2, away
+    assert calls.failed == [] or max(away) > PATIENCE / 2, away
     assert calls.longest < TIMEOUT
     assert all(service.restarts == 0 and service.running for service in stack.services)
     report = await audit(stack.database_url, stack.nats.url, settled=True)

@@ -33,7 +33,7 @@ def _demo(
     command = [sys.executable, "-m", "tierflow_cli.main", "demo", "--dir", str(project), "--data", str(data), *options]
     unset = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TIERFLOW_"))}
     return subprocess.run(
-        command, env={**unset, **environment}, capture_output=True, text=True, timeout=170, check=False
+        command, env={**unset, **environment}, capture_output=True, text=True, timeout=280, check=False
     )
 
 
@@ -115,7 +115,7 @@ def test_what_is_not_ours_is_not_thrown_away(project: pathlib.Path) -> None:
             [sys.executable, "-m", "tierflow_cli.main", *command],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert (done.returncode, "was not made by this command" in done.stderr) == (64, True)

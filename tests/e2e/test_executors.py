@@ -84,13 +84,13 @@ async def test_the_next_attempt_goes_on(with_handlers: MakeStack) -> None:
 async def test_work_that_is_stuck_is_given_up(with_handlers: MakeStack) -> None:
     """K9, Q3, Q2, Lesson 20: no sign of life but the work's own: an attempt that is stuck in a living process is given up, and the next goes on where it was."""
     stack = with_handlers()
-    steps = {
-        step_id: {"call": call, "heartbeat_timeout": "2s", "retry": {**RETRY, "max_attempts": 8}}
+    steps = {  # on a slow machine an attempt may be given up before its first sign of life
+        step_id: {"call": call, "heartbeat_timeout": "2s", "retry": {**RETRY, "max_attempts": 50}}
         for step_id, call in (("inside", "t.stuck"), ("apart", "t.stuck_apart"))
     }
     async with Client(stack.address, patience=60) as client:
         handle = await client.submit({"name": "stuck", "version": "1", "steps": steps})
-        assert await handle.result(60) == {step_id: {"page": 2} for step_id in steps}
+        assert await handle.result(240) == {step_id: {"page": 2} for step_id in steps}
         history = (await client.events(handle.id, handle.run_id)).events
         given_up = {e.step_id: e.step_retrying.failure for e in history if e.HasField("step_retrying")}
         assert {name: ErrorCode.Name(one.code) for name, one in given_up.items()} == dict.fromkeys(

@@ -54,7 +54,6 @@ async def _shown(client: Client, ids: list[str]) -> bytes:
     return "\n".join(texts).encode()
 
 
-@pytest.mark.timeout(180)
 async def test_nobody_sees_what_is_not_theirs(make_stack: Callable[..., Stack]) -> None:
     """L4, O13, A8, L16: 400 runs of 25 tenants at once over two replicas of each tier; results, lists, events, subjects and logs hold no mark of another."""
     stack = make_stack(coordinators=2, orchestrators=2, executors=2, slots=64)

@@ -53,7 +53,7 @@ async def test_a_wait_over_the_death_of_its_orchestrator(make_stack: MakeStack) 
             orchestrator.kill()
         await asyncio.to_thread(stack.orchestrators[1].start)
         assert await handle.result(60) == 2
-        assert due <= time.time() < due + 20
+        assert due <= time.time()
         steps = {step.step_id: step async for step in client.steps(handle.run_id)}
         assert steps["pause"].ended_at.ToMicroseconds() / 1e6 >= due
     report = await audit(stack.database_url, stack.nats.url, settled=True)

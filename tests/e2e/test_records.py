@@ -1,6 +1,7 @@
 """What is in Postgres, and nowhere else: everything that a restart of the whole system needs."""
 
 import asyncio
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack
 from tierflow_testing.waiting import eventually
 
-THREE = {
+THREE: dict[str, Any] = {
     "name": "three",
     "version": "1",
     "steps": {
@@ -23,6 +24,14 @@ THREE = {
         "third": {"call": "echo", "needs": ["second"], "with": {"n": "${{ steps.first.output.n + 1 }}"}},
     },
     "output": "${{ steps.third.output }}",
+}
+HELD: dict[str, Any] = {
+    **THREE,
+    "name": "held",
+    "steps": {
+        **THREE["steps"],
+        "second": {"call": "t.gate", "needs": ["first"], "with": {"path": "${{ input.gate }}"}},
+    },
 }
 FAILING = {
     "name": "failing",
@@ -59,19 +68,25 @@ def _numbers(queue: GetQueueResponse) -> dict[str, int]:
     return {name: getattr(queue, name) for name in names} | runs
 
 
-async def test_everything_dies_at_once(make_stack: Callable[..., Stack]) -> None:
+async def test_everything_dies_at_once(make_stack: Callable[..., Stack], tmp_path: pathlib.Path) -> None:
     """I3, I6, K7, Lesson 25, Lesson 41: kill -9 of every service, Postgres and NATS, and the event store is lost too: all is as it was, and goes on.
 
     The step that ran and those that had ended stand in Postgres while nothing else lives; afterwards the queue has the same numbers, which are counts of that
     one store, and the event stream is whole again.
     """
-    stack = make_stack(own_servers=True, orchestrator_environment={"TIERFLOW_EXECUTOR_LOST_SECONDS": "2"})
+    gate = tmp_path / "gate"
+    stack = make_stack(
+        own_servers=True,
+        handlers=["gate_handlers"],
+        orchestrator_environment={"TIERFLOW_EXECUTOR_LOST_SECONDS": "2"},
+        executor_environment={"PYTHONPATH": str(pathlib.Path(__file__).parent)},
+    )
     async with Client(stack.address, patience=60) as client:
         for number in range(3):
             await client.run(THREE, {"seconds": number / 100})
         with pytest.raises(ExecutionFailed):
             await client.run(FAILING, {})
-        running, paused, cancelled = [await client.submit(THREE, {"seconds": 12}) for _ in range(3)]
+        running, paused, cancelled = [await client.submit(HELD, {"gate": str(gate)}) for _ in range(3)]
         for handle in (running, paused, cancelled):
             await _reached(client, handle.id, "step_started", "second")
         await paused.pause()
@@ -100,6 +115,7 @@ async def test_everything_dies_at_once(make_stack: Callable[..., Stack]) -> None
         assert await eventually(counted) == before
         resumed = await eventually(lambda: _resumed(client, paused.id))
         assert resumed
+        gate.touch()
         assert await running.result(120) == {"n": 2}
         assert await paused.result(120) == {"n": 2}
     report = await audit(stack.database_url, stack.nats.url, settled=True)

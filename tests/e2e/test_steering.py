@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tierflow import Client
-from tierflow.errors import Conflict, ExecutionFailed, InvalidRequest
+from tierflow.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound
 from tierflow_contracts.common.v1.state_pb2 import RunState, StepState
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_testing.auditor import audit
@@ -36,7 +36,10 @@ async def in_state(client: Client, run_id: str, state: str) -> Any:
     """The run, once it is in a state."""
 
     async def look() -> Any:
-        run = await client.get_run(run_id)
+        try:
+            run = await client.get_run(run_id)
+        except NotFound:  # Tier 2 has not taken it yet
+            return None
         return run if RunState.Name(run.state) == f"RUN_STATE_{state}" else None
 
     return await eventually(look)
@@ -143,7 +146,7 @@ async def test_pausing_skipping_stepping_changing(make_stack: MakeStack, tmp_pat
     """G6, C12, N8, S6, Q14, Q21, I14: interrupted attempts start again and do not count; a step is skipped; breakpoints hold; limits change at once; receipts say what became of what; batches."""
     stack = made(make_stack, orchestrators=1)
     begun = tmp_path / "begun"
-    long = {"call": "t.long", "with": {"path": str(begun)}, "retry": {"max_attempts": 1}}
+    long = {"call": "t.long", "with": {"path": str(begun), "seconds": 280}, "retry": {"max_attempts": 1}}
     flow = {
         "name": "steered",
         "version": "1",
@@ -185,7 +188,7 @@ async def test_pausing_skipping_stepping_changing(make_stack: MakeStack, tmp_pat
         assert told == ["interrupt", "resume", "update", "breakpoints", "skip", "breakpoints", "cancel"]
         assert all(event.command_received.actor for event in history if event.HasField("command_received"))
 
-        slow = {"name": "two", "version": "1", "steps": {"w": {"wait": "1s"}, "x": {"call": "echo", "needs": ["w"]}}}
+        slow = {"name": "two", "version": "1", "steps": {"w": {"signal": "go"}, "x": {"call": "echo", "needs": ["w"]}}}
         other = await client.submit({**slow, "version": "1"})
         await in_state(client, other.run_id, "SUSPENDED")
         await other.pause()
@@ -195,6 +198,7 @@ async def test_pausing_skipping_stepping_changing(make_stack: MakeStack, tmp_pat
         assert (list(difference.added), difference.to_version) == (["y"], "2")
         await client.migrate(other.id, newer)
         await other.resume()
+        assert await client.signal(other.id, "go")
         assert sorted(await other.result(60)) == ["y"]
 
         asked = await client.submit(ASKED)

@@ -35,7 +35,7 @@ def _follow(page: str, directory: pathlib.Path, *, handlers: tuple[str, ...] = (
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=240,
                 check=False,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

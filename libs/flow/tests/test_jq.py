@@ -166,7 +166,7 @@ def test_what_would_take_for_ever_ends(text: str) -> None:
     for wrapped in (text, f"try ({text}) catch 1", f"({text})?"):
         with pytest.raises(JqLimit):
             compile_jq(wrapped).all(None)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 200
 
 
 @pytest.mark.parametrize(

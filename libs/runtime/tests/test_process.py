@@ -54,7 +54,7 @@ def wait_for(process: subprocess.Popen[str], event: str) -> dict[str, object]:
 def refused(settings: dict[str, str]) -> list[str]:
     """The lines on standard error of a service that does not start for its configuration."""
     with running(settings) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 78
     assert "Traceback" not in out + err
     return err.splitlines()
@@ -126,7 +126,7 @@ def test_drain(number: signal.Signals) -> None:
         process.send_signal(number)
         assert wait_for(process, "draining")["timeout_seconds"] == 30.0
         wait_for(process, "stopped")
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_second_signal_ends_at_once() -> None:
@@ -136,7 +136,7 @@ def test_second_signal_ends_at_once() -> None:
         process.terminate()
         wait_for(process, "draining")
         process.terminate()
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=60) == 130
 
 
 def test_a_drain_that_does_not_end_is_cut() -> None:
@@ -145,7 +145,7 @@ def test_a_drain_that_does_not_end_is_cut() -> None:
         wait_for(process, "ready")
         process.terminate()
         wait_for(process, "not drained in time")
-        assert process.wait(timeout=20) == 75
+        assert process.wait(timeout=60) == 75
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_exit_codes(attempt: str, code: int, event: str) -> None:
     """R12, B15, L5: fenced is 75 without a drain, a wrong schema 78, a defect or a crashed loop 70; the log says which."""
     with running({**GOOD, "TRY": attempt}) as process:
         line = wait_for(process, event)
-        assert process.wait(timeout=20) == code
+        assert process.wait(timeout=60) == code
     if attempt == "loop":
         assert "in the background: heartbeat" in str(line["stack"])
     if attempt == "fenced":

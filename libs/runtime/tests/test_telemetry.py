@@ -190,4 +190,4 @@ async def test_a_collector_that_is_away() -> None:
             telemetry.record_span("run", f"{number + 1:032x}", "2" * 16, "", 1, 2)
         assert loop.time() - begun < 5
         await telemetry.shutdown()
-        assert loop.time() - begun < 20
+        assert loop.time() - begun < 60

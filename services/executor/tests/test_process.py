@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pathlib
@@ -84,7 +83,7 @@ async def test_results_can_be_fetched_during_the_drain(executor_process: Start) 
 
 async def test_what_is_under_way_when_the_drain_begins_is_taken(executor_process: Start) -> None:
     """Q22: a request that was sent before the orchestrator could know of the drain is not turned away: a deploy costs no attempt."""
-    process = executor_process(TIERFLOW_DRAIN_UNDER_WAY="2")
+    process = executor_process(TIERFLOW_DRAIN_UNDER_WAY="4")
     async with Peer(process.address, "one") as peer:
         first, second = a_request("sleep", '{"seconds": 0.5}'), a_request("echo", "1")
         peer.start(first)
@@ -117,13 +116,10 @@ async def test_a_drain_ends(executor_process: Start) -> None:
 
 async def test_an_idle_executor_ends_at_once(executor_process: Start) -> None:
     """Q22: with nothing to finish the drain takes no time, connected orchestrators or not."""
-    process = executor_process()
+    process = executor_process(TIERFLOW_DRAIN_TIMEOUT="300")
     async with Peer(process.address, "one") as peer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         terminate(process)
         await eventually(lambda: not process.running)
-        assert loop.time() - began < 3.0
         await peer.until(lambda: peer.ended, "the end of the stream")
     assert process.exit_code == 0
 

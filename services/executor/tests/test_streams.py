@@ -30,34 +30,39 @@ def code(result: Any) -> str:
 @pytest.mark.parametrize("plain", [False, True])
 async def test_progress_is_coalesced(serve: Serve, plain: bool) -> None:
     """H14, H20: 10,000 calls a second give at most ten messages a second; the last value always arrives, before the result; never above 100 %."""
+    took: list[float] = []
 
     def report(context: Context, number: int) -> None:
         context.progress(number / 1e6, f"item {number}", items=float(number))
 
     def flood_plainly(context: Context) -> None:
-        end = time.monotonic() + 0.5
+        began = time.monotonic()
+        end = began + 0.5
         number = 0
         while time.monotonic() < end:
             report(context, number)
             number += 1
             time.sleep(0.00005)
         context.progress(250, "item 10000", items=10_000.0)
+        took.append(time.monotonic() - began)
 
     async def flood(context: Context) -> None:
-        end = time.monotonic() + 0.5
+        began = time.monotonic()
+        end = began + 0.5
         number = 0
         while time.monotonic() < end:
             report(context, number)
             number += 1
             await asyncio.sleep(0)
         context.progress(250, "item 10000", items=10_000.0)
+        took.append(time.monotonic() - began)
 
     served = await serve({"flood": flood_plainly if plain else flood})
     async with Peer(served.address, "one") as peer:
         request = a_request("flood")
         await peer.run(request)
         messages = peer.items("progress", request.context.attempt_id)
-        assert 2 <= len(messages) <= 7
+        assert 2 <= len(messages) <= 10 * took[0] + 2
         assert (messages[-1].percent, messages[-1].message) == (100.0, "item 10000")
         assert messages[-1].metrics["items"] == 10_000.0
         assert [each.percent for each in messages] == sorted(each.percent for each in messages)
@@ -65,13 +70,16 @@ async def test_progress_is_coalesced(serve: Serve, plain: bool) -> None:
 
 async def test_tokens_are_joined_not_lost(serve: Serve) -> None:
     """Q18, H14: texts of kind `token` are put together, so that few messages carry all of them."""
+    took: list[float] = []
 
     async def write(context: Context) -> None:
+        began = time.monotonic()
         for number in range(500):
             context.progress(message=f"{number} ", kind="token")
             if number % 50 == 0:
                 context.progress(number / 5, "writing", kind="thinking")
                 await asyncio.to_thread(lambda: None)
+        took.append(time.monotonic() - began)
 
     served = await serve({"write": write})
     async with Peer(served.address, "one") as peer:
@@ -82,7 +90,7 @@ async def test_tokens_are_joined_not_lost(serve: Serve) -> None:
             f"{n} " for n in range(500)
         )
         assert [each.message for each in messages if each.kind == "thinking"][-1] == "writing"
-        assert len(messages) < 10
+        assert len(messages) < 10 + 20 * took[0]  # ten a second of each kind
 
 
 async def test_no_slots_beyond_the_bytes_that_may_be_held(serve: Serve) -> None:
@@ -101,14 +109,14 @@ async def test_no_slots_beyond_the_bytes_that_may_be_held(serve: Serve) -> None:
 
 async def test_results_expire_at_the_stated_time(serve: Serve) -> None:
     """R27: at its time a result that nobody fetched is forgotten; the id is still not run again."""
-    served = await serve(held_seconds=1)
+    served = await serve(held_seconds=600)
     async with Peer(served.address, "one") as peer:
         request = a_request("echo", "1")
         peer.start(request)
         await peer.result(request.context.attempt_id)
         attempts = served.engine.attempts
         assert attempts.expire(time.time_ns() // 1000) == []
-        assert len(attempts.expire(time.time_ns() // 1000 + 1_000_000)) == 1
+        assert len(attempts.expire(time.time_ns() // 1000 + 600_000_000)) == 1
         peer.start(request)
         second = await peer.result(request.context.attempt_id, 2)
         assert code(second) == "EXECUTOR_LOST"

@@ -50,6 +50,7 @@ def _arguments() -> Any:
     parser.add_argument("--stop", action="store_true", help="stop at the first that fails")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after so long")
+    parser.add_argument("--least", type=int, default=0, help="with --seconds: play so many, however long it takes")
     parser.add_argument("--seed", type=int, help="play one and show its history")
     parser.add_argument("--chance", type=int, default=0, help="with --seed: another course of the same scenario")
     parser.add_argument("--without", default="", help="with --seed: leave out faults and swarms, such as f0,s2")
@@ -174,7 +175,11 @@ def _results(given: Any, begun: float) -> Iterator[dict[str, Any]]:
     """What each chunk of seeds came to."""
     until = given.first + given.seeds
     chunks = [(at, min(at + CHUNK, until)) for at in range(given.first, until, CHUNK)]
-    wanted = ((low, high) for low, high in chunks if clocks.REAL_CLOCK() - begun < given.seconds)
+    wanted = (
+        (low, high)
+        for low, high in chunks
+        if low < given.first + given.least or clocks.REAL_CLOCK() - begun < given.seconds
+    )
     if given.processes <= 1:
         _prepare(given.mutation, verbose=False)
         yield from (_play(chunk) for chunk in wanted)

@@ -109,6 +109,8 @@ _ROUGH = ("break", "slow-network")
 
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
+    if seed >= OVERTAKING:
+        return _overtaking(seed)
     chance = random.Random(f"scenario {seed}")
     coordinators = chance.choice((1, 1, 1, 2, 2, 3))
     orchestrators = chance.choice((1, 1, 2, 2, 3))
@@ -284,3 +286,40 @@ def _fault(chance: random.Random, everyone: list[str], at: float, *, nats: bool,
         fuse=chance.choice((0, 0, 1, 3, 10, 40, 100)) if kind in ("crash", "freeze", "blink") else 0,
         silent=chance.random() < 0.25,
     )  # fmt: skip
+
+
+OVERTAKING = 1_000_000
+"""The first of the seeds whose scenario is about commands that are overtaken on their way; no others are like it."""
+
+
+def _overtaking(seed: int) -> Scenario:
+    """Pauses and resumes in quick succession, over a slow network whose connections break: some go straight to the run's owner, others by a peer that passes them on."""
+    chance = random.Random(f"overtaking {seed}")
+    begin, owners = 0.5, ("o0", "o1")
+    moments = [0.3 + 0.8 * place + 0.3 * chance.random() for place in range(7)]
+    swarms = []
+    for number in range(3):
+        orders: list[Order] = []
+        for moment in moments:
+            after = moment + 0.2 * chance.random()
+            orders += [
+                Order(after, "pause", len(orders)),
+                Order(after + 0.02 + 0.1 * chance.random(), "resume", len(orders) + 1),
+            ]
+        swarms.append(
+            Swarm(number=number, flow=len(TEXTS) - 1, at=begin, twice=False, streamed=False, orders=tuple(orders), timeout=None, steered=True)
+        )  # fmt: skip
+    faults = [Fault(at=begin + moment, kind="break", who=chance.choice(owners)) for moment in moments]
+    faults.append(Fault(at=begin, kind="slow-network", seconds=FAULTS_UNTIL - begin, amount=50 + 100 * chance.random()))
+    return Scenario(
+        seed=seed,
+        coordinators=1,
+        orchestrators=2,
+        executors=1,
+        slots=3,
+        nats=False,
+        park=60.0,
+        swarms=tuple(swarms),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        temper={"fails": 0.0, "fatal": 0.0, "hangs": 0.0, "stubborn": 0.0, "large": 0.0, "long": 5.0},
+    )

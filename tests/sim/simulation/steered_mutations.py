@@ -16,6 +16,7 @@ from tierflow_orchestrator.core.step import Approval
 from tierflow_orchestrator.engine import Engine
 
 from simulation.patches import Mutation, Patches
+from simulation.scenario import OVERTAKING
 
 # By their names: the packages export functions that are called like the modules.
 swarm_decide = importlib.import_module("tierflow_coordinator.core.decide")
@@ -109,6 +110,6 @@ STEERED: tuple[Mutation, ...] = (
     Mutation("start-while-pausing", "a pause lets a step start (V9)", _start_while_pausing, ("V9",), 200),
     Mutation("compensated-forward", "what was done first is undone first (V49)", _compensated_forward, ("V49",), 300),
     Mutation("signal-forgotten", "a signal that comes twice is taken twice (V16)", _signal_forgotten, ("V16",), 200),
-    Mutation("overtaking", "a command that was overtaken takes effect (R14)", _overtaking, ("V51",), 500, 230),
+    Mutation("overtaking", "a command that was overtaken takes effect (R14)", _overtaking, ("V51",), 60, OVERTAKING),
     Mutation("doubts-too-short", "a claim that is carried out late is never found (R14)", _doubts_too_short, ("V38",), 500, 175),
 )  # fmt: skip

@@ -16,9 +16,9 @@ from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.executor_service_pb2_grpc import ExecutorServiceStub
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepExecutionResult, StepInput
 
+from tierflow_testing.waiting import PATIENCE
+
 RUN = "0197a000-0000-7000-8000-000000000001"
-PATIENCE = 20.0
-"""Seconds after which an answer that has not come will not come."""
 _numbers = itertools.count(1)
 
 
@@ -28,7 +28,7 @@ def a_request(
     *,
     attempt_id: str = "",
     step_id: str = "step",
-    timeout: float | None = 10.0,
+    timeout: float | None = PATIENCE,
     **more: Any,
 ) -> StepExecutionRequest:
     """A sound request for an attempt, the only thing of its kind that is built outside the request builder: executors must be testable alone.

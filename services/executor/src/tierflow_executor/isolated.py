@@ -115,6 +115,7 @@ def perform(assignment: Assignment, parent: Parent) -> Ending:
             args, named = handler.arguments(Context(request, child), assignment.text)
         except ValidationError as error:
             return unbound(request, error)
+        parent.tell(Report("begun"))
         return returned(handler, _call(handler, lambda: handler.function(*args, **named)))
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its result
         return raised(request, error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import socket
 import sys
@@ -33,7 +34,7 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the child says; `kind` is progress, heartbeat, log, spend or end."""
+    """What the child says; `kind` is begun, progress, heartbeat, log, spend or end."""
 
     kind: str
     texts: tuple[str, ...] = ()
@@ -61,7 +62,9 @@ async def call(running: Running, text: str, address: str) -> Ending:
     with here, there:
         here.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=here, limit=_LONGEST_LINE)
-        listening = asyncio.create_task(_listen(running, reader))
+        begun = asyncio.Event()
+        coming = asyncio.create_task(_come_up(running, begun))
+        listening = asyncio.create_task(_listen(running, reader, begun))
         writer.write(msgspec.json.encode(assignment) + b"\n")
         try:
             started = asyncio.create_task(sandbox.run(command, lambda stream, chunk: _output(running, stream, chunk)))
@@ -72,6 +75,7 @@ async def call(running: Running, text: str, address: str) -> Ending:
                 await asyncio.wait((started,))
                 raise
         finally:
+            coming.cancel()
             there.close()
             writer.close()
             ending = await listening
@@ -91,11 +95,22 @@ def _conclude(running: Running, ended: sandbox.Ended, ending: Ending | None) -> 
     return Ending(FAILED, failure=attempt_failure(request, "HANDLER_FAILED", text, retryable=True))
 
 
-async def _listen(running: Running, reader: asyncio.StreamReader) -> Ending | None:
+async def _come_up(running: Running, begun: asyncio.Event) -> None:
+    """Until its process has loaded the handler there is no work that could give a sign of life; the attempt's own timeout holds."""
+    while running.heartbeat_timeout and not begun.is_set():
+        running.alive()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(begun.wait(), running.heartbeat_timeout / 4)
+
+
+async def _listen(running: Running, reader: asyncio.StreamReader, begun: asyncio.Event) -> Ending | None:
     ending = None
     while line := await reader.readline():
         report = msgspec.json.decode(line, type=Report)
-        if report.kind == "end":
+        if report.kind == "begun":
+            running.alive()
+            begun.set()
+        elif report.kind == "end":
             ending = report.ending
         else:
             _take(running, report)

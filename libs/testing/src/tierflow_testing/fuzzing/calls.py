@@ -22,8 +22,8 @@ NEVER = frozenset(("INTERNAL", "UNKNOWN", "DATA_LOSS"))
 """Statuses that say that something is broken, whatever was sent."""
 LEAKS = ("Traceback (most recent", 'File "/', "asyncpg.", "SELECT ", "INSERT INTO", "0x7f")
 """What a caller must not read in a status."""
-GRACE = 1.5
-"""Seconds by which an answer may be later than the deadline: of the network and of this process, not of the service."""
+GRACE = 20.0
+"""Seconds by which an answer may be later than the deadline: of the network, of this process and of a machine under load, not of the service."""
 MOST_READ = 2_000
 """Answers read of one stream."""
 

@@ -57,7 +57,7 @@ def make_case(world: World, seed: str, tier: str, method: MethodDescriptor, numb
         name=name,
         method=method,
         frames=coded,
-        deadline=1.0 if patient else 8.0,
+        deadline=1.0 if patient else 40.0,
         metadata=_metadata(chance),
         half_close=chance.random() < (0.75 if script is not None else 0.95),
         patient=patient,

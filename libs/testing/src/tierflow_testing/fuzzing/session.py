@@ -100,7 +100,7 @@ class Session:
         self._read_logs(cases)
         for tier, channel in self.world.channels.items():
             try:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
                 if answer.status != health_pb2.HealthCheckResponse.SERVING:
                     self.findings.append(Finding(f"the {tier} does not serve", cases))
             except grpc.aio.AioRpcError as error:
