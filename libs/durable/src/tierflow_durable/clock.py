@@ -27,7 +27,7 @@ class DatabaseClock:
 
     def now(self) -> Micros:
         """The database's time now, in microseconds since the epoch; at least what it said before."""
-        now = boot_time() + self._offset
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000 + self._offset
         if now < self._last:
             return self._last
         self._last = now

@@ -72,13 +72,13 @@ class Entity(Generic[S]):
         "journal_bytes",
         "last_time",
         "pending",
+        "prefix",
         "released",
         "seq",
         "snapshot_bytes",
         "source",
         "source_bytes",
         "state",
-        "subjects",
         "timer",
         "watchers",
     )  # fmt: skip
@@ -113,7 +113,8 @@ class Entity(Generic[S]):
         """The moment in the host's heap at which it is woken."""
         self.source: Source | None = None
         self.source_bytes = b""
-        self.subjects: dict[str, str] = {}
+        self.prefix = ""
+        """Of its events' subjects."""
         self.journal_bytes = 0
         self.snapshot_bytes = 0
         self.watchers: list[asyncio.Future[None]] | None = None

@@ -23,7 +23,7 @@ from tierflow_durable.instance import Instance
 from tierflow_durable.machine import Header, Hooks, Machine, RequestKey
 from tierflow_durable.mending import Mending
 from tierflow_durable.owning import Loader, Owning
-from tierflow_durable.packing import event_part, source_bytes
+from tierflow_durable.packing import event_part, source_bytes, subjects_prefix
 from tierflow_durable.relay import Relay
 from tierflow_durable.timers import Timers
 from tierflow_durable.writer import Writer
@@ -107,8 +107,8 @@ class Host(Generic[S, C, E]):
             seq += 1
             part = event_part(encode(event, seq, now))
             pending.parts.append(part)
-            pending.size += len(part)
             pending.classes.append(classify(event))
+            pending.size += len(part)
         pending.events += decision.events
         if decision.blobs:
             pending.blobs.update(decision.blobs)
@@ -170,6 +170,7 @@ class Host(Generic[S, C, E]):
         """Takes an entity into memory."""
         entity.source = self.machine.source(entity.state)
         entity.source_bytes = source_bytes(self.machine.kind, entity.source)
+        entity.prefix = subjects_prefix(entity.source)
         self.entities[entity.id] = entity
 
     async def provide_missing(self, state: S, command: C | None) -> None:

@@ -76,21 +76,25 @@ def _group(groups: list[Group], name: str, seq: int) -> Group:
 
 
 def messages_of(
-    entity_id: str, source: Source, head: bytes, groups: Sequence[Group], instance_id: str
+    entity_id: str, source: Source, prefix: str, head: bytes, groups: Sequence[Group], instance_id: str
 ) -> list[Message]:
     """The messages of grouped events, one a group: the id is `entity/class/first seq+length/instance` (rule R20).
 
     The length, because rows may travel alone or together: JetStream must not take more for a repetition of less.
     """
     headers = {"traceparent": source.traceparent} if source.traceparent else None
-    prefix = prefix_of(source.tenant, source.swarm_id, source.run_id)
     messages: list[Message] = []
     for group in groups:
         name = group.name
-        payload = b"".join((head, *group.parts))
-        msg_id = f"{entity_id}/{name}/{group.first_seq}+{len(payload) - len(head)}/{instance_id}"
-        messages.append(Message(f"{prefix}.{name}", payload, msg_id, headers))
+        parts = b"".join(group.parts)
+        msg_id = f"{entity_id}/{name}/{group.first_seq}+{len(parts)}/{instance_id}"
+        messages.append(Message(f"{prefix}.{name}", head + parts, msg_id, headers))
     return messages
+
+
+def subjects_prefix(source: Source) -> str:
+    """What the subjects of an entity's events begin with."""
+    return prefix_of(source.tenant, source.swarm_id, source.run_id)
 
 
 def messages_of_row(kind: str, row: Any, instance_id: str) -> list[Message]:
@@ -109,4 +113,4 @@ def messages_of_row(kind: str, row: Any, instance_id: str) -> list[Message]:
     parts = [event_part(event.SerializeToString()) for event in batch.events]
     groups: list[Group] = []
     sort_in(groups, row["first_seq"], parts, [RELIABLE[class_of(event)] for event in batch.events])
-    return messages_of(entity_id, source, source_bytes(kind, source), groups, instance_id)
+    return messages_of(entity_id, source, subjects_prefix(source), source_bytes(kind, source), groups, instance_id)

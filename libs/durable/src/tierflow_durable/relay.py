@@ -63,11 +63,12 @@ class Waybill:
 class Parcel:
     """Rows of one entity whose events travel together: a message for each class."""
 
-    __slots__ = ("entity_id", "groups", "head", "open", "since", "size", "source", "waybills")
+    __slots__ = ("entity_id", "groups", "head", "open", "prefix", "since", "size", "source", "waybills")
 
-    def __init__(self, entity_id: str, source: Source, head: bytes, since: float) -> None:
+    def __init__(self, entity_id: str, source: Source, prefix: str, head: bytes, since: float) -> None:
         self.entity_id = entity_id
         self.source = source
+        self.prefix = prefix
         self.head = head
         self.since = since
         """Loop seconds at which it was begun."""
@@ -159,7 +160,7 @@ class Relay:
         parcel = self._open.get(entity.id)
         if parcel is None:
             now = asyncio.get_running_loop().time()
-            parcel = self._open[entity.id] = Parcel(entity.id, entity.source, entity.source_bytes, now)
+            parcel = self._open[entity.id] = Parcel(entity.id, entity.source, entity.prefix, entity.source_bytes, now)
         parcel.waybills.append(waybill)
         parcel.size += waybill.size
         sort_in(parcel.groups, first_seq, parts, classes)
@@ -177,7 +178,13 @@ class Relay:
 
     @property
     def _can_send(self) -> bool:
-        return self._publisher is not None and self._publisher.connected and self._publisher.room >= len(RELIABLE)
+        return self._room() > 0
+
+    def _room(self) -> int:
+        """Parcels that may be sent now, each with a message of every class."""
+        if self._publisher is None or not self._publisher.connected:
+            return 0
+        return self._publisher.room // len(RELIABLE)
 
     def _plan_flush(self) -> None:
         """At once after a quiet moment, else when a few milliseconds' events have gathered."""
@@ -188,20 +195,24 @@ class Relay:
     def _flush_parcels(self, *, everything: bool = False) -> None:
         self._flush_at = None
         self._flushed_at = now = asyncio.get_running_loop().time()
-        while self._closed and self._can_send:
+        room = self._room()
+        while self._closed and room > 0:
             self._send(self._closed.popleft())
+            room -= 1
         everything = everything or len(self._open) <= FEW
-        while self._open and self._can_send:
+        while self._open and room > 0:
             entity_id, parcel = next(iter(self._open.items()))
             if not everything and now - parcel.since < LINGER_MOST:
                 break
             del self._open[entity_id]
             self._send(parcel)
-        if self._open and self._can_send:
+            room -= 1
+        if self._open and room > 0:
             self._plan_flush()
 
     def _send(self, parcel: Parcel) -> None:
-        self._send_all(parcel, messages_of(parcel.entity_id, parcel.source, parcel.head, parcel.groups, self._me))
+        messages = messages_of(parcel.entity_id, parcel.source, parcel.prefix, parcel.head, parcel.groups, self._me)
+        self._send_all(parcel, messages)
 
     def _send_all(self, parcel: Parcel, messages: list[Message]) -> None:
         parcel.open = len(messages)
@@ -284,7 +295,7 @@ class Relay:
         except FailureError:
             return
         for row in rows:
-            parcel = Parcel(str(row["entity_id"]), _NOBODY, b"", 0.0)
+            parcel = Parcel(str(row["entity_id"]), _NOBODY, "", b"", 0.0)
             parcel.waybills.append(self._hold(row["position"], len(row["data"])))
             self._send_all(parcel, messages_of_row(self._kind, row, self._me))
         # Rows that were committed between the read and now are behind the page: they are read next.

@@ -109,14 +109,16 @@ class Writer:
         """Puts an entity with something pending into the next batch."""
         if not entity.dirty:
             entity.dirty = True
+            if not self._dirty:
+                self._idle.clear()
+                self._wake.set()
             self._dirty.append(entity)
-            self._idle.clear()
-            self._wake.set()
 
     def acknowledge(self, entity_id: str, generation: int) -> None:
         """Stores that the tier above has the result of an ended entity (rule R28). May be repeated."""
+        if not self._acknowledgements:
+            self._idle.clear()
         self._acknowledgements[entity_id] = max(generation, self._acknowledgements.get(entity_id, 0))
-        self._idle.clear()
         if self._acknowledge_at is None:
             loop = asyncio.get_running_loop()
             self._acknowledge_at = loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge)
@@ -215,9 +217,10 @@ class Writer:
     def _done(self, batch: Batch, created: frozenset[str] | None) -> None:
         self.healthy = True
         self.batches += 1
+        now = boot_time()
         for write in batch.writes:
             if write.rows and (not write.create or created is None or write.entity.id in created):
-                self._last_row, self._last_at = (write.entity.id, write.rows[-1].seq), boot_time()
+                self._last_row, self._last_at = (write.entity.id, write.rows[-1].seq), now
                 self.rows += len(write.rows)
         self._committed(batch.writes, created)
 

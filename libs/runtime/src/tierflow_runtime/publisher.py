@@ -189,8 +189,9 @@ class EventPublisher:
         self._open += 1
         if self._open >= self._bound:
             self._room.clear()
+        if not self._queue:  # else `run` is at it
+            self._more.set()
         self._queue.append(_Item(subject, payload, _head(msg_id, headers), heard))
-        self._more.set()
 
     def publish_progress(self, subject: str, batch: EventBatch) -> None:
         """Publishes progress, fire and forget: it may be lost, and costs nobody anything but this. Raises FailureError for events that are not progress."""
@@ -366,7 +367,7 @@ class EventPublisher:
     def _closed(self) -> None:
         """One message less is in flight."""
         self._open -= 1
-        if self._open < self._bound:
+        if self._open == self._bound - 1:
             self._room.set()
         if not self._open:
             self._none.set()

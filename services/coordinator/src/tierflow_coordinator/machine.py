@@ -75,9 +75,7 @@ class SwarmMachine:
             traceparent=context.traceparent,
         )
 
-    def encode(self, event: events.SwarmEvent, seq: int, time: Micros) -> bytes:
-        """See `wire`."""
-        return wire.encode(event, seq, time)
+    encode = staticmethod(wire.encode)
 
     def classify(self, event: events.SwarmEvent) -> str:
         """What people did is audit, all else is lifecycle."""

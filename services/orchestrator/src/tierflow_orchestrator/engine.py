@@ -183,6 +183,7 @@ class Engine(Reports):
     def committed(self, entity: Entity[Run], committed: Sequence[events.RunEvent]) -> None:
         """Carries out what stored events demand."""
         run = entity.state
+        observing = self._spans.observing
         for event in committed:
             kind = type(event)
             if kind is events.StepScheduled:
@@ -196,7 +197,8 @@ class Engine(Reports):
                 self.on_state(run)
             for effect in react(run, event):
                 self._carry_out(run, effect)
-            self._spans.observe(run, event, entity.last_time)
+            if observing:
+                self._spans.observe(run, event, entity.last_time)
 
     def _carry_out(self, run: Run, effect: commands.Effect) -> None:
         if isinstance(effect, commands.TellChild):

@@ -26,6 +26,11 @@ class RunSpans:
             made = self._traceparents[run.id] = child_traceparent(run.context.traceparent, span_id_of(run.id))
         return made
 
+    @property
+    def observing(self) -> bool:
+        """Whether anybody looks at what is noted of changes."""
+        return self._moves.wanted
+
     def observe(self, run: Run, event: events.RunEvent, time: Micros) -> None:
         """Notes changes of state that are committed; exports the span of a run that has ended."""
         if isinstance(event, events.RunStateChanged):

@@ -287,9 +287,9 @@ class Run(Clocks):
 
     def next_ready(self, handler: str) -> str | None:
         """Id of the oldest step that waits for a slot of the handler, None where there is none or nothing may start now."""
-        if self.state not in STARTING or not self.has_room:
-            return None
         queue = self.ready.get(handler)
+        if self.state not in STARTING or not (queue or self.ranked) or not self.has_room:
+            return None
         if self.definition().prioritised:
             return self._next_ranked(handler, queue)
         while queue:
