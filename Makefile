@@ -20,6 +20,7 @@ ARGS ?=
 SEEDS ?= 1000
 NAME ?=
 SEED ?=
+FROM ?=
 
 .PHONY: help
 help: ## List the targets
@@ -141,8 +142,8 @@ test-unit: setup ## Run the tests of the pure cores only; a few seconds
 	@$(BIN)/pytest -q $(ARGS) $(wildcard services/*/tests/core libs/expressions/tests libs/flow/tests libs/runtime/tests)
 
 .PHONY: chaos
-chaos: setup ## Kill, freeze and cut off real processes under load; about 35 minutes; ROUNDS=20 OUTAGE=20; keeps what it saw for docs/reliability.md
-	@CHAOS_REPORT=1 CHAOS_ROUNDS=$(or $(ROUNDS),20) CHAOS_OUTAGE=$(or $(OUTAGE),20) $(BIN)/pytest -q -m chaos $(ARGS) tests/chaos
+chaos: setup ## Kill, freeze and cut off real processes under load; about 35 minutes; ROUNDS=20 OUTAGE=20 FROM=commit; keeps what it saw for docs/reliability.md
+	@CHAOS_REPORT=1 CHAOS_ROUNDS=$(or $(ROUNDS),20) CHAOS_OUTAGE=$(or $(OUTAGE),20) CHAOS_FROM=$(FROM) $(BIN)/pytest -q -m chaos $(ARGS) tests/chaos
 	@$(BIN)/python tools/generate_docs.py
 
 .PHONY: sim

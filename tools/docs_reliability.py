@@ -13,6 +13,8 @@ Each session adds its lines to `benchmarks/results/chaos.jsonl`, also where a pr
 
 `make chaos ROUNDS=20` is the long form: 20 rounds in which one process of each tier is killed at random moments, with 200 runs of 10 steps under way at every moment.
 
+`make chaos FROM=commit` also replaces a running earlier version by this one ([upgrading](upgrading.md)).
+
 How it is done: processes are killed and frozen by signals. The network is a TCP proxy between all parts (`tierflow_testing.cables`), which cuts, refuses, delays, throttles, holds up one direction,
 or lets connections die in silence, as a firewall does that has forgotten them; calls among peers and those for blobs go past it. The liar is a program that speaks the executors' protocol. Slow disks and clocks
 that jump are a shim in the processes concerned (`tests/chaos/shim.c`, by LD_PRELOAD; NATS, which does not use the C library, cannot have it); full disks are small file systems in memory. Both are

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from tierflow_runtime.values import Failure, Micros
+from tierflow_runtime.errors import failure
+from tierflow_runtime.values import Failure, FailureError, Micros
 
 if TYPE_CHECKING:
     from tierflow_durable.entity import Entity
@@ -20,6 +21,14 @@ C = TypeVar("C")
 E = TypeVar("E")
 C_in = TypeVar("C_in", contravariant=True)
 E_in = TypeVar("E_in", contravariant=True)
+
+
+class UnknownRecord(FailureError):
+    """Something stored that this build does not know: a newer version wrote it. Whoever would go on without it would lose facts, so nobody does."""
+
+    def __init__(self, what: str) -> None:
+        message = f"{what} is not known to this build: an instance of a newer version goes on with it"
+        super().__init__(failure("UNAVAILABLE", message, component="durable", operation="load", retry_after=1_000_000))
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,6 +15,7 @@ from tierflow_runtime.values import FailureError
 from tierflow_durable.chain import is_sound
 from tierflow_durable.database import LONGEST_STATEMENT
 from tierflow_durable.entity import Entity
+from tierflow_durable.machine import UnknownRecord
 
 if TYPE_CHECKING:
     from tierflow_durable.host import Host
@@ -33,6 +34,8 @@ MOST_SUSPICIONS = 6
 SPREAD = 250_000
 """Microseconds between suspects that come back one after the other."""
 SPREAD_MOST = 60_000_000
+LEFT_FOR = 10_000_000
+"""Microseconds after which what this build cannot read is due again, for an instance that can."""
 
 
 class Loader:
@@ -195,7 +198,8 @@ class Owning:
     async def _load_claimed(self) -> None:
         for entity_id in list(self._unloaded):
             if entity_id in self._unloaded:  # Else somebody else has taken it meanwhile, and it may have ended since.
-                await self.take(entity_id, self._unloaded[entity_id])
+                with contextlib.suppress(UnknownRecord):  # it is left to others, who know it
+                    await self.take(entity_id, self._unloaded[entity_id])
 
     def _doubt(self) -> None:
         """A statement without an answer is carried out late or never: as long as its session may live."""
@@ -239,7 +243,7 @@ class Owning:
     async def _load(self, entity_id: str, adoptions: int, held: int) -> Entity[Any] | None:
         host = self._host
         while True:
-            entity = await host.loader.load(entity_id)
+            entity = await self._loaded(entity_id)
             present = host.entities.get(entity_id)
             if present is None:
                 break
@@ -257,6 +261,17 @@ class Owning:
         host.hooks.opened(entity)
         host.touch(entity)
         return entity
+
+    async def _loaded(self, entity_id: str) -> Entity[Any] | None:
+        """The entity as it is stored. Raises UnknownRecord where it holds what this build does not know: then it is let go, and soon due again."""
+        try:
+            return await self._host.loader.load(entity_id)
+        except UnknownRecord as error:
+            log.warning("an entity is left to a newer version", entity_id=entity_id, reason=str(error))
+            moment = self._host.clock.now() + LEFT_FOR
+            await self._host.database.fetch("put_off", me=self._host.instance.id, ids=[entity_id], moments=[moment])
+            self._unloaded.pop(entity_id, None)
+            raise
 
     async def quarantine(self, entity_id: str, why: str) -> None:
         """Sets an entity aside for an operator: only its header is kept in view (rule R13)."""

@@ -6,6 +6,7 @@ It is the durable library's `Hooks` and the `Answers` of `runs`. Whatever it kee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -15,6 +16,7 @@ from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.durable import Durable
 from tierflow_durable.entity import Created, Entity
+from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime.logs import get_log, ids
 from tierflow_runtime.requests import run_request
 from tierflow_runtime.values import Context, Failure, FailureError
@@ -337,7 +339,8 @@ class Engine:
             try:
                 before = self._durable.clock.now() - 10_000_000
                 for row in await self._host.database.fetch("unacknowledged", before=before, after=FIRST_ID, limit=500):
-                    await self._finish_terminated(str(row["id"]))
+                    with contextlib.suppress(UnknownRecord):  # another instance knows it
+                        await self._finish_terminated(str(row["id"]))
             except FailureError as error:
                 log.info("cancels wait for the database", code=error.failure.code)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
+from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
 from tierflow_runtime.lineage import fill_reuse, reuse_from_proto
 from tierflow_runtime.values import Context, Micros
@@ -54,13 +55,13 @@ def decode(data: bytes) -> Iterable[tuple[int, Micros, events.SwarmEvent]]:
     """The events of a swarm in a serialised `EventBatch`, with sequence number and time.
 
     Raises:
-        ValueError: An event that this build does not know. A build that would lose facts must not go on with the swarm.
+        UnknownRecord: An event that this build does not know. A build that would lose facts must not go on with the swarm.
     """
     for message in ev.EventBatch.FromString(data).events:
         field = message.WhichOneof("payload")
         decoder = _DECODERS.get(field or "")
         if decoder is None:
-            raise ValueError(f"event {message.seq} of a swarm has the unknown payload {field!r}")
+            raise UnknownRecord(f"event {message.seq} of a swarm")
         yield message.seq, micros(message.time), decoder(getattr(message, field or ""))
 
 

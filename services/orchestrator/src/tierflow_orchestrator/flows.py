@@ -8,6 +8,7 @@ from collections import OrderedDict
 from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_durable.clock import DatabaseClock
 from tierflow_durable.database import Database, Viewer
+from tierflow_durable.machine import UnknownRecord
 from tierflow_durable.sqlfile import Statement, statement
 from tierflow_flow import Flow, FlowError, from_canonical, parse
 from tierflow_runtime.errors import failure
@@ -37,14 +38,17 @@ class Flows:
         return flow
 
     async def get(self, flow_hash: str) -> Flow:
-        """The compiled flow. Raises FailureError FLOW_NOT_FOUND, DATABASE_UNAVAILABLE."""
+        """The compiled flow. Raises FailureError FLOW_NOT_FOUND, DATABASE_UNAVAILABLE; UnknownRecord where a newer version stored it, with what this one does not have."""
         flow = self.cached(flow_hash)
         if flow is not None:
             return flow
         row = await self._database.fetchrow(_query("get_flow"), hash=flow_hash)
         if row is None:
             raise _not_found(f"with the hash {flow_hash}")
-        return self._keep(await asyncio.to_thread(from_canonical, row["definition"]))
+        try:
+            return self._keep(await asyncio.to_thread(from_canonical, row["definition"]))
+        except FlowError as error:
+            raise UnknownRecord(f"the flow with the hash {flow_hash}") from error
 
     def _keep(self, flow: Flow) -> Flow:
         self._compiled[flow.hash] = flow

@@ -7,6 +7,7 @@ from typing import Any
 
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime import wire
 from tierflow_runtime.values import LogLine, Micros, Payload
 
@@ -197,6 +198,9 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
 
 
 def decode_events(data: bytes) -> Iterable[tuple[int, Micros, events.RunEvent]]:
-    """The events in a serialised EventBatch, with sequence number and time. Raises KeyError for a type that this build does not know."""
+    """The events in a serialised EventBatch, with sequence number and time. Raises UnknownRecord for a kind that this build does not know."""
     for message in ev.EventBatch.FromString(data).events:
-        yield message.seq, wire.micros(message.time), _DECODERS[message.WhichOneof("payload") or ""](message)
+        decoder = _DECODERS.get(message.WhichOneof("payload") or "")
+        if decoder is None:
+            raise UnknownRecord(f"event {message.seq} of a run")
+        yield message.seq, wire.micros(message.time), decoder(message)

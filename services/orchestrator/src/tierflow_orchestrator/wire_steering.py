@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from tierflow_contracts.common.v1 import flow_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
-from tierflow_flow import Flow, from_canonical
+from tierflow_durable.machine import UnknownRecord
+from tierflow_flow import Flow, FlowError, from_canonical
 from tierflow_runtime import wire
 from tierflow_runtime.lineage import reuse_from_proto
 from tierflow_runtime.values import Payload, Reuse
@@ -18,8 +19,11 @@ from tierflow_orchestrator.core import events
 
 @lru_cache(maxsize=16)
 def compiled(definition: str) -> Flow:
-    """The flow of a canonical text. Raises `FlowError`."""
-    return from_canonical(definition)
+    """The flow of a canonical text. Raises UnknownRecord for one that only a newer version has."""
+    try:
+        return from_canonical(definition)
+    except FlowError as error:
+        raise UnknownRecord("the flow that a run went over to") from error
 
 
 STEP, OUTCOME = wire.STEP_STATES, wire.OUTCOMES

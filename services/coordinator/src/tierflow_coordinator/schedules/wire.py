@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from tierflow_contracts.common.v1 import schedule_pb2 as pb
 from tierflow_contracts.events.v1 import event_pb2 as ev
+from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime.filling import fill_time
 from tierflow_runtime.names import OUTCOMES, EnumNames
 from tierflow_runtime.values import Micros
@@ -131,13 +132,13 @@ def decode(data: bytes) -> Iterable[tuple[int, Micros, events.ScheduleEvent]]:
     """The events of a schedule in a serialised `EventBatch`, with sequence number and time.
 
     Raises:
-        ValueError: An event that this build does not know. A build that would lose facts must not go on with the schedule.
+        UnknownRecord: An event that this build does not know. A build that would lose facts must not go on with the schedule.
     """
     for message in ev.EventBatch.FromString(data).events:
         field = message.WhichOneof("payload")
         decoder = _DECODERS.get(field or "")
         if decoder is None:
-            raise ValueError(f"event {message.seq} of a schedule has the unknown payload {field!r}")
+            raise UnknownRecord(f"event {message.seq} of a schedule")
         yield message.seq, micros(message.time), decoder(getattr(message, field or ""))
 
 
