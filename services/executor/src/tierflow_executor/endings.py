@@ -6,7 +6,6 @@ Whether trying again can help is decided by types, never by the words of a messa
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,8 @@ from tierflow.outcomes import Cancelled, Degraded, HandlerFailed
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_runtime.errors import failure
 from tierflow_runtime.values import BlobRef, Failure, FailureError, Violation
+
+from tierflow_executor.traces import trace_of
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 SUCCESS, DEGRADED = "SUCCESS", "DEGRADED"
@@ -196,7 +197,7 @@ def _cause(request: StepExecutionRequest, error: BaseException) -> Failure | Non
 
 
 def _trace(error: BaseException) -> str:
-    return clipped("".join(traceback.format_exception(error, limit=-20)), _LONGEST_DETAIL)
+    return clipped(trace_of(error), _LONGEST_DETAIL)
 
 
 def clipped(text: str, longest: int) -> str:
