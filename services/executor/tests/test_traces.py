@@ -1,6 +1,5 @@
 """Traces as text: the same words as the standard library's, found once for each place."""
 
-import contextlib
 import traceback
 from collections.abc import Callable
 
@@ -75,7 +74,7 @@ def raised_by(function: Callable[[], None]) -> BaseException:
 @pytest.mark.parametrize("function", [plain, deep, different, caused, on_the_way, hushed, noted, grouped, misspelt])
 def test_it_reads_as_the_standard_librarys(function: Callable[[], None]) -> None:
     """F22: frames, source lines, marks, causes, groups, notes and repetitions are as everybody knows them, the first time and again."""
-    traces._lines.clear()
+    traces._line.cache_clear()
     error = raised_by(function)
     expected = "".join(traceback.format_exception(error, limit=-traces.MOST_FRAMES))
     assert [trace_of(error), trace_of(error), trace_of(raised_by(function))] == [expected] * 3
@@ -86,18 +85,11 @@ def test_an_error_that_was_never_raised() -> None:
     assert trace_of(ValueError("no")) == "ValueError: no\n"
 
 
-def test_places_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F22, Q8: what is kept of places in code has a bound; a place is looked up once."""
-    monkeypatch.setattr(traces, "_MOST_KNOWN", 2)
-    traces._lines.clear()
-    asked = []
-    extract = traceback.extract_tb
-    monkeypatch.setattr(traceback, "extract_tb", lambda *given, **named: asked.append(1) or extract(*given, **named))
-    for _ in range(100):
-        with contextlib.suppress(ValueError):
-            plain()
-        assert "plain" in trace_of(raised_by(plain))
-    assert len(asked) == 2
-    for _ in range(3):
-        trace_of(raised_by(different))
-        assert len(traces._lines) <= 2
+def test_places_are_looked_up_once() -> None:
+    """F22, Q8: what a line of code looks like is found once, however often it raises; what is kept has a bound."""
+    traces._line.cache_clear()
+    texts = {trace_of(raised_by(different)) for _ in range(100)}
+    assert len(texts) == 1
+    known = traces._line.cache_info()
+    assert known.misses == known.currsize == 5
+    assert known.maxsize is not None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import pathlib
 import traceback
 from collections import deque
+from functools import lru_cache
+from itertools import islice
 from types import CodeType, TracebackType
 from typing import Final
 
 MOST_FRAMES: Final = 20
-_MOST_KNOWN: Final = 4096
 _CALLER: Final = str(pathlib.Path(__file__).with_name("calls.py"))
-_lines: dict[tuple[CodeType, int], str] = {}
 
 
 def trace_of(error: BaseException) -> str:
@@ -23,10 +23,10 @@ def trace_of(error: BaseException) -> str:
     if not _is_plain(error):
         return "".join(traceback.format_exception(error, limit=-MOST_FRAMES))
     frames = _frames(error.__traceback__)
-    places = [(entry.tb_frame.f_code, entry.tb_lasti) for entry in frames]
+    places = [(entry.tb_frame.f_code, entry.tb_lasti, entry.tb_lineno) for entry in frames]
     if not places or len(set(places)) < len(places):  # repeated frames are written in short
         return "".join(traceback.format_exception(error, limit=-MOST_FRAMES))
-    lines = [_lines.get(place) or _line(place, entry) for place, entry in zip(places, frames, strict=True)]
+    lines = [_line(*place) for place in places]
     return "".join(("Traceback (most recent call last):\n", *lines, *traceback.format_exception_only(error)))
 
 
@@ -47,8 +47,11 @@ def _frames(entry: TracebackType | None) -> deque[TracebackType]:
     return frames
 
 
-def _line(place: tuple[CodeType, int], entry: TracebackType) -> str:
-    if len(_lines) >= _MOST_KNOWN:
-        _lines.clear()
-    text = _lines[place] = traceback.extract_tb(entry, limit=1).format()[0]
-    return text
+@lru_cache(maxsize=4096)
+def _line(code: CodeType, instruction: int, number: int) -> str:
+    """The place, the source and the marks of a frame that is at an instruction of a code object."""
+    at = next(islice(code.co_positions(), instruction // 2, None))
+    frame = traceback.FrameSummary(
+        code.co_filename, at[0] or number, code.co_name, end_lineno=at[1], colno=at[2], end_colno=at[3]
+    )
+    return traceback.StackSummary.from_list([frame]).format()[0]
