@@ -14,17 +14,17 @@ PACKAGES = (
     "services/orchestrator",
 )
 MODULES = (
-    "tierflow_runtime/{filling,form,logs,moves,names,payloads,publisher,requests,streams,subjects,tracecontext,wire}.py",
+    "tierflow_runtime/{errors,filling,form,logs,moves,names,payloads,publisher,requests,streams,subjects,tracecontext,wire}.py",
     "tierflow_runtime/contract*.py",
     "tierflow_durable/{batch,births,clock,entity,host,ids,owning,packing,relay,routing,timers,writer}.py",
     "tierflow_expressions/templates.py",
     "tierflow_coordinator/core/*.py",
-    "tierflow_coordinator/{access,admission,engine,machine,orchestrators,progress,room,runs,sessions,submission,tracing,views,waiting,wire}.py",
+    "tierflow_coordinator/{access,admission,engine,links,machine,orchestrators,progress,room,runs,sessions,submission,tracing,views,waiting,wire}.py",
     "tierflow_executor/{delivery,endings,engine,runner,streams,wheel,wire}.py",
     "tierflow_executor/core/*.py",
     "tierflow_orchestrator/core/*.py",
     "tierflow_orchestrator/core/kinds/*.py",
-    "tierflow_orchestrator/{attempt_requests,checks,commanding,dispatcher,engine,machine,results,sessions,slots,spans,starting,views}.py",
+    "tierflow_orchestrator/{attempt_requests,checks,commanding,dispatcher,engine,hearing,link,machine,results,sessions,slots,spans,starting,views}.py",
     "tierflow_orchestrator/{views_steering,wire,wire_approvals,wire_blocks,wire_filling,wire_reading,wire_serverless,wire_steering}.py",
 )
 

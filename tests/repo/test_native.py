@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -49,6 +50,19 @@ def test_nothing_is_written_that_cannot_be_compiled(compiled: dict[str, str]) ->
     assert found == []
 
 
+def test_no_end_of_a_compiled_block_awaits(compiled: dict[str, str]) -> None:
+    """Q33: where a `finally`, an `except` or an `async with` awaits, compiled code takes another coroutine's error for its own: `afterwards` is for that."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path, text in compiled.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.AsyncWith)
+        or (isinstance(node, ast.Try) and _waits(node.finalbody))
+        or (isinstance(node, ast.ExceptHandler) and _waits(node.body))
+    ]
+    assert found == []
+
+
 def test_what_is_not_compiled_inherits_from_nothing_compiled(compiled: dict[str, str]) -> None:
     """Q33: a compiled class refuses to be the base of one that is not."""
     names = {path.removesuffix(".py").replace("/", "."): path for path in compiled}
@@ -78,14 +92,22 @@ def test_structs_stay_what_they_are(compiled: dict[str, str], tmp_path: pathlib.
 
 
 def _yields(function: ast.AsyncFunctionDef) -> bool:
-    todo: list[ast.AST] = list(function.body)
+    return any(isinstance(node, ast.Yield) for node in _within(function.body))
+
+
+def _waits(body: list[ast.stmt]) -> bool:
+    waits = ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield | ast.YieldFrom
+    return any(isinstance(node, waits) for node in _within(body))
+
+
+def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Everything in some statements that is run with them, without the functions that they define."""
+    todo: list[ast.AST] = list(body)
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.Yield):
-            return True
+        yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             todo += ast.iter_child_nodes(node)
-    return False
 
 
 def _name(base: ast.expr) -> str:

@@ -192,27 +192,30 @@ class Writer:
         unknown = False
         delay = 0.02
         while True:
+            trouble: Exception | None = None
+            verdict: Any = None
             try:
                 connection = await self._session()
                 if unknown and (found := await self._outcome(connection, batch)) is not None:
                     self._done(batch, found)
                     return
                 verdict = await (await self._prepare(connection, batch)).fetchrow(*batch.arguments)
-            except Exception as error:  # classified below; anything that is neither weather nor a bad row is raised
-                if is_bad_row(error):
-                    await self._bisect(batch, error)
-                    return
-                if not is_weather(error):
+            except Exception as error:  # classified; anything that is neither weather nor a bad row is raised
+                if not is_bad_row(error) and not is_weather(error):
                     raise
-                unknown = True
-                await self._lose(error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
-                continue
-            _check(verdict, batch, repeated=unknown)
-            created = verdict["created"]
-            self._done(batch, None if created is None else frozenset(map(str, created)))
-            return
+                trouble = error
+            if trouble is None:
+                _check(verdict, batch, repeated=unknown)
+                created = verdict["created"]
+                self._done(batch, None if created is None else frozenset(map(str, created)))
+                return
+            if is_bad_row(trouble):
+                await self._bisect(batch, trouble)
+                return
+            unknown = True
+            await self._lose(trouble)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
 
     def _done(self, batch: Batch, created: frozenset[str] | None) -> None:
         self.healthy = True

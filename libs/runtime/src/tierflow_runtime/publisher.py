@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 from tierflow_contracts.events.v1.event_pb2 import EventBatch, EventClass
 
 from tierflow_runtime.acknowledgements import parser_of
+from tierflow_runtime.afterwards import together
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.standing import LastWord
@@ -217,12 +218,7 @@ class EventPublisher:
     async def run(self) -> None:
         """Sends what is published and fails what is not acknowledged in time, until cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._fail_late(), name="event publisher timer")
-                while True:
-                    await self._more.wait()
-                    self._more.clear()
-                    await self._send_queued()
+            await together(self._fail_late(), self._send())
         finally:
             self._fail_all("The publisher has stopped.")
 
@@ -252,6 +248,12 @@ class EventPublisher:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._none.wait(), timeout)
         return self._open == 0
+
+    async def _send(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            await self._send_queued()
 
     async def _send_queued(self) -> None:
         while True:

@@ -315,9 +315,12 @@ class Engine:
     async def _route(self, link: Link, swarm_id: str, finish: commands.FinishRun) -> None:
         """A result for a swarm that is not in memory here. What cannot be done now is not acknowledged: the orchestrator says it again."""
         try:
-            async with self._route_slots:
+            await self._route_slots.acquire()
+            try:
                 command_id = f"{finish.run_id}/{finish.generation}"
                 await self._durable.router.command(swarm_id, finish, command_id)
+            finally:
+                self._route_slots.release()
             self.runs.acknowledge(link, finish.run_id, finish.generation)
         except FailureError as error:
             if error.failure.code != "NOT_FOUND":

@@ -12,6 +12,7 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # its stubs lack it
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
+from tierflow_runtime.afterwards import afterwards
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.streams import Frames
 
@@ -68,6 +69,7 @@ class Link:
         self._listener = listener
         self.channel = channel(address)
         self._frames = Frames()
+        self._writer: asyncio.Task[None] | None = None
 
     @property
     def has_room(self) -> bool:
@@ -89,42 +91,45 @@ class Link:
 
     async def run(self) -> None:
         """Keeps the stream, until cancelled."""
+        await afterwards(self._keep(), lambda: self.channel.close(None))
+
+    async def _keep(self) -> None:
         delay = FIRST_DELAY
-        try:
-            while True:
-                was_ready = await self._stream()
-                delay = FIRST_DELAY if was_ready else min(delay * 2, LONGEST_DELAY)
-                await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-        finally:
-            await self.channel.close(None)
+        while True:
+            was_ready = await self._stream()
+            delay = FIRST_DELAY if was_ready else min(delay * 2, LONGEST_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
 
     async def _stream(self) -> bool:
         """One stream from its start to its end; returns whether the orchestrator said hello on it."""
         self._frames = Frames()
         call = stubs.OrchestratorServiceStub(self.channel).ExecuteRuns()  # type: ignore[call-arg]
-        writer: asyncio.Task[None] | None = None
+        return await afterwards(self._converse(call), lambda: self._hang_up(call))
+
+    async def _converse(self, call: Any) -> None:
         try:
             await call.write(orchestrator.ExecuteRunsRequest(hello=self._hello))
-            writer = asyncio.create_task(self._write(call))
+            self._writer = asyncio.create_task(self._write(call))
             await self._read(call)
         except grpc.RpcError as error:
             self._note(error)
-        finally:
-            was_ready = self.ready
-            self.ready = False
-            self._frames.close()
-            if writer is not None:
-                writer.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await writer
-            call.cancel()
-            if was_ready:
-                self._listener.link_down(self)
+
+    async def _hang_up(self, call: Any) -> bool:
+        was_ready, self.ready = self.ready, False
+        self._frames.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+        call.cancel()
+        if was_ready:
+            self._listener.link_down(self)
         return was_ready
 
     async def _write(self, call: Any) -> None:
         try:
-            async for frame in self._frames:
+            while frame := await self._frames.next():
                 await call.write(orchestrator.ExecuteRunsRequest(**frame))
         except (grpc.RpcError, asyncio.InvalidStateError):
             call.cancel()  # The reader sees the end and tells why.

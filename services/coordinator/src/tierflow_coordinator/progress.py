@@ -10,6 +10,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 from tierflow_contracts.events.v1 import event_pb2
+from tierflow_runtime.afterwards import afterwards
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging
 from tierflow_runtime.subjects import EntitySubjects
@@ -60,7 +61,9 @@ class _Subscription:
         self._messaging = messaging
         self._registry = registry
         registry[subject] = self
-        self._task = asyncio.create_task(self._keep(), name=f"progress {subject}")
+        self._on: Any = None
+        self._subscription: Any = None
+        self._task = asyncio.create_task(afterwards(self._keep(), self._end), name=f"progress {subject}")
 
     async def leave(self, heard: Heard) -> None:
         self.heard.remove(heard)
@@ -72,22 +75,20 @@ class _Subscription:
 
     async def _keep(self) -> None:
         """Subscribes on the connection that there is; the client renews it over its own reconnects."""
-        subscribed_on: Any = None
-        subscription: Any = None
-        try:
-            while True:
-                client = self._messaging.client
-                if client is not None and client is not subscribed_on and client.is_connected:
-                    try:
-                        subscription = await client.subscribe(self.subject, cb=self._received)
-                        subscribed_on = client
-                    except NatsError as error:
-                        log.info("progress cannot be heard now", reason=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(LOOK_AGAIN)
-        finally:
-            if subscription is not None and subscribed_on is self._messaging.client:
-                with contextlib.suppress(NatsError):
-                    await subscription.unsubscribe()
+        while True:
+            client = self._messaging.client
+            if client is not None and client is not self._on and client.is_connected:
+                try:
+                    self._subscription = await client.subscribe(self.subject, cb=self._received)
+                    self._on = client
+                except NatsError as error:
+                    log.info("progress cannot be heard now", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _end(self) -> None:
+        if self._subscription is not None and self._on is self._messaging.client:
+            with contextlib.suppress(NatsError):
+                await self._subscription.unsubscribe()
 
     async def _received(self, message: Any) -> None:
         try:

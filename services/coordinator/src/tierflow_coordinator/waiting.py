@@ -78,11 +78,12 @@ class Waiting:
                 try:
                     if await reader.wait_ended(swarm_id, 30.0) and swarm_id in self._listeners:
                         self.answer(await reader.view(swarm_id, lambda swarm: swarm))
+                    continue
                 except FailureError as error:
                     if error.failure.code == "NOT_FOUND":
                         log.error("somebody waits for a swarm that is not there", swarm_id=swarm_id)
                         return
                     log.info("the end of a swarm cannot be looked for now", code=error.failure.code)
-                    await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE)
         finally:
             self._followed.discard(swarm_id)

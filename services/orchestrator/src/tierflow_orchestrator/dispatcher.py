@@ -10,6 +10,7 @@ from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
+from tierflow_runtime.afterwards import afterwards
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
@@ -289,19 +290,22 @@ class Dispatcher(Hearing):
     async def run(self) -> None:
         """Keeps the links to all executors, and gives up what is lost."""
         following = asyncio.create_task(follow(self._targets, self._appeared, self._vanished))
-        try:
-            while True:
-                before = time.monotonic()
-                await asyncio.sleep(LOOK_EVERY)
-                if time.monotonic() - before > 3 * LOOK_EVERY:
-                    self._count_anew()
-                self._give_up()
-                self.slots.pump()  # who could not take a slot in its turn is not left waiting for the next result
-        finally:
-            following.cancel()
-            for task in self._loops.values():
-                task.cancel()
-            await asyncio.gather(following, *self._loops.values(), return_exceptions=True)
+        await afterwards(self._look(), lambda: self._end(following))
+
+    async def _look(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(LOOK_EVERY)
+            if time.monotonic() - before > 3 * LOOK_EVERY:
+                self._count_anew()
+            self._give_up()
+            self.slots.pump()  # who could not take a slot in its turn is not left waiting for the next result
+
+    async def _end(self, following: asyncio.Task[None]) -> None:
+        following.cancel()
+        for task in self._loops.values():
+            task.cancel()
+        await asyncio.gather(following, *self._loops.values(), return_exceptions=True)
 
     def _appeared(self, address: str) -> None:
         link = self._links[address] = Link(address, self, self._alive)

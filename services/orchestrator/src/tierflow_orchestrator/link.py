@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import grpc
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.executor_service_pb2_grpc import ExecutorServiceStub
+from tierflow_runtime.afterwards import afterwards
 from tierflow_runtime.channels import open_channel
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.schema import compile_schema
@@ -90,28 +91,28 @@ class Link:
     async def run(self) -> None:
         """Keeps a stream open, for ever."""
         channel = open_channel(self.address)
+        await afterwards(self._keep(channel), lambda: channel.close(None))
+
+    async def _keep(self, channel: grpc.aio.Channel) -> None:
         pause = 0.05
-        try:
-            while True:
-                began = time.monotonic()
-                try:
-                    await self._stream(ExecutorServiceStub(channel))
-                except grpc.aio.AioRpcError as error:
-                    if self.connected:
-                        log.warning(
-                            "lost an executor's stream",
-                            address=self.address,
-                            status=error.code().name,
-                            reason=error.details(),
-                        )
-                except Exception as error:  # noqa: BLE001 - a frame that cannot be understood must not make this executor deaf for ever
-                    log.error("a defect while listening to an executor", address=self.address, error=error)
-                finally:
-                    self._parted()
-                pause = 0.05 if time.monotonic() - began > 5 else min(pause * 2, 1.0)
-                await asyncio.sleep(pause)
-        finally:
-            await channel.close(None)
+        while True:
+            began = time.monotonic()
+            try:
+                await self._stream(ExecutorServiceStub(channel))
+            except grpc.aio.AioRpcError as error:
+                if self.connected:
+                    log.warning(
+                        "lost an executor's stream",
+                        address=self.address,
+                        status=error.code().name,
+                        reason=error.details(),
+                    )
+            except Exception as error:  # noqa: BLE001 - a frame that cannot be understood must not make this executor deaf for ever
+                log.error("a defect while listening to an executor", address=self.address, error=error)
+            finally:
+                self._parted()
+            pause = 0.05 if time.monotonic() - began > 5 else min(pause * 2, 1.0)
+            await asyncio.sleep(pause)
 
     def _parted(self) -> None:
         if self.connected:
@@ -125,19 +126,16 @@ class Link:
         call = stub.ExecuteSteps()
         await call.write(self._listener.hello_of(self))
         writing = asyncio.create_task(self._write(call, self.frames))
-        try:
-            while True:
-                frame = await call.read()
-                if frame is grpc_aio.EOF:
-                    return
-                if frame.HasField("hello"):
-                    self._greet(frame.hello)
-                self._listener.heard(self, frame)
-        finally:
-            writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writing
-            call.cancel()
+        await afterwards(self._read(call), lambda: _hang_up(call, writing))
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            frame = await call.read()
+            if frame is grpc_aio.EOF:
+                return
+            if frame.HasField("hello"):
+                self._greet(frame.hello)
+            self._listener.heard(self, frame)
 
     def _greet(self, hello: pb.ExecutorHello) -> None:
         self.hello = hello
@@ -164,6 +162,13 @@ class Link:
                 # Rule R25: past its lease this instance may not start anything; the lease comes back, or the process ends.
                 await asyncio.sleep(0.05)
             await call.write(pb.ExecuteStepsRequest(**frame))
+
+
+async def _hang_up(call: Any, writing: asyncio.Task[None]) -> None:
+    writing.cancel()
+    with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await writing
+    call.cancel()
 
 
 def usable(schema: str) -> bool:
