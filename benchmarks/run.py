@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import pathlib
 import shutil
 import statistics
@@ -24,10 +25,13 @@ from tierflow_testing.stack import Stack, StackOptions
 from benchmarks.measuring import commit, cpu_of, machine, own_cpu, percentile
 from benchmarks.workloads import SCENARIOS, drive, ready
 
+PLACES = [str(pathlib.Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+"""Where the executor finds the handlers of the workloads, and what else is put before the sources: the compiled tree."""
+
 OPTIONS = StackOptions(
     slots=1024,
     handlers=["tierflow_executor.handlers", "benchmarks.handlers"],
-    executor_environment={"PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[1])},
+    executor_environment={"PYTHONPATH": os.pathsep.join(PLACES)},
 )
 
 

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import pytest
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_coordinator.core import commands
 from tierflow_coordinator.links import MOST_ASKED
 from tierflow_coordinator.runs import Runs
 from tierflow_runtime.values import Context
+
+pytestmark = pytest.mark.interpreted
+"""A link is stood in for."""
 
 RUN = "01a1f8ab-df7f-7763-94b6-a16b73a395f4"
 CONTEXT = Context(tenant="t", user_id="u", run_id=RUN)
