@@ -12,7 +12,8 @@ from tierflow_contracts.coordinator.v1.swarm_pb2 import FlowPlan, SwarmExecution
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_contracts.orchestrator.v1.run_pb2 import RunExecutionRequest
 
-from tierflow_runtime.contract_basics import CodedViolation, check_not_negative, check_text, check_uuid
+from tierflow_runtime.coded import CodedViolation
+from tierflow_runtime.contract_basics import check_not_negative, check_text, check_uuid
 from tierflow_runtime.contract_parts import check_allocation, check_context, check_flow_ref, check_options
 from tierflow_runtime.contract_payloads import check_payload
 from tierflow_runtime.errors import failure

@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tierflow_runtime.coded import CodedViolation
 from tierflow_runtime.values import Violation
 
 LONGEST_TEXT: Final = 200
@@ -40,12 +41,6 @@ _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]
 _MOST_SECONDS: Final = 315_576_000_000  # ten thousand years, the contract's own limit for durations
 _YEAR_10000: Final = 253_402_300_800
 _BILLION: Final = 1_000_000_000
-
-
-class CodedViolation(Violation, frozen=True):
-    """A violation that has a more telling code than INVALID_REQUEST."""
-
-    code: str = ""
 
 
 def check_text(

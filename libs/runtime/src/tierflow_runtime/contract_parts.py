@@ -14,6 +14,7 @@ from tierflow_contracts.common.v1.execution_pb2 import (
 )
 from tierflow_contracts.common.v1.flow_pb2 import FlowRef
 
+from tierflow_runtime.coded import CodedViolation
 from tierflow_runtime.contract_basics import (
     HASH,
     LARGEST_INLINE,
@@ -21,7 +22,6 @@ from tierflow_runtime.contract_basics import (
     LONGEST_STEP_ID,
     LONGEST_TEXT,
     PLACEHOLDERS,
-    CodedViolation,
     check_not_negative,
     check_text,
     check_uuid,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.values import Allocation, BlobRef, Failure, Micros, Options
@@ -250,6 +250,10 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
 }
 
 
+_BRINGING: Final = (commands.Recall, commands.ReportResult)
+"""Commands that bring an output. As a union beside `isinstance` it would be made anew for every command."""
+
+
 def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     """SHA-256 names of the stored values that must be in `run.contents` before `command` is decided (None: before anything is)."""
     wanted: dict[str, None] = {}
@@ -258,7 +262,7 @@ def missing_blobs(run: Run, command: commands.RunCommand | None) -> list[str]:
     elif isinstance(run.input, BlobRef):
         wanted[run.input.sha256] = None
     if run.flow is not None:
-        if isinstance(command, commands.Recall | commands.ReportResult) and isinstance(command.output, BlobRef):
+        if isinstance(command, _BRINGING) and isinstance(command.output, BlobRef):
             wanted.update(_brought(run, command, command.output))
         if run.large:
             wanted.update(_looked_into(run))

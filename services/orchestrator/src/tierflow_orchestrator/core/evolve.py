@@ -61,11 +61,11 @@ def _set_deadline(run: Run) -> None:
             run.deadline = run.steer.deadline
             return
         start = max(start, run.steer.opened_at)
-    spans = [run.options.timeout, run.allocation.wall_time, run.flow.run_timeout if run.flow else None]
-    bounds = [start + span for span in spans if span is not None]
-    if run.context.deadline is not None:
-        bounds.append(run.context.deadline)
-    run.deadline = min(bounds, default=None)
+    deadline = run.context.deadline
+    for span in (run.options.timeout, run.allocation.wall_time, run.flow.run_timeout if run.flow else None):
+        if span is not None and (deadline is None or start + span < deadline):
+            deadline = start + span
+    run.deadline = deadline
 
 
 def _state_changed(run: Run, event: events.RunStateChanged, time: Micros) -> None:
