@@ -17,14 +17,14 @@ MODULES = (
     "tierflow_runtime/{errors,filling,form,logs,moves,names,payloads,publisher,requests,streams,subjects,tracecontext,wire}.py",
     "tierflow_runtime/contract*.py",
     "tierflow_durable/{batch,births,clock,columns,entity,host,ids,outlet,owning,packing,relay,routing,timers,writer}.py",
-    "tierflow_expressions/{evaluate,holes,scope,templates,values}.py",
+    "tierflow_expressions/{evaluate,holes,templates,values}.py",
     "tierflow_coordinator/core/*.py",
     "tierflow_coordinator/{access,admission,engine,line,links,machine,orchestrators,progress,resting,room,runs,sessions,submission,tracing,views,waiting,wanted,wire}.py",
     "tierflow_executor/{delivery,endings,engine,runner,streams,wheel,wire}.py",
     "tierflow_executor/core/*.py",
     "tierflow_orchestrator/core/*.py",
     "tierflow_orchestrator/core/kinds/*.py",
-    "tierflow_orchestrator/{attempt_requests,checks,claims,commanding,dispatcher,engine,flights,hearing,link,machine,prerequisites,results,sessions,slots,spans,starting,views}.py",
+    "tierflow_orchestrator/{attempt_requests,checks,claims,commanding,dispatcher,engine,hearing,link,machine,prerequisites,results,sessions,slots,spans,starting,views}.py",
     "tierflow_orchestrator/{views_steering,wire,wire_approvals,wire_blocks,wire_filling,wire_reading,wire_serverless,wire_steering}.py",
 )
 
