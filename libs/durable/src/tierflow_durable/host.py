@@ -258,7 +258,8 @@ class Host(Generic[S, C, E]):
         if birth is not None:
             birth.on_done(Created(entity.id, created=True, reply=birth.reply))
         _call_back(write.pending)
-        entity.notify()
+        if entity.watchers:
+            entity.notify()
         if write.release:
             self.forget(entity, "ended" if write.header.ended_at is not None else "parked")
         else:
