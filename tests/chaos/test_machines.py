@@ -9,6 +9,7 @@ import harness
 import machines
 import pytest
 from evidence import Evidence
+from scraping import metric
 from steering_load import SteeredLoad
 from tierflow import Client
 from tierflow_testing.nats import EmbeddedNats
@@ -18,6 +19,8 @@ from tierflow_testing.waiting import eventually
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 HOUR = 3600.0
+MOST_LAG = 200
+"""Events that are usually on their way under this load, and some."""
 LASTS = 8.0
 """Seconds for which the machine is bad."""
 
@@ -117,16 +120,14 @@ async def test_disk_confirms_late(
     await _on(server_directory, tmp_path, work, postgres=postgres)
 
 
-@pytest.mark.parametrize("whose", ["Postgres", "NATS"])
-async def test_disk_is_full(
-    server_directory: pathlib.Path, tmp_path: pathlib.Path, evidence: Evidence, whose: str
+async def test_disk_of_postgres_is_full(
+    server_directory: pathlib.Path, tmp_path: pathlib.Path, evidence: Evidence
 ) -> None:
-    """Q1, L6, F25, H4, R5, R19: the disk is full, under load: services say so typed and wait; when there is space again everything goes on."""
+    """Q1, L6, F25, H4, R5: the disk is full, under load: services say so typed and wait; when there is space again everything goes on."""
     place = server_directory / f"disk-{tmp_path.name}"
     with machines.small_disk(place, 600):
         settings = {"wal_recycle": "off", "max_wal_size": "64MB", "min_wal_size": "32MB", "shared_buffers": "32MB"}
-        postgres = EmbeddedPostgres(place / "postgres", settings=settings) if whose == "Postgres" else None
-        nats = EmbeddedNats(place / "nats") if whose == "NATS" else None
+        postgres = EmbeddedPostgres(place / "postgres", settings=settings)
 
         async def work(machine: Machine) -> None:
             async def faults() -> list[harness.Fault]:
@@ -136,7 +137,7 @@ async def test_disk_is_full(
                 await harness.lasts(LASTS)
                 during = machine.load.done - before
                 await asyncio.to_thread(hog.unlink)
-                if postgres is not None and not postgres.running:
+                if not postgres.running:
                     await asyncio.to_thread(postgres.start)
                 again = await machine.moves()
                 seen.append(f"{during} runs ended while it was full; work went on {again:.1f} s after there was space")
@@ -145,13 +146,65 @@ async def test_disk_is_full(
             seen: list[str] = []
             await harness.under_load(machine.load, 60, faults())
             kinds = _kinds(machine.stack)
-            fault = f"the disk of {whose} full for {LASTS:.0f} s (a small file system in memory)"
+            fault = f"the disk of Postgres full for {LASTS:.0f} s (a small file system in memory)"
             promised = "services say so, wait, and go on when there is space; nothing is lost"
             await machine.settle(
                 evidence, "disk", fault, promised, f"{seen[0]}; logged as {', '.join(kinds) or 'nothing'}"
             )
 
-        await _on(server_directory, tmp_path, work, postgres=postgres, nats=nats)
+        await _on(server_directory, tmp_path, work, postgres=postgres)
+
+
+RETURNS: dict[str, Callable[[EmbeddedNats], object]] = {
+    "": lambda nats: None,
+    ", then restarted": lambda nats: nats.restart(),
+    ", then restarted without its data": lambda nats: nats.wipe(),
+}
+
+
+@pytest.mark.parametrize("returns", RETURNS)
+async def test_disk_of_nats_is_full(
+    server_directory: pathlib.Path, tmp_path: pathlib.Path, evidence: Evidence, returns: str
+) -> None:
+    """R20, R21, O7: the disk of NATS is full, under load: work goes on; when there is space again every event of the journals is on the stream, whether or not NATS is restarted."""
+    place = server_directory / f"disk-{tmp_path.name}"
+    with machines.small_disk(place, 600):
+        nats = EmbeddedNats(place / "nats")
+
+        async def work(machine: Machine) -> None:
+            async def faults() -> list[harness.Fault]:
+                await eventually(lambda: machine.load.done > 20, 60)
+                hog = await asyncio.to_thread(machines.fill, place)
+                before = machine.load.done
+                await harness.lasts(LASTS)
+                during = machine.load.done - before
+                await asyncio.to_thread(hog.unlink)
+                await asyncio.to_thread(RETURNS[returns], nats)
+                began = time.monotonic()
+                await eventually(caught_up, 180, interval=0.5, message="events are on the stream again")
+                seen.append(
+                    f"{during} runs ended while it was full; the lag of events was below {MOST_LAG} again "
+                    f"{time.monotonic() - began:.0f} s after there was space"
+                )
+                return []
+
+            async def caught_up() -> bool:
+                return await _lag(machine.stack) < MOST_LAG
+
+            seen: list[str] = []
+            await harness.under_load(machine.load, 60, faults())
+            fault = f"the disk of NATS full for {LASTS:.0f} s{returns} (a small file system in memory)"
+            promised = "work goes on; afterwards every event is on the stream, which is made anew where it has to be"
+            await machine.settle(evidence, "disk", fault, promised, seen[0])
+
+        await _on(server_directory, tmp_path, work, nats=nats)
+
+
+async def _lag(stack: Stack) -> float:
+    """Events that are committed and not on the stream, of the service that has most of them."""
+    return max(
+        [await metric(service, "tierflow_events_lag") for service in (*stack.coordinators, *stack.orchestrators)]
+    )
 
 
 def _kinds(stack: Stack) -> list[str]:
