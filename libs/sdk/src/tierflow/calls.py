@@ -29,6 +29,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),  # by default half a minute
     ("grpc.enable_retries", 0),  # what is tried again is decided here, where it is known to be safe
 )
 

@@ -14,8 +14,12 @@ LOOK_EVERY = 5.0
 """Seconds between looks at DNS."""
 
 
-async def resolve(targets: Sequence[str]) -> set[str]:
-    """The addresses (host:port) behind `targets`: each `host:port`, or `dns:///name:port`. A name that cannot be resolved now gives none."""
+async def resolve(targets: Sequence[str], known: dict[str, set[str]] | None = None) -> set[str]:
+    """The addresses (host:port) behind `targets`: each `host:port`, or `dns:///name:port`.
+
+    A name that cannot be resolved now has those that it had before, which `known` keeps: a name server that is away takes nobody away.
+    """
+    known = {} if known is None else known
     found: set[str] = set()
     for target in targets:
         if not target.startswith("dns:///"):
@@ -26,24 +30,34 @@ async def resolve(targets: Sequence[str]) -> set[str]:
             infos = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:
             log.info("a name cannot be resolved now", target=target, reason=str(error))
-            continue
-        for info in infos:
-            address = str(info[4][0])
-            found.add(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+        else:
+            known[target] = {_where(str(info[4][0]), port) for info in infos}
+        found |= known.get(target, set())
     return found
 
 
-async def follow(targets: Sequence[str], appeared: Callable[[str], None], vanished: Callable[[str], None]) -> None:
+async def follow(
+    targets: Sequence[str],
+    appeared: Callable[[str], None],
+    vanished: Callable[[str], None],
+    *,
+    every: float = LOOK_EVERY,
+) -> None:
     """Tells of addresses that appear and vanish, for ever."""
-    known: set[str] = set()
+    listed: set[str] = set()
+    names: dict[str, set[str]] = {}
     dynamic = any(target.startswith("dns:///") for target in targets)
     while True:
-        now = await resolve(targets)
-        for address in sorted(now - known):
+        now = await resolve(targets, names)
+        for address in sorted(now - listed):
             appeared(address)
-        for address in sorted(known - now):
+        for address in sorted(listed - now):
             vanished(address)
-        known = now
+        listed = now
         if not dynamic:
             return
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(every)
+
+
+def _where(address: str, port: str) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

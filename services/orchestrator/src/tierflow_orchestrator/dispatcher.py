@@ -240,6 +240,7 @@ class Dispatcher(Hearing):
         """An executor has introduced itself: attempts of an older process of its name are lost, those of this one are adopted."""
         key = f"{hello.name}/{hello.executor_id}"
         if link.key != key:
+            self._taken(link)
             link.key = key
             link.used = 0
         self._by_key[key] = link
@@ -253,8 +254,23 @@ class Dispatcher(Hearing):
             slots=hello.slots,
             handlers=len(hello.handlers),
         )
+        self._adopt(link)
+        # Only now: what is lost is given out again at once, and must go to this process by its name.
+        self._lose_older(hello.name, key)
+        self.slots.pump()
+
+    def _taken(self, link: Link) -> None:
+        """Another process answers at an address: the one that was met there may be at another, and has the time of a lost one to say so."""
+        if self._by_key.get(link.key) is link:
+            del self._by_key[link.key]
+        for flight in self.flights.values():
+            if flight.link is link and flight.executor == link.key:
+                flight.link, flight.since = None, time.monotonic()
+
+    def _adopt(self, link: Link) -> None:
+        """What is at the process behind a link is heard of on that link from now on."""
         for flight in list(self.flights.values()):
-            if flight.executor != key:
+            if flight.executor != link.key:
                 continue
             if flight.link is not link:
                 flight.link = link
@@ -265,9 +281,6 @@ class Dispatcher(Hearing):
                     "cancel",
                     pb.CancelStepRequest(attempt_id=flight.attempt_id, reason=flight.stop_reason, run_id=flight.run_id),
                 )
-        # Only now: what is lost is given out again at once, and must go to this process by its name.
-        self._lose_older(hello.name, key)
-        self.slots.pump()
 
     def _lose_older(self, name: str, key: str) -> None:
         for flight in list(self.flights.values()):
@@ -282,8 +295,17 @@ class Dispatcher(Hearing):
         self._reports.lost(flight.run_id, flight.attempt_id, reason)
 
     def parted(self, link: Link) -> None:
-        """A stream is gone; what runs there goes on running."""
+        """A stream is gone; what runs there goes on running. Where the process is met at another address too, it is heard there."""
         link.draining = False
+        if not link.listed:
+            self._drop(link)
+        if self._by_key.get(link.key) is not link:
+            return
+        for other in self._links.values():
+            if other is not link and other.connected and other.key == link.key:
+                self._by_key[link.key] = other
+                self._adopt(other)
+                return
 
     # --- loops ---
 
@@ -308,14 +330,24 @@ class Dispatcher(Hearing):
         await asyncio.gather(following, *self._loops.values(), return_exceptions=True)
 
     def _appeared(self, address: str) -> None:
+        if address in self._links:
+            self._links[address].listed = True
+            return
         link = self._links[address] = Link(address, self, self._alive)
         self._loops[address] = asyncio.create_task(link.run(), name=f"executor {address}")
 
     def _vanished(self, address: str) -> None:
+        """An address is not listed any more. Who still answers there goes on: a process that ends is taken off the list before it has ended."""
         log.info("an executor's address is gone", address=address)
-        link = self._links.pop(address)
-        self._loops.pop(address).cancel()
-        link.connected = False
+        link = self._links[address]
+        link.listed = False
+        if not link.connected:
+            self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        del self._links[link.address]
+        loop = self._loops.pop(link.address)
+        asyncio.get_running_loop().call_soon(loop.cancel)
         link.lost_since = link.lost_since or time.monotonic()
 
     def _count_anew(self) -> None:

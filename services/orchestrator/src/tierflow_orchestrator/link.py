@@ -65,6 +65,8 @@ class Link:
         self.used = 0
         self.connected = False
         self.draining = False
+        self.listed = True
+        """Its address is one of those that are known; one that is not is dropped with its stream."""
         self._begun = time.monotonic()
         self.lost_since: float | None = None
         """Monotonic seconds since when it has not answered; None while it is connected or was never."""
