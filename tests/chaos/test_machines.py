@@ -155,6 +155,14 @@ async def test_disk_of_postgres_is_full(
         await _on(server_directory, tmp_path, work, postgres=postgres)
 
 
+TICK = {
+    "name": "tick",
+    "version": "1",
+    "input": {"at": {"type": "string"}},
+    "steps": {"say": {"call": "echo", "with": {"at": "${{ input.at }}"}}},
+}
+"""What a schedule starts."""
+
 RETURNS: dict[str, Callable[[EmbeddedNats], object]] = {
     "": lambda nats: None,
     ", then restarted": lambda nats: nats.restart(),
@@ -213,7 +221,10 @@ def _kinds(stack: Stack) -> list[str]:
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-@pytest.mark.parametrize("whose", ["the orchestrator's machine", "the executors' machine", "the database's machine"])
+@pytest.mark.parametrize(
+    "whose",
+    ["the coordinator's machine", "the orchestrator's machine", "the executors' machine", "the database's machine"],
+)
 async def test_clocks_jump(
     server_directory: pathlib.Path,
     tmp_path: pathlib.Path,
@@ -222,7 +233,7 @@ async def test_clocks_jump(
     whose: str,
     hours: int,
 ) -> None:
-    """R9, R17, R25, Lesson 29: a wall clock jumps by an hour under load. Time is the database's: elsewhere nothing happens; there timers follow it, and no lease and no timer is lost."""
+    """R9, R17, R25, Lesson 29: a wall clock jumps by an hour under load, with schedules and deadlines. Time is the database's: elsewhere nothing happens; there timers follow it, and no lease and no timer is lost."""
     directory = server_directory / f"shim-{tmp_path.name}"
     directory.mkdir(mode=0o755)
     weather = machines.Weather(machines.shim(directory), directory / "weather")
@@ -234,8 +245,8 @@ async def test_clocks_jump(
                 patch.setenv(name, value)
             postgres = EmbeddedPostgres(directory / "postgres")
             await asyncio.to_thread(postgres.start)
-    elif "orchestrator" in whose:
-        more["orchestrator_environment"] = weather.environment
+    elif "executors" not in whose:
+        more["coordinator_environment" if "coordinator" in whose else "orchestrator_environment"] = weather.environment
     waiting = {
         "name": "waiting", "version": "1",
         "steps": {"w": {"wait": "6s"}, "s": {"call": "echo", "needs": ["w"], "with": {"n": "${{ input.n }}"}}},
@@ -244,10 +255,11 @@ async def test_clocks_jump(
 
     async def work(machine: Machine) -> None:
         early: list[float] = []
+        ticks: list[tuple[float, int]] = []
 
         async def timed(number: int) -> None:
             began = time.monotonic()
-            output = await machine.load.client.run(waiting, {"n": number})
+            output = await machine.load.client.run(waiting, {"n": number}, timeout="60s")
             early.append(time.monotonic() - began)
             if output != {"n": number}:
                 machine.load.wrong.append(f"waiting {number}: {output}")
@@ -255,6 +267,10 @@ async def test_clocks_jump(
         async def faults() -> list[harness.Fault]:
             await eventually(lambda: machine.load.done > 20, 60)
             timers = asyncio.gather(*(timed(number) for number in range(20)))
+            client = machine.load.client
+            await client.register_flow(TICK)
+            began = time.monotonic()
+            await client.schedules.create("tick", "tick", {"at": "${{ schedule.time }}"}, every=1, overlap="allow")
             await harness.lasts(1.0)
             weather.clock(hours * HOUR)
             await machine.moves()
@@ -262,13 +278,21 @@ async def test_clocks_jump(
             weather.clock(0)
             await machine.moves()
             await asyncio.wait_for(timers, 90)
+            await client.schedules.pause("tick", "enough")
+            ticks.append((time.monotonic() - began, (await client.schedules.get("tick")).counts.fired))
+
+            async def all_over() -> bool:
+                return not (await client.schedules.get("tick")).open
+
+            await eventually(all_over, 60)
             return []
 
         await harness.under_load(machine.load, 60, faults())
         shortest, longest = min(early), max(early)
         if "database" not in whose:
             assert shortest >= 5.5, "a timer fired early"
-        seen = f"20 timers of 6 s took {shortest:.1f} to {longest:.1f} s"
+            assert abs(ticks[0][1] - ticks[0][0]) <= 5, "a schedule of a second has another number of firings"
+        seen = f"20 timers of 6 s took {shortest:.1f} to {longest:.1f} s; a schedule of 1 s fired {ticks[0][1]} times in {ticks[0][0]:.0f} s"
         fault = f"the wall clock of {whose} jumps by {hours:+d} h and back (a shim in its processes)"
         promised = "nothing but timers follows it, and these only the database's clock; nothing is lost"
         await machine.settle(evidence, "clocks", fault, promised, seen)

@@ -12,6 +12,7 @@ import pytest
 from tierflow import Context
 from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
+from tierflow_executor.clocks import rising
 from tierflow_runtime.wire import ERROR_CODES
 from tierflow_testing.executor_peer import Peer, a_request
 
@@ -115,8 +116,8 @@ async def test_results_expire_at_the_stated_time(serve: Serve) -> None:
         peer.start(request)
         await peer.result(request.context.attempt_id)
         attempts = served.engine.attempts
-        assert attempts.expire(time.time_ns() // 1000) == []
-        assert len(attempts.expire(time.time_ns() // 1000 + 600_000_000)) == 1
+        assert attempts.expire(rising()) == []
+        assert len(attempts.expire(rising() + 600_000_000)) == 1
         peer.start(request)
         second = await peer.result(request.context.attempt_id, 2)
         assert code(second) == "EXECUTOR_LOST"
@@ -189,3 +190,19 @@ async def test_slots_are_divided(serve: Serve) -> None:
     served = await serve(slots=1)
     async with Peer(served.address, "a") as a, Peer(served.address, "b") as b:
         assert (a.hello.slots, b.hello.slots) == (1, 1)
+
+
+async def test_results_outlive_a_wall_clock_that_jumps(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R27, R17: a wall clock that jumps ahead by two hours drops no result that waits for its acknowledgement."""
+    served = await serve()
+    async with Peer(served.address, "one") as peer:
+        request = a_request("echo", "1")
+        peer.start(request)
+        await peer.result(request.context.attempt_id)
+        real = time.time_ns
+        with monkeypatch.context() as jump:
+            jump.setattr(time, "time_ns", lambda: real() + 7200 * 10**9)
+            served.engine._expire()
+        assert served.engine.attempts.get(request.context.attempt_id) is not None
+        peer.send(adopt=[request.context.attempt_id])
+        await peer.result(request.context.attempt_id, 2)

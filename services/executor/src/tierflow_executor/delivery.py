@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionResult
 
 from tierflow_executor import wire
+from tierflow_executor.clocks import rising
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.table import Attempts
 from tierflow_executor.observing import Observer
@@ -79,7 +79,7 @@ class Delivery:
     def finish(self, attempt: Attempt, message: StepExecutionResult, *, alive: bool = False) -> None:
         """An attempt has a result: it is held, and sent to its owner."""
         coded = message.SerializeToString()
-        self._attempts.end(attempt, coded, message.state, time.time_ns() // 1000, alive=alive)
+        self._attempts.end(attempt, coded, message.state, rising(), alive=alive)
         stream = self._streams.get(attempt.owner)
         if stream is not None:
             stream.outbox.put(wire.RESULTS, coded)

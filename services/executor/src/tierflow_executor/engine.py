@@ -19,6 +19,7 @@ from tierflow_runtime.values import Failure, FailureError
 from tierflow_executor import wire
 from tierflow_executor.admission import refusal
 from tierflow_executor.blobs import Blobs
+from tierflow_executor.clocks import rising
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
 from tierflow_executor.core.table import Attempts, Verdict
@@ -133,7 +134,7 @@ class Engine:
             self._share()
         if stream.refused or self.attempts.succession.is_replaced(instance):
             return
-        now = time.time_ns() // 1000
+        now = rising()
         for attempt_id in message.acknowledge:
             self.attempts.acknowledge(attempt_id, instance, now)
         for cancel in message.cancel:
@@ -243,7 +244,7 @@ class Engine:
             self._idle.set()
 
     def _expire(self) -> None:
-        for attempt in self.attempts.expire(time.time_ns() // 1000):
+        for attempt in self.attempts.expire(rising()):
             if attempt.owner:
                 log.warning("result expired", attempt_id=attempt.attempt_id, run_id=attempt.run_id)
         self._hand_over()
@@ -255,7 +256,7 @@ class Engine:
 
         Without it a result whose acknowledgement was lost with its orchestrator would be held for its whole time, and a drain would wait for that.
         """
-        now = time.time_ns() // 1000
+        now = rising()
         connected = {stream.instance: stream for stream in self.streams}
         for attempt in self.attempts.orphans(connected.keys(), now if self.draining else now - _ORPHANED_AFTER):
             heirs = [each for each in connected if self.attempts.succession.speaks_for(each, attempt.owner)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
@@ -12,6 +11,7 @@ from tierflow_runtime.values import FailureError
 from tierflow_runtime.wire import failure_to_proto
 
 from tierflow_executor.admission import refusal
+from tierflow_executor.clocks import rising
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.table import UNARY, Verdict
 from tierflow_executor.endings import CANCELLED, attempt_failure
@@ -78,7 +78,7 @@ async def cancel(engine: Engine, request: pb.CancelStepRequest) -> pb.CancelStep
         if not receipt.done():
             receipt.set_result(given)
 
-    engine.cancel(request, time.time_ns() // 1000, answer)
+    engine.cancel(request, rising(), answer)
     given = await receipt
     if given == pb.CANCEL_RECEIPT_UNKNOWN:
         text = f"attempt {request.attempt_id} is not known here"
