@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import zlib
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,8 @@ from tierflow.own_swarm import OwnSwarm
 from tierflow_contracts.common.v1 import blackboard_pb2 as bb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_executor.contexts import ContextCalls
-from tierflow_executor.isolated import perform
-from tierflow_executor.isolation import Assignment
+from tierflow_executor.isolated import Parent, perform
+from tierflow_executor.isolation import Assignment, Report
 from tierflow_executor.secrets import MASK, Secrets
 from tierflow_runtime.errors import failure
 from tierflow_runtime.wire import failure_to_proto
@@ -75,6 +76,9 @@ class Apart:
     def __init__(self) -> None:
         self.calls: list[bb.ContextCall] = []
 
+    def tell(self, report: Report) -> None:
+        """Takes a report."""
+
     async def call_context(self, _running: Any, call: bb.ContextCall) -> bb.ContextAnswer:
         """Takes a call."""
         self.calls.append(call)
@@ -114,3 +118,26 @@ def test_no_secret_gets_onto_the_blackboard(monkeypatch: pytest.MonkeyPatch) -> 
     read = bb.ContextCall(read=bb.BlackboardRead(keys=["a"]))
     secrets.hide_in(read)
     assert read == bb.ContextCall(read=bb.BlackboardRead(keys=["a"]))
+
+
+@handler("t.beats_apart")
+async def beats_apart(context: Context) -> None:
+    """Lives, and has nothing else to say."""
+    context.heartbeat()
+
+
+def test_an_isolated_attempt_is_heard_to_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K9, Lesson 20: a heartbeat without details reaches the executor, which counts the silence; one in a loop does not flood it."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    here, there = socket.socketpair()
+    request = StepExecutionRequest()
+    request.context.run_id, request.context.attempt_id = "r", "r/a/1"
+    coded = base64.b64encode(request.SerializeToString()).decode()
+    parent = Parent(there, "")
+    with here, there:
+        assert perform(Assignment(coded, "{}", "t.beats_apart", __name__, "", ""), parent).state == "COMPLETED"
+        parent._beat_at = float("inf")
+        assert perform(Assignment(coded, "{}", "t.beats_apart", __name__, "", ""), parent).state == "COMPLETED"
+        there.shutdown(socket.SHUT_WR)
+        said = [json.loads(line)["kind"] for line in here.makefile("rb")]
+    assert said.count("heartbeat") == 1

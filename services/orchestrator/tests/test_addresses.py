@@ -127,7 +127,7 @@ async def test_who_does_not_come_back_is_lost_in_its_time(scene: Scene) -> None:
 
 @pytest.mark.interpreted
 async def test_who_is_not_listed_any_more_ends_its_work(scene: Scene) -> None:
-    """L6, J20: a process that drains is taken off the list of addresses; what it does is heard until its stream ends."""
+    """L6: a process that drains is taken off the list of addresses; what it does is heard until its stream ends."""
     link = scene.at("10.0.0.1:1")
     link.greet("a", "one")
     scene.fly(link, "x/a/1")

@@ -28,6 +28,9 @@ from tierflow_executor.endings import Ending, raised, returned, unbound
 from tierflow_executor.isolation import Assignment, Report
 from tierflow_executor.running import Running
 
+BEAT_EVERY = 0.05
+"""Seconds between two heartbeats without details that are passed on: a handler may say so in a loop."""
+
 
 class Parent:
     """The executor at the other end of the socket; takes reports from any thread. Also the surroundings of the attempt in this process."""
@@ -38,6 +41,7 @@ class Parent:
         self._connection = connection
         self._lock = threading.Lock()
         self._address = address
+        self._beat_at = 0.0
 
     def tell(self, report: Report) -> None:
         """Sends a report."""
@@ -52,6 +56,12 @@ class Parent:
             self.tell(Report("heartbeat", texts=(running.heartbeat,) if running.heartbeat is not None else ()))
         else:
             self.tell(Report("progress", texts=(kind, message), percent=percent, metrics=metrics))
+
+    def beat(self, running: Running) -> None:
+        """Passes a heartbeat on that says nothing else: the executor counts the silence."""
+        if (now := time.monotonic()) >= self._beat_at:
+            self._beat_at = now + BEAT_EVERY
+            self.tell(Report("heartbeat"))
 
     def storing(self, running: Running) -> None:
         """Outputs are stored by the executor."""

@@ -266,6 +266,9 @@ class Runner:
         if not running.attempt.has_result:
             self._progress.offer(running, kind, percent, message, metrics)
 
+    def beat(self, running: Running) -> None:
+        """Nobody else need hear of it."""
+
     def storing(self, running: Running) -> None:
         """Its handler is done and its output is being stored: its limits are not looked at any more."""
         self._wheel.remove(running)

@@ -48,6 +48,9 @@ class Surroundings(Protocol):
     ) -> None:
         """Takes progress, from any thread."""
 
+    def beat(self, running: Running) -> None:
+        """The handler lives, which is all that it says; from any thread."""
+
     def storing(self, running: Running) -> None:
         """Its handler is done and its output is being stored."""
 
@@ -193,6 +196,8 @@ class Running:
         if details is not None:
             self.heartbeat = details if self.secrets is None else self.secrets.masked(details)
             self.surroundings.offer(self, "", None, "", {})
+        else:
+            self.surroundings.beat(self)
 
     def alive(self) -> None:
         """The work itself has shown that it goes on."""
