@@ -156,10 +156,10 @@ class Lines(logging.Handler):
 def _registry() -> Registry:
     registry = Registry()
     registry.add(describe("sim.work", handlers.work))
-    registry.add(describe("sim.doubt", handlers.doubt))
+    registry.add(describe("sim.doubt", handlers.doubt, tool=True))
     registry.add(describe("sim.plan", handlers.plan))
     registry.add(describe("sim.echo", handlers.echo, inline=True, raw=True))
-    registry.add(describe("sim.charge", handlers.charge, side_effecting=True))
+    registry.add(describe("sim.charge", handlers.charge, side_effecting=True, tool=True))
     return registry
 
 

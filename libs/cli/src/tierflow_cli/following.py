@@ -119,6 +119,12 @@ def _has(message: Any, field: str) -> bool:
     return field in message.DESCRIPTOR.fields_by_name and message.HasField(field)
 
 
+def _tool_ended(message: Any) -> str:
+    outcome = text.name_of(state_pb2.ToolOutcome, message.outcome, "TOOL_OUTCOME_")
+    code = f" ({message.code})" if message.code else ""
+    return f"tool {message.tool}: {outcome}{code} in {text.duration(message.duration)}"
+
+
 def _progress(message: Any) -> str:
     share = f"{message.percent:.0f} % " if message.percent else ""
     return text.dim(f"{share}{message.message}".strip() or message.kind)
@@ -173,6 +179,8 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "signal_answered": lambda m: f"answered signal {m.signal_id}",
     "late_result": lambda _: "a result came too late; its cost is booked",
     "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
+    "tool_call_began": lambda m: f"calls tool {m.tool}",
+    "tool_call_ended": _tool_ended,
     "block_began": lambda _: "its steps begin",
     "iteration_began": lambda m: f"iteration {m.index} begins",
     "handler_called": lambda m: f"{m.failure.message}; {m.handler_step} handles it",

@@ -26,5 +26,4 @@ class Outlet:
 
     def send(self, message: Message, heard: Heard) -> None:
         """Sends; `heard` is called once, with JetStream's acknowledgement or an error."""
-        subject, payload, msg_id, headers = message
-        self._messaging.publisher.send(subject, payload, msg_id, headers, heard)
+        self._messaging.publisher.send(*message[:4], heard)

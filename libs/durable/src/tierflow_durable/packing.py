@@ -18,6 +18,10 @@ class Message(NamedTuple):
     payload: bytes
     msg_id: str
     headers: Mapping[str, str] | None
+    name: str = ""
+    """The class of its events."""
+    events: int = 0
+    """How many they are."""
 
 
 def source_bytes(kind: str, source: Source) -> bytes:
@@ -88,7 +92,7 @@ def messages_of(
         name = group.name
         parts = b"".join(group.parts)
         msg_id = f"{entity_id}/{name}/{group.first_seq}+{len(parts)}/{instance_id}"
-        messages.append(Message(f"{prefix}.{name}", head + parts, msg_id, headers))
+        messages.append(Message(f"{prefix}.{name}", head + parts, msg_id, headers, name, len(group.parts)))
     return messages
 
 

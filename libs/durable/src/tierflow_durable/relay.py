@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,6 +123,8 @@ class Relay:
         """Rows were dropped from memory: they are read from the journal."""
         self._wake = asyncio.Event()
         self.published = 0
+        self.acknowledged: Counter[str] = Counter()
+        """Events that JetStream has acknowledged, by class."""
         self.retries = 0
         self.undeliverable = 0
         """Messages that JetStream will never take, because they are larger than it allows; readers find their events in the journal."""
@@ -235,6 +237,7 @@ class Relay:
             self.on_undeliverable(message, answer)
         else:
             self.published += 1
+            self.acknowledged[letter.message.name] += letter.message.events
         parcel = letter.parcel
         parcel.open -= 1
         if not parcel.open:

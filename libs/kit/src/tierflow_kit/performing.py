@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tierflow.context import Blob, Context
 from tierflow.handler import Handler, OutputInvalid, declared
 from tierflow.outcomes import Degraded, HandlerFailed
-from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall, ToolCallStored
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_runtime.values import Failure, Micros
 
@@ -31,6 +31,7 @@ class Notes:
         self.lines: list[str] = []
         self.credits = 0
         self.blobs: dict[str, bytes] = {}
+        self.tools: list[str] = []
 
     def report_progress(self, kind: str, percent: float, message: str, metrics: dict[str, float]) -> None:
         """Nobody watches."""
@@ -62,7 +63,10 @@ class Notes:
         return Blob(sha256=name, size=len(data), media_type=media_type)
 
     async def call_context(self, call: ContextCall) -> ContextAnswer:
-        """A rehearsal shares nothing."""
+        """A rehearsal shares nothing; that a tool is called is no secret in it."""
+        if call.HasField("tool_call"):
+            self.tools.append(call.tool_call.tool)
+            return ContextAnswer(tool_call_stored=ToolCallStored())
         raise FakeError("the blackboard is not there: a rehearsal has no swarm; give the step a fake")
 
 

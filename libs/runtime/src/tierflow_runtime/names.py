@@ -48,6 +48,7 @@ SWARM_STATES: Final[EnumNames[st.SwarmState.ValueType]] = EnumNames(st.SwarmStat
 RUN_STATES: Final[EnumNames[st.RunState.ValueType]] = EnumNames(st.RunState.items())
 STEP_STATES: Final[EnumNames[st.StepState.ValueType]] = EnumNames(st.StepState.items())
 OUTCOMES: Final[EnumNames[st.Outcome.ValueType]] = EnumNames(st.Outcome.items())
+TOOL_OUTCOMES: Final[EnumNames[st.ToolOutcome.ValueType]] = EnumNames(st.ToolOutcome.items())
 FAILURE_POLICIES: Final[EnumNames[ex.FailurePolicy.ValueType]] = EnumNames(ex.FailurePolicy.items())
 ON_LOST: Final[EnumNames[ex.OnLost.ValueType]] = EnumNames(ex.OnLost.items())
 ERROR_CODES: Final[EnumNames[fa.ErrorCode.ValueType]] = EnumNames(fa.ErrorCode.items())

@@ -78,6 +78,8 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "step_entered": EventClass.EVENT_CLASS_STEPS,
     "context_exported": EventClass.EVENT_CLASS_STEPS,
     "event_consumed": EventClass.EVENT_CLASS_STEPS,
+    "tool_call_began": EventClass.EVENT_CLASS_TOOLS,
+    "tool_call_ended": EventClass.EVENT_CLASS_TOOLS,
     "context_updated": EventClass.EVENT_CLASS_AUDIT,
     "blackboard_changed": EventClass.EVENT_CLASS_AUDIT,
     "context_checkpointed": EventClass.EVENT_CLASS_AUDIT,

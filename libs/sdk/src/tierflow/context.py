@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 
     from tierflow.blackboard import Blackboard
+    from tierflow.tools import ToolCall
 
 LONGEST_HEARTBEAT = 64 * 1024
 Kind = Literal["progress", "thinking", "tool", "token"]
@@ -253,6 +254,16 @@ class Context:
             tool_calls=index(tool_calls),
             metrics=_numbers(metrics),
         )
+
+    def tool(self, name: str) -> ToolCall:
+        """A call of something outside, which users see begin and end: `async with context.tool("search") as call:`; for async handlers.
+
+        Its beginning is stored before the block is entered, and counted against `tool_calls` of what was granted. Only the name is told, nothing of what the tool is
+        given or gives back; `call.returned(value)` notes how much that is.
+        """
+        from tierflow.tools import ToolCall
+
+        return ToolCall(self._port, name)
 
     @property
     def blackboard(self) -> Blackboard:

@@ -43,6 +43,7 @@ class Handler:
     inline: bool
     isolate: bool
     side_effecting: bool
+    tool: bool
     timeout: int | None
     input: TypeAdapter[Any] | None
     output: TypeAdapter[Any]
@@ -139,6 +140,7 @@ def handler(
     timeout: str | None = None,
     description: str | None = None,
     side_effecting: bool = False,
+    tool: bool = False,
     isolate: bool = False,
     raw: bool = False,
     inline: bool = False,
@@ -150,6 +152,7 @@ def handler(
         timeout: How long one attempt may take where the flow does not say.
         description: What it does; the first line of the docstring by default.
         side_effecting: It changes the world outside: it runs only with Tier 2's grant.
+        tool: Each attempt is one tool call: users see it begin and end. For calls within an attempt there is `Context.tool`.
         isolate: Each attempt runs in a process of its own, which can be killed and has its own memory limit.
         raw: It takes and returns JSON text; nothing is parsed on the way.
         inline: A plain function that never blocks and takes microseconds: it is called without a thread.
@@ -167,6 +170,7 @@ def handler(
                 timeout=timeout,
                 description=description,
                 side_effecting=side_effecting,
+                tool=tool,
                 isolate=isolate,
                 raw=raw,
                 inline=inline,
@@ -189,6 +193,7 @@ def describe(
     timeout: str | None = None,
     description: str | None = None,
     side_effecting: bool = False,
+    tool: bool = False,
     isolate: bool = False,
     raw: bool = False,
     inline: bool = False,
@@ -213,6 +218,7 @@ def describe(
         inline=inline,
         isolate=isolate,
         side_effecting=side_effecting,
+        tool=tool,
         timeout=micros_of(timeout) if timeout is not None else None,
         input=adapter,
         output=output,

@@ -14,6 +14,7 @@ from tierflow_testing.history_approvals import ApprovalRules, Asked
 from tierflow_testing.history_blocks import BlockRules, beside, blocks_of, helps, path_of
 from tierflow_testing.history_steering import SteeringRules, StepSeen
 from tierflow_testing.history_steps import StepRules
+from tierflow_testing.history_tools import ToolRules
 
 _RUN_MOVES: Mapping[str, frozenset[str]] = {
     "QUEUED": frozenset(("PREPARING", "CANCELLING", "FAILED")),
@@ -42,7 +43,7 @@ class Breach:
 
 
 @dataclass(slots=True)
-class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules):
+class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
     blocks: Mapping[str, Sequence[str]] | None = None
@@ -69,6 +70,8 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules):
     position: int = -1
     breaches: list[Breach] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
+    calls: dict[str, str] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
 
     def breach(self, invariant: str, text: str) -> None:
         self.breaches.append(Breach(invariant, self.position, text))
@@ -237,6 +240,7 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules):
         step = self._touch(event.step_id)
         self.expect(step.live == event.attempt_id, "V11", f"{event.step_id}: {step.live or 'none'} in flight")
         if event.attempt_id:
+            self.no_call_open(event.attempt_id)
             self.expect(event.attempt_id not in self.closed, "V10", f"{event.attempt_id} was closed before")
             self.expect(event.attempt == step.attempt, "V6", f"{event.attempt_id} is attempt {step.attempt}")
             one = event.usage.attempts == 1 or (step.child and event.usage.attempts > 0)

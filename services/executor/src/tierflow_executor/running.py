@@ -87,12 +87,13 @@ class Running:
         begun: Whether its coroutine has run its first line, so that cancelling it will be noticed.
         returned: Whether its handler is done; it is then not stopped any more, only its output is being stored.
         unconfirmed: Whether it did not stop within the grace time.
+        tools: Tool calls that its handler has begun.
     """
 
     __slots__ = (
         "attempt", "begun", "box", "cancelled", "cpu_nanos", "deadline_at", "grace_at", "handler", "heartbeat", "heartbeat_timeout", "kill", "last_sign",
         "limit_at", "limit_code", "logs", "memory_bytes", "more_steps", "place", "receipts", "request", "returned", "secrets", "spent", "started_at", "started_ns",
-        "stop_code", "stop_note", "surroundings", "task", "told_started", "traceparent", "unconfirmed",
+        "stop_code", "stop_note", "surroundings", "task", "told_started", "tools", "traceparent", "unconfirmed",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +137,7 @@ class Running:
         self.cpu_nanos = 0
         self.memory_bytes = 0
         self.secrets: Secrets | None = None
+        self.tools = 0
 
     def reveal(self, text: str) -> str:
         """The input with the values of its secrets. Raises FailureError where one is not known here."""
@@ -159,6 +161,8 @@ class Running:
         """The handler is called now: works out when it must have ended, and why."""
         self.started_at = self.last_sign = now
         self.started_ns = time.time_ns()
+        if self.handler.tool:
+            self.add_spent(0, 0, 0, 1, {})
         options = self.request.options
         if options.HasField("timeout"):
             timeout = seconds(options.timeout)
@@ -255,7 +259,11 @@ class Running:
         return await self.surroundings.write_blob(self, content, media_type)
 
     async def call_context(self, call: ContextCall) -> ContextAnswer:
-        """Asks for, or changes, what its swarm shares; what it writes is without the values of its secrets."""
+        """Asks for, or changes, what its swarm shares, or tells of a tool call, which gets its number here; all of it without the values of its secrets."""
+        if call.HasField("tool_call") and not call.tool_call.number:
+            with _BOOKS:
+                self.tools += 1
+                call.tool_call.number = self.tools
         if self.secrets is not None:
             self.secrets.hide_in(call)
         return await self.surroundings.call_context(self, call)

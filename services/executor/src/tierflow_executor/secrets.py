@@ -79,6 +79,9 @@ class Secrets:
         if kind == "write":
             for change in call.write.changes:
                 self._hide_in_value(change)
+        elif kind == "tool_call":
+            report = call.tool_call
+            report.tool, report.code = self.masked(report.tool), self.masked(report.code)
         elif kind == "update_context":
             update, changes = call.update_context, call.update_context.changes
             update.reason = self.masked(update.reason)

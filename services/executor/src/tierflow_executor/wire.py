@@ -114,6 +114,7 @@ def describe_handler(handler: Handler) -> pb.HandlerInfo:
         input_schema_json=handler.input_schema,
         output_schema_json=handler.output_schema,
         side_effecting=handler.side_effecting,
+        tool=handler.tool,
         timeout=None if handler.timeout is None else duration(handler.timeout),
     )
 

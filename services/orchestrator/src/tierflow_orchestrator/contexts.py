@@ -1,4 +1,7 @@
-"""The way of an attempt to what its swarm shares: from its executor up to a coordinator. Nothing of it is kept or decided here (B2)."""
+"""The way of an attempt to what its swarm shares: from its executor up to a coordinator. Nothing of it is kept or decided here (B2).
+
+Tool calls of attempts come the same way, and go no further: they are the run's own events.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tierflow_runtime.values import FailureError
 
 from tierflow_orchestrator.core.attempts import current
 from tierflow_orchestrator.core.run import Run
+from tierflow_orchestrator.wire_tools import report_command
 
 SERVICE = "tierflow.orchestrator.v1.ContextService"
 ANSWER_WITHIN = 10.0
@@ -84,11 +88,21 @@ class ContextService(rpc.ContextServiceServicer):
         """See the proto."""
         call = request.call
         run, step_id = self._under_way(call.author)
+        if call.HasField("tool_call"):
+            return pb.CallContextResponse(answer=await self._tool_call(run.id, call))
         # Who asks is what is stored of the run, not what the message says.
         whom = run.context
         call.swarm_id = whom.swarm_id
         call.author.tenant, call.author.user_id, call.author.step_id = whom.tenant, whom.user_id, step_id
         return pb.CallContextResponse(answer=await self._questions.ask(call))
+
+    async def _tool_call(self, run_id: str, call: bb.ContextCall) -> bb.ContextAnswer:
+        """Answered once it is in the journal (R7): only then is the call made."""
+        command = report_command(call.author.attempt_id, call.tool_call)
+        reply = await self._durable.router.command(run_id, command)
+        if reply.failure is not None:
+            raise FailureError(reply.failure)
+        return bb.ContextAnswer(call_id=call.call_id, tool_call_stored=bb.ToolCallStored())
 
     def _under_way(self, author: bb.ContextAuthor) -> tuple[Run, str]:
         entity = self._durable.host.entities.get(author.run_id)

@@ -38,6 +38,7 @@ from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.policy import PolicyFile
 from tierflow_orchestrator.spans import RunSpans
+from tierflow_orchestrator.visibility import ToolCounts
 
 log = get_log(__name__)
 
@@ -65,6 +66,7 @@ class Engine(Reports):
         """Runs for which large values are being read."""
         self.steps_ended = 0
         self.attempts_retried = 0
+        self.tools = ToolCounts()
 
     def connect(
         self, host: Host[Any, Any, Any], router: Router[Any, Any], dispatcher: Dispatcher, flows: Flows
@@ -160,6 +162,7 @@ class Engine(Reports):
                 step_id=step_id,
                 executor_id=link.key,
                 side_effecting=handler in link.side_effecting,
+                tool=handler in link.tools,
                 input_schema=link.schemas.get(handler, ""),
             )
         if run.large and missing_blobs(run, command):
@@ -195,6 +198,9 @@ class Engine(Reports):
                 self.attempts_retried += 1
             elif kind is events.RunStateChanged:
                 self.on_state(run)
+            elif kind is events.ToolCallBegan or kind is events.ToolCallEnded:
+                self.tools.note(event)
+                continue
             for effect in react(run, event):
                 self._carry_out(run, effect)
             if observing:
@@ -227,6 +233,7 @@ class Engine(Reports):
     def opened(self, entity: Entity[Run]) -> None:
         """A run was adopted, or has woken: everything not known to be done is done again, attempts are asked for first (rule R16)."""
         run = entity.state
+        self.tools.opened(run)
         for effect in open_effects(run):
             if isinstance(effect, commands.DispatchAttempt) and effect.executor_id == RUNS:
                 step = run.steps[effect.step_id]
@@ -255,6 +262,7 @@ class Engine(Reports):
 
     def closed(self, entity: Entity[Run], reason: str) -> None:
         """The run is no longer here."""
+        self.tools.closed(entity.state)
         self.dispatcher.forget_run(entity.id, stop=entity.state.ended)
         self._spans.forget(entity.state)
         self.requests.forget(entity.id)

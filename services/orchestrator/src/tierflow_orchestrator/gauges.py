@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from tierflow_contracts.events.v1.event_pb2 import EVENT_CLASS_TOOLS
 from tierflow_durable.durable import Durable
 from tierflow_runtime.metrics import Metrics
+from tierflow_runtime.subjects import RELIABLE
 
 from tierflow_orchestrator.claims import REASONS
 from tierflow_orchestrator.dispatcher import Dispatcher
 from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.sessions import Sessions
 from tierflow_orchestrator.settings import OrchestratorSettings
+
+TOOLS = RELIABLE[EVENT_CLASS_TOOLS]
 
 
 def publish_metrics(
@@ -84,6 +88,7 @@ def publish_metrics(
     metrics.gauge_of(
         "adopted", "Runs adopted from fenced instances since the start", lambda: durable.host.owning.adopted
     )
+    engine.tools.show(metrics, lambda: durable.relay.acknowledged[TOOLS])
     durable.database.troubles.show(metrics)
     metrics.serve(settings)
     return metrics

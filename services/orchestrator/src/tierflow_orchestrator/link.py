@@ -59,6 +59,8 @@ class Link:
         """Of handlers that declare one."""
         self.side_effecting: frozenset[str] = frozenset()
         """Of these, those that change the world outside, as they say themselves."""
+        self.tools: frozenset[str] = frozenset()
+        """Of these, those of which each attempt is a tool call."""
         self.schemas: dict[str, str] = {}
         """By handler: the JSON Schema of its input, where it has one that can be used."""
         self.slots = 0
@@ -146,6 +148,7 @@ class Link:
             handler.name: micros(handler.timeout) for handler in hello.handlers if handler.HasField("timeout")
         }
         self.side_effecting = frozenset(handler.name for handler in hello.handlers if handler.side_effecting)
+        self.tools = frozenset(handler.name for handler in hello.handlers if handler.tool)
         self.schemas = {
             handler.name: handler.input_schema_json for handler in hello.handlers if usable(handler.input_schema_json)
         }

@@ -19,6 +19,7 @@ from tierflow_orchestrator.core.turn import Decision, Reply
 
 _CLASSES: dict[type[Any], str] = {
     **dict.fromkeys((events.RunCreated, events.RunStateChanged, events.RunEnded), "lifecycle"),
+    **dict.fromkeys((events.ToolCallBegan, events.ToolCallEnded), "tools"),
     **dict.fromkeys(
         (
             events.ApprovalRequested,

@@ -13,7 +13,7 @@ from tierflow_runtime import wire
 from tierflow_runtime.filling import fill_time
 from tierflow_runtime.values import Micros
 
-from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
+from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless, wire_tools
 from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import commands, events
 from tierflow_orchestrator.wire_filling import FILLERS
@@ -157,6 +157,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     **wire_approvals.ENCODERS,
     **wire_blocks.ENCODERS,
     **wire_serverless.ENCODERS,
+    **wire_tools.ENCODERS,
     **steering.ENCODERS,
 }
 

@@ -11,7 +11,7 @@ from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime import wire
 from tierflow_runtime.values import LogLine, Micros, Payload
 
-from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless
+from tierflow_orchestrator import wire_approvals, wire_blocks, wire_serverless, wire_tools
 from tierflow_orchestrator import wire_steering as steering
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.step import CacheHit, Variable
@@ -193,6 +193,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
     **wire_approvals.DECODERS,
     **wire_blocks.DECODERS,
     **wire_serverless.DECODERS,
+    **wire_tools.DECODERS,
     **steering.DECODERS,
 }
 

@@ -106,7 +106,8 @@ class Lives(RuleBasedStateMachine):
     def slot(self, step_id: str) -> AssignSlot:
         step = self.run.steps.get(step_id)
         child = f"child-{self.now}" if step is not None and step.handler.startswith("flow:") else ""
-        return AssignSlot(step_id=step_id, executor_id="e", child_run_id=child)
+        tool = step is not None and step.handler == "h2"
+        return AssignSlot(step_id=step_id, executor_id="e", child_run_id=child, tool=tool)
 
     def settle(self) -> None:
         """As the real shell does after each decision: slots for whatever may start."""

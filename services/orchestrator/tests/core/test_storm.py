@@ -17,6 +17,7 @@ from tierflow_orchestrator.core.commands import (
     ReportLost,
     ReportResult,
     ReportStarted,
+    ReportTool,
     ReportUnconfirmed,
     Resume,
     RunCommand,
@@ -97,6 +98,10 @@ class Storm:
 
     def weather(self) -> None:
         """One thing happens."""
+        if self.attempts and self.chance.random() < 0.25:
+            outcome = self.chance.choice(("", "", "SUCCESS", "FAILURE", "CANCELLED"))
+            number = self.chance.randint(1, 4)
+            self.tell(ReportTool(attempt_id=self.pick(), number=number, tool="search", outcome=outcome))
         roll = self.chance.random()
         if roll < 0.55:
             self.result()
@@ -141,7 +146,8 @@ class Storm:
         for handler in list(self.run.ready_handlers()):
             while (step_id := self.run.next_ready(handler)) is not None:
                 count = len(self.journal)
-                self.tell(AssignSlot(step_id=step_id, executor_id="e"))
+                tool = self.run.steps[step_id].handler == "h2"
+                self.tell(AssignSlot(step_id=step_id, executor_id="e", tool=tool))
                 assert len(self.journal) > count, "V18: what is said to be ready can be given a slot"
 
     def restart(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import field as field_of
 from types import SimpleNamespace
 from typing import Any
 
-from tierflow_contracts.common.v1 import failure_pb2
+from tierflow_contracts.common.v1 import failure_pb2, state_pb2
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import NO_USAGE, Usage
@@ -148,6 +148,11 @@ def count_events(events: Sequence[event_pb2.Event], report: Report) -> None:
             counts["attempts_lost"] += wire.failure_from_proto(event.step_retrying.failure).code == "EXECUTOR_LOST"
         elif kind == "late_result":
             counts["late_results"] += 1
+        elif kind == "tool_call_began":
+            counts["tool_calls"] += 1
+        elif kind == "tool_call_ended":
+            counts["tool_calls_ended"] += 1
+            counts["tool_calls_lost"] += event.tool_call_ended.outcome == state_pb2.TOOL_OUTCOME_LOST
 
 
 def check_sequence(history: History, report: Report) -> None:

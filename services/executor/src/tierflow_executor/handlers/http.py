@@ -69,7 +69,7 @@ class Response(BaseModel):
     pretended: bool = False
 
 
-@handler("http.request")
+@handler("http.request", tool=True)
 async def request(context: Context, asked: Request) -> Response:
     """Sends an HTTP request. Hands on `traceparent`, and an `Idempotency-Key` that is the same for all attempts of the step."""
     if context.test_mode and asked.method not in _SAFE:

@@ -41,7 +41,7 @@ class Answer(http.Response):
     request: Annotated[dict[str, str], Field(default_factory=dict)]
 
 
-@handler("openapi.call")
+@handler("openapi.call", tool=True)
 async def call(context: Context, asked: Call) -> Answer:
     """Reads the description, finds the operation, sends its request."""
     described = await http.request(context, http.Request(url=asked.document, max_bytes=_MOST_DESCRIPTION))

@@ -93,7 +93,7 @@ def _log(stream: str, line: str) -> None:
         attempt.write_log(stream, line)
 
 
-@handler("shell.run", side_effecting=True)
+@handler("shell.run", side_effecting=True, tool=True)
 async def run(context: Context, shell: Shell) -> Output:
     """Runs a command: with nothing but the given environment, in an empty directory, under the memory limit of its allocation; nothing of it survives."""
     if context.test_mode:

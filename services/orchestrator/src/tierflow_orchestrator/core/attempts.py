@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from tierflow_runtime.values import Failure, Usage
 
-from tierflow_orchestrator.core import children, commands, events, failures, growth, limits, outputs
+from tierflow_orchestrator.core import calling, children, commands, events, failures, growth, limits, outputs
 from tierflow_orchestrator.core.branches import being_stopped, interrupted, is_cut_off, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -64,6 +64,8 @@ def _note(turn: Turn, step: Step, command: commands.ReportResult) -> None:
 
 def _end(turn: Turn, step: Step, command: commands.ReportResult) -> None:
     """What its end means for the step."""
+    if step.tools is not None:
+        calling.end_with(turn, step, command)
     by = stopped_by(turn.run, step)
     if by is not None and is_cut_off(step, by):
         _stopped(turn, step, by, command)
@@ -272,9 +274,20 @@ def lost(turn: Turn, command: commands.ReportLost) -> Reply:
     return turn.applied()
 
 
+def called(turn: Turn, command: commands.ReportTool) -> Reply:
+    """An attempt tells of one of its tool calls."""
+    step = current(turn.run, command.attempt_id)
+    if step is None:
+        return turn.refused(_not_in_flight(command.attempt_id))
+    if step.state == "SCHEDULED" and not command.outcome:  # what calls a tool has started, whether that was told or not
+        _emit_started(turn, step, turn.now)
+    return calling.report(turn, step, command)
+
+
 def _lost(turn: Turn, step: Step, failure: Failure) -> None:
     """Another attempt at once, a question to an operator, or the end of the step."""
     run = turn.run
+    calling.lose(turn, step)
     answer = on_lost(run, step)
     if answer == "ASK":
         _emit_retrying(turn, step, failure, turn.now, _LOST)
@@ -311,6 +324,7 @@ def _reason(run: Run, step: Step) -> str:
 
 def give_up(turn: Turn, step: Step, reason: str) -> None:
     """Ends a step whose attempt is being stopped without waiting for it any longer."""
+    calling.lose(turn, step)
     if step.stop_to == "FAILED" and turn.run.state != "CANCELLING":
         gone = failures.of_step(step, "EXECUTOR_LOST", f"{step.id} did not confirm that it has stopped.", "stop")
         _cut_off(turn, step, _booked(_LOST, 1), gone)

@@ -54,6 +54,8 @@ class AssignSlot(Command):
     executor_id: str
     side_effecting: bool = False
     """Whether the handler says of itself that it changes the world outside."""
+    tool: bool = False
+    """Whether the handler says of itself that each attempt is a tool call."""
     input_schema: str = ""
     """JSON Schema that the executor's handler has for its input; empty where it takes anything."""
     child_run_id: str = ""
@@ -105,6 +107,18 @@ class ReportUnconfirmed(Command):
     """The executor could not confirm within the grace time that a cancelled attempt is stopped."""
 
     attempt_id: str
+
+
+class ReportTool(Command):
+    """An attempt calls a tool, or says how that ended: then with `outcome`, one of SUCCESS, FAILURE, CANCELLED."""
+
+    attempt_id: str
+    number: int
+    tool: str
+    outcome: str = ""
+    code: str = ""
+    duration: Micros | None = None
+    size: int = 0
 
 
 class ReportTold(Command):
@@ -278,6 +292,7 @@ RunCommand: TypeAlias = (
     | Update
     | Migrate
     | ReportTold
+    | ReportTool
 )
 
 

@@ -247,6 +247,7 @@ _BY_TYPE: dict[type, Callable[[Turn, Any], Reply]] = {
     commands.Update: steering.update,
     commands.Migrate: migrating.migrate,
     commands.ReportTold: children.told,
+    commands.ReportTool: attempts.called,
 }
 
 

@@ -64,6 +64,8 @@ from tierflow_orchestrator.core.events_steering import (
 from tierflow_orchestrator.core.events_steering import (
     StepReused as StepReused,
 )
+from tierflow_orchestrator.core.events_tools import ToolCallBegan as ToolCallBegan
+from tierflow_orchestrator.core.events_tools import ToolCallEnded as ToolCallEnded
 from tierflow_orchestrator.core.step import CacheHit, Variable
 
 
@@ -371,8 +373,9 @@ RunEvent: TypeAlias = (
     | BlockBegan
     | StepGrown
     | IterationBegan
-    | StepStopping
     | HandlerCalled
+    | ToolCallBegan
+    | ToolCallEnded
     | StepReset
     | CompensationBegan
     | StepCompensated

@@ -17,6 +17,7 @@ from tierflow_orchestrator.core import (
     evolve_approvals,
     evolve_blocks,
     evolve_serverless,
+    evolve_tools,
     generations,
     limits,
     steered,
@@ -184,7 +185,7 @@ def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
     step.attempt, step.epoch, step.attempt_id = event.attempt, event.epoch, event.attempt_id
     step.executor_id, step.input = event.executor_id, event.input
     step.next_attempt_at = step.start_by = None
-    step.started_at = None
+    step.started_at = step.tools = None
     if step.scheduled_at is None:
         step.scheduled_at = time
     if run.started_at is None:
@@ -377,5 +378,6 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.SignalReceived: _signalled,
     **evolve_approvals.BY_TYPE,
     **evolve_serverless.BY_TYPE,
+    **evolve_tools.BY_TYPE,
     **steered.EVENTS,
 }

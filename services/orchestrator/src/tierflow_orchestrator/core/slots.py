@@ -8,7 +8,7 @@ from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import Allocation, BlobRef, Failure, Payload, Violation
 
-from tierflow_orchestrator.core import children, commands, events, failures, gate
+from tierflow_orchestrator.core import calling, children, commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -84,6 +84,8 @@ def _schedule(turn: Turn, step: Step, payload: Payload, command: commands.Assign
             grant=grant,
         )
     )
+    if command.tool:
+        calling.begin_attempt(turn, step)
 
 
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:

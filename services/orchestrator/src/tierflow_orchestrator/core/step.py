@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from tierflow_runtime.values import NO_USAGE, Allocation, Failure, Micros, Payload, Usage
 
@@ -113,6 +115,46 @@ class BlockState(msgspec.Struct, gc=False, omit_defaults=True):
     """Of a loop: iterations begun."""
     delayed: bool = False
     """Of a loop: whether it waits before the next iteration."""
+
+
+MOST_BEYOND: Final = 512
+"""Numbers of tool calls that are remembered beyond one that has not come."""
+
+
+class OpenCall(msgspec.Struct, frozen=True, gc=False):
+    """A tool call that has begun and not ended."""
+
+    id: str
+    tool: str
+    began_at: Micros
+
+
+class ToolCalls(msgspec.Struct, gc=False, omit_defaults=True):
+    """What an attempt has said of its tool calls."""
+
+    open: dict[str, OpenCall] = {}
+    """By id, in the order in which they began."""
+    floor: int = 0
+    """Calls with a number up to this one have all begun."""
+    above: list[int] = []
+    """Numbers beyond it that have begun: calls that are made at once may be told of in any order."""
+
+    def has_begun(self, number: int) -> bool:
+        """Whether the call with this number was told of."""
+        return number <= self.floor or number in self.above
+
+    def begin(self, call: OpenCall) -> None:
+        """Notes a call that begins."""
+        self.open[call.id] = call
+        number = call.id.rpartition("#")[2]
+        if not number.isdigit():
+            return  # the attempt itself
+        self.above.append(int(number))
+        if len(self.above) > MOST_BEYOND:  # numbers that never came: whoever still comes with one is refused
+            self.floor = max(self.floor, min(self.above) - 1)
+        while self.floor + 1 in self.above:
+            self.floor += 1
+            self.above.remove(self.floor)
 
 
 class Frame(msgspec.Struct, gc=False, omit_defaults=True):
@@ -251,6 +293,8 @@ class Step(msgspec.Struct, gc=False, omit_defaults=True):
     """The run from which its result was taken over."""
     signal_id: str = ""
     """The signal that it has taken."""
+    tools: ToolCalls | None = None
+    """What its present attempt, or the last one, has said of its tool calls; None where it made none."""
 
     @property
     def is_map(self) -> bool:

@@ -22,13 +22,15 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tierflow_contracts.common.v1 import execution_pb2 as tierflow_dot_common_dot_v1_dot_execution__pb2
 from tierflow_contracts.common.v1 import failure_pb2 as tierflow_dot_common_dot_v1_dot_failure__pb2
 from tierflow_contracts.common.v1 import payload_pb2 as tierflow_dot_common_dot_v1_dot_payload__pb2
+from tierflow_contracts.common.v1 import state_pb2 as tierflow_dot_common_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tierflow/common/v1/blackboard.proto\x12\x12tierflow.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tierflow/common/v1/execution.proto\x1a tierflow/common/v1/failure.proto\x1a tierflow/common/v1/payload.proto\"\xfc\x02\n\x0cSwarmContext\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12<\n\x06labels\x18\x04 \x03(\x0b\x32,.tierflow.common.v1.SwarmContext.LabelsEntry\x12\x36\n\x06limits\x18\x05 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x06policy\x18\x06 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x10\n\x08\x61\x64\x61ptive\x18\x07 \x01(\x08\x12\x0c\n\x04keys\x18\x08 \x01(\x03\x12\r\n\x05\x62ytes\x18\t \x01(\x03\x12:\n\x0b\x63heckpoints\x18\n \x03(\x0b\x32%.tierflow.common.v1.ContextCheckpoint\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"q\n\x11\x43ontextCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb5\x01\n\x0e\x43ontextChanges\x12\x11\n\x04goal\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x36\n\x06limits\x18\x02 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x15\n\x08\x61\x64\x61ptive\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05_goalB\x0b\n\t_adaptive\"\x90\x02\n\x0f\x42lackboardEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12*\n\x05value\x18\x05 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x12\n\ncompressed\x18\x06 \x01(\x0c\x12\x10\n\x08left_out\x18\x07 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\x0e\n\x06run_id\x18\t \x01(\t\x12\x0f\n\x07step_id\x18\n \x01(\t\x12.\n\nwritten_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65leted\x18\x0c \x01(\x08\"\xa3\x01\n\x10\x42lackboardChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x12\n\ncompressed\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64\x65lete\x18\x04 \x01(\x08\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\r\n\x0b\x43ontextRead\"\x82\x01\n\rContextUpdate\x12\x18\n\x10\x65xpected_version\x18\x01 \x01(\x04\x12\x33\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\".tierflow.common.v1.ContextChanges\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\ncommand_id\x18\x04 \x01(\t\"K\n\x0e\x42lackboardRead\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x19\n\x11\x61\x63\x63\x65pt_compressed\x18\x02 \x01(\x08\x12\x10\n\x08readable\x18\x03 \x01(\x08\"F\n\x0e\x42lackboardList\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x11\n\tafter_key\x18\x03 \x01(\t\"i\n\x11\x42lackboardEntries\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.tierflow.common.v1.BlackboardEntry\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\\\n\x0f\x42lackboardWrite\x12\x35\n\x07\x63hanges\x18\x01 \x03(\x0b\x32$.tierflow.common.v1.BlackboardChange\x12\x12\n\ncommand_id\x18\x02 \x01(\t\"6\n\x11\x42lackboardWritten\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\"e\n\rContextAuthor\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\"\xff\x02\n\x0b\x43ontextCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08swarm_id\x18\x02 \x01(\t\x12\x31\n\x06\x61uthor\x18\x03 \x01(\x0b\x32!.tierflow.common.v1.ContextAuthor\x12\x37\n\x0cread_context\x18\x04 \x01(\x0b\x32\x1f.tierflow.common.v1.ContextReadH\x00\x12;\n\x0eupdate_context\x18\x05 \x01(\x0b\x32!.tierflow.common.v1.ContextUpdateH\x00\x12\x32\n\x04read\x18\x06 \x01(\x0b\x32\".tierflow.common.v1.BlackboardReadH\x00\x12\x32\n\x04list\x18\x07 \x01(\x0b\x32\".tierflow.common.v1.BlackboardListH\x00\x12\x34\n\x05write\x18\x08 \x01(\x0b\x32#.tierflow.common.v1.BlackboardWriteH\x00\x42\x06\n\x04kind\"\x81\x02\n\rContextAnswer\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12.\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.FailureH\x00\x12\x33\n\x07\x63ontext\x18\x03 \x01(\x0b\x32 .tierflow.common.v1.SwarmContextH\x00\x12\x38\n\x07\x65ntries\x18\x04 \x01(\x0b\x32%.tierflow.common.v1.BlackboardEntriesH\x00\x12\x38\n\x07written\x18\x05 \x01(\x0b\x32%.tierflow.common.v1.BlackboardWrittenH\x00\x42\x06\n\x04kindb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tierflow/common/v1/blackboard.proto\x12\x12tierflow.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"tierflow/common/v1/execution.proto\x1a tierflow/common/v1/failure.proto\x1a tierflow/common/v1/payload.proto\x1a\x1etierflow/common/v1/state.proto\"\xfc\x02\n\x0cSwarmContext\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12<\n\x06labels\x18\x04 \x03(\x0b\x32,.tierflow.common.v1.SwarmContext.LabelsEntry\x12\x36\n\x06limits\x18\x05 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x06policy\x18\x06 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x10\n\x08\x61\x64\x61ptive\x18\x07 \x01(\x08\x12\x0c\n\x04keys\x18\x08 \x01(\x03\x12\r\n\x05\x62ytes\x18\t \x01(\x03\x12:\n\x0b\x63heckpoints\x18\n \x03(\x0b\x32%.tierflow.common.v1.ContextCheckpoint\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"q\n\x11\x43ontextCheckpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb5\x01\n\x0e\x43ontextChanges\x12\x11\n\x04goal\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x36\n\x06limits\x18\x02 \x01(\x0b\x32&.tierflow.common.v1.ResourceAllocation\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x15\n\x08\x61\x64\x61ptive\x18\x04 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05_goalB\x0b\n\t_adaptive\"\x90\x02\n\x0f\x42lackboardEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12*\n\x05value\x18\x05 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x12\n\ncompressed\x18\x06 \x01(\x0c\x12\x10\n\x08left_out\x18\x07 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\x0e\n\x06run_id\x18\t \x01(\t\x12\x0f\n\x07step_id\x18\n \x01(\t\x12.\n\nwritten_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65leted\x18\x0c \x01(\x08\"\xa3\x01\n\x10\x42lackboardChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.Payload\x12\x12\n\ncompressed\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64\x65lete\x18\x04 \x01(\x08\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"\r\n\x0b\x43ontextRead\"\x82\x01\n\rContextUpdate\x12\x18\n\x10\x65xpected_version\x18\x01 \x01(\x04\x12\x33\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\".tierflow.common.v1.ContextChanges\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\ncommand_id\x18\x04 \x01(\t\"K\n\x0e\x42lackboardRead\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x19\n\x11\x61\x63\x63\x65pt_compressed\x18\x02 \x01(\x08\x12\x10\n\x08readable\x18\x03 \x01(\x08\"F\n\x0e\x42lackboardList\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x11\n\tafter_key\x18\x03 \x01(\t\"i\n\x11\x42lackboardEntries\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.tierflow.common.v1.BlackboardEntry\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\\\n\x0f\x42lackboardWrite\x12\x35\n\x07\x63hanges\x18\x01 \x03(\x0b\x32$.tierflow.common.v1.BlackboardChange\x12\x12\n\ncommand_id\x18\x02 \x01(\t\"6\n\x11\x42lackboardWritten\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\"e\n\rContextAuthor\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\"\xb8\x03\n\x0b\x43ontextCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08swarm_id\x18\x02 \x01(\t\x12\x31\n\x06\x61uthor\x18\x03 \x01(\x0b\x32!.tierflow.common.v1.ContextAuthor\x12\x37\n\x0cread_context\x18\x04 \x01(\x0b\x32\x1f.tierflow.common.v1.ContextReadH\x00\x12;\n\x0eupdate_context\x18\x05 \x01(\x0b\x32!.tierflow.common.v1.ContextUpdateH\x00\x12\x32\n\x04read\x18\x06 \x01(\x0b\x32\".tierflow.common.v1.BlackboardReadH\x00\x12\x32\n\x04list\x18\x07 \x01(\x0b\x32\".tierflow.common.v1.BlackboardListH\x00\x12\x34\n\x05write\x18\x08 \x01(\x0b\x32#.tierflow.common.v1.BlackboardWriteH\x00\x12\x37\n\ttool_call\x18\t \x01(\x0b\x32\".tierflow.common.v1.ToolCallReportH\x00\x42\x06\n\x04kind\"\xc1\x02\n\rContextAnswer\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12.\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1b.tierflow.common.v1.FailureH\x00\x12\x33\n\x07\x63ontext\x18\x03 \x01(\x0b\x32 .tierflow.common.v1.SwarmContextH\x00\x12\x38\n\x07\x65ntries\x18\x04 \x01(\x0b\x32%.tierflow.common.v1.BlackboardEntriesH\x00\x12\x38\n\x07written\x18\x05 \x01(\x0b\x32%.tierflow.common.v1.BlackboardWrittenH\x00\x12>\n\x10tool_call_stored\x18\x06 \x01(\x0b\x32\".tierflow.common.v1.ToolCallStoredH\x00\x42\x06\n\x04kind\"\xa9\x01\n\x0eToolCallReport\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x30\n\x07outcome\x18\x03 \x01(\x0e\x32\x1f.tierflow.common.v1.ToolOutcome\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04size\x18\x06 \x01(\x03\"\x10\n\x0eToolCallStoredb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +39,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SWARMCONTEXT_LABELSENTRY']._loaded_options = None
   _globals['_SWARMCONTEXT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SWARMCONTEXT']._serialized_start=197
-  _globals['_SWARMCONTEXT']._serialized_end=577
-  _globals['_SWARMCONTEXT_LABELSENTRY']._serialized_start=532
-  _globals['_SWARMCONTEXT_LABELSENTRY']._serialized_end=577
-  _globals['_CONTEXTCHECKPOINT']._serialized_start=579
-  _globals['_CONTEXTCHECKPOINT']._serialized_end=692
-  _globals['_CONTEXTCHANGES']._serialized_start=695
-  _globals['_CONTEXTCHANGES']._serialized_end=876
-  _globals['_BLACKBOARDENTRY']._serialized_start=879
-  _globals['_BLACKBOARDENTRY']._serialized_end=1151
-  _globals['_BLACKBOARDCHANGE']._serialized_start=1154
-  _globals['_BLACKBOARDCHANGE']._serialized_end=1317
-  _globals['_CONTEXTREAD']._serialized_start=1319
-  _globals['_CONTEXTREAD']._serialized_end=1332
-  _globals['_CONTEXTUPDATE']._serialized_start=1335
-  _globals['_CONTEXTUPDATE']._serialized_end=1465
-  _globals['_BLACKBOARDREAD']._serialized_start=1467
-  _globals['_BLACKBOARDREAD']._serialized_end=1542
-  _globals['_BLACKBOARDLIST']._serialized_start=1544
-  _globals['_BLACKBOARDLIST']._serialized_end=1614
-  _globals['_BLACKBOARDENTRIES']._serialized_start=1616
-  _globals['_BLACKBOARDENTRIES']._serialized_end=1721
-  _globals['_BLACKBOARDWRITE']._serialized_start=1723
-  _globals['_BLACKBOARDWRITE']._serialized_end=1815
-  _globals['_BLACKBOARDWRITTEN']._serialized_start=1817
-  _globals['_BLACKBOARDWRITTEN']._serialized_end=1871
-  _globals['_CONTEXTAUTHOR']._serialized_start=1873
-  _globals['_CONTEXTAUTHOR']._serialized_end=1974
-  _globals['_CONTEXTCALL']._serialized_start=1977
-  _globals['_CONTEXTCALL']._serialized_end=2360
-  _globals['_CONTEXTANSWER']._serialized_start=2363
-  _globals['_CONTEXTANSWER']._serialized_end=2620
+  _globals['_SWARMCONTEXT']._serialized_start=261
+  _globals['_SWARMCONTEXT']._serialized_end=641
+  _globals['_SWARMCONTEXT_LABELSENTRY']._serialized_start=596
+  _globals['_SWARMCONTEXT_LABELSENTRY']._serialized_end=641
+  _globals['_CONTEXTCHECKPOINT']._serialized_start=643
+  _globals['_CONTEXTCHECKPOINT']._serialized_end=756
+  _globals['_CONTEXTCHANGES']._serialized_start=759
+  _globals['_CONTEXTCHANGES']._serialized_end=940
+  _globals['_BLACKBOARDENTRY']._serialized_start=943
+  _globals['_BLACKBOARDENTRY']._serialized_end=1215
+  _globals['_BLACKBOARDCHANGE']._serialized_start=1218
+  _globals['_BLACKBOARDCHANGE']._serialized_end=1381
+  _globals['_CONTEXTREAD']._serialized_start=1383
+  _globals['_CONTEXTREAD']._serialized_end=1396
+  _globals['_CONTEXTUPDATE']._serialized_start=1399
+  _globals['_CONTEXTUPDATE']._serialized_end=1529
+  _globals['_BLACKBOARDREAD']._serialized_start=1531
+  _globals['_BLACKBOARDREAD']._serialized_end=1606
+  _globals['_BLACKBOARDLIST']._serialized_start=1608
+  _globals['_BLACKBOARDLIST']._serialized_end=1678
+  _globals['_BLACKBOARDENTRIES']._serialized_start=1680
+  _globals['_BLACKBOARDENTRIES']._serialized_end=1785
+  _globals['_BLACKBOARDWRITE']._serialized_start=1787
+  _globals['_BLACKBOARDWRITE']._serialized_end=1879
+  _globals['_BLACKBOARDWRITTEN']._serialized_start=1881
+  _globals['_BLACKBOARDWRITTEN']._serialized_end=1935
+  _globals['_CONTEXTAUTHOR']._serialized_start=1937
+  _globals['_CONTEXTAUTHOR']._serialized_end=2038
+  _globals['_CONTEXTCALL']._serialized_start=2041
+  _globals['_CONTEXTCALL']._serialized_end=2481
+  _globals['_CONTEXTANSWER']._serialized_start=2484
+  _globals['_CONTEXTANSWER']._serialized_end=2805
+  _globals['_TOOLCALLREPORT']._serialized_start=2808
+  _globals['_TOOLCALLREPORT']._serialized_end=2977
+  _globals['_TOOLCALLSTORED']._serialized_start=2979
+  _globals['_TOOLCALLSTORED']._serialized_end=2995
 # @@protoc_insertion_point(module_scope)

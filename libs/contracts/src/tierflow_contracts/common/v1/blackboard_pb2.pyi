@@ -5,12 +5,14 @@ What the runs and agents of a swarm share: its context and its blackboard, one s
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tierflow_contracts.common.v1 import execution_pb2 as _execution_pb2
 from tierflow_contracts.common.v1 import failure_pb2 as _failure_pb2
 from tierflow_contracts.common.v1 import payload_pb2 as _payload_pb2
+from tierflow_contracts.common.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -554,6 +556,7 @@ class ContextCall(_message.Message):
     READ_FIELD_NUMBER: _builtins.int
     LIST_FIELD_NUMBER: _builtins.int
     WRITE_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """Id of the call on its stream."""
     swarm_id: _builtins.str
@@ -582,6 +585,10 @@ class ContextCall(_message.Message):
     def write(self) -> Global___BlackboardWrite:
         """Writes keys."""
 
+    @_builtins.property
+    def tool_call(self) -> Global___ToolCallReport:
+        """Says that the attempt calls a tool, or how that ended. The orchestrator that owns the run answers this itself."""
+
     def __init__(
         self,
         *,
@@ -593,12 +600,13 @@ class ContextCall(_message.Message):
         read: Global___BlackboardRead | None = ...,
         list: Global___BlackboardList | None = ...,
         write: Global___BlackboardWrite | None = ...,
+        tool_call: Global___ToolCallReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "kind", b"kind", "list", b"list", "read", b"read", "read_context", b"read_context", "update_context", b"update_context", "write", b"write"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "kind", b"kind", "list", b"list", "read", b"read", "read_context", b"read_context", "tool_call", b"tool_call", "update_context", b"update_context", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "call_id", b"call_id", "kind", b"kind", "list", b"list", "read", b"read", "read_context", b"read_context", "swarm_id", b"swarm_id", "update_context", b"update_context", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "call_id", b"call_id", "kind", b"kind", "list", b"list", "read", b"read", "read_context", b"read_context", "swarm_id", b"swarm_id", "tool_call", b"tool_call", "update_context", b"update_context", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["read_context", "update_context", "read", "list", "write"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["read_context", "update_context", "read", "list", "write", "tool_call"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -615,6 +623,7 @@ class ContextAnswer(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_STORED_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """Id of the call."""
     @_builtins.property
@@ -633,6 +642,10 @@ class ContextAnswer(_message.Message):
     def written(self) -> Global___BlackboardWritten:
         """What a write did."""
 
+    @_builtins.property
+    def tool_call_stored(self) -> Global___ToolCallStored:
+        """The report of a tool call is stored."""
+
     def __init__(
         self,
         *,
@@ -641,13 +654,75 @@ class ContextAnswer(_message.Message):
         context: Global___SwarmContext | None = ...,
         entries: Global___BlackboardEntries | None = ...,
         written: Global___BlackboardWritten | None = ...,
+        tool_call_stored: Global___ToolCallStored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "entries", b"entries", "failure", b"failure", "kind", b"kind", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "entries", b"entries", "failure", b"failure", "kind", b"kind", "tool_call_stored", b"tool_call_stored", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "context", b"context", "entries", b"entries", "failure", b"failure", "kind", b"kind", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "context", b"context", "entries", b"entries", "failure", b"failure", "kind", b"kind", "tool_call_stored", b"tool_call_stored", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["failure", "context", "entries", "written"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["failure", "context", "entries", "written", "tool_call_stored"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___ContextAnswer: _TypeAlias = ContextAnswer  # noqa: Y015
+
+@_typing.final
+class ToolCallReport(_message.Message):
+    """ToolCallReport is what an attempt says of one of its tool calls: first without an outcome, before the call is made, then with one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The call's number in its attempt, from 1, in the order in which calls are begun. The same report again is the same report."""
+    tool: _builtins.str
+    """What is called. Names only: nothing of what it is given."""
+    outcome: _state_pb2.ToolOutcome.ValueType
+    """How it ended; unset: it is about to begin."""
+    code: _builtins.str
+    """What went wrong, in a word."""
+    size: _builtins.int
+    """Bytes of what it gave back, where that is known."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        tool: _builtins.str = ...,
+        outcome: _state_pb2.ToolOutcome.ValueType = ...,
+        code: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "duration", b"duration", "number", b"number", "outcome", b"outcome", "size", b"size", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallReport: _TypeAlias = ToolCallReport  # noqa: Y015
+
+@_typing.final
+class ToolCallStored(_message.Message):
+    """ToolCallStored says that a report is in the run's journal: the call may be made, or is over for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallStored: _TypeAlias = ToolCallStored  # noqa: Y015

@@ -196,6 +196,38 @@ STEP_STATE_COMPENSATED: StepState.ValueType  # 12
 """Its effect was undone."""
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
+class _ToolOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_OUTCOME_UNSPECIFIED: _ToolOutcome.ValueType  # 0
+    """Not ended."""
+    TOOL_OUTCOME_SUCCESS: _ToolOutcome.ValueType  # 1
+    """It gave what it was called for."""
+    TOOL_OUTCOME_FAILURE: _ToolOutcome.ValueType  # 2
+    """It failed."""
+    TOOL_OUTCOME_CANCELLED: _ToolOutcome.ValueType  # 3
+    """It was stopped."""
+    TOOL_OUTCOME_LOST: _ToolOutcome.ValueType  # 4
+    """The attempt is over and nobody said how the call ended: it may have had its effect or not."""
+
+class ToolOutcome(_ToolOutcome, metaclass=_ToolOutcomeEnumTypeWrapper):
+    """ToolOutcome says how a tool call ended."""
+
+TOOL_OUTCOME_UNSPECIFIED: ToolOutcome.ValueType  # 0
+"""Not ended."""
+TOOL_OUTCOME_SUCCESS: ToolOutcome.ValueType  # 1
+"""It gave what it was called for."""
+TOOL_OUTCOME_FAILURE: ToolOutcome.ValueType  # 2
+"""It failed."""
+TOOL_OUTCOME_CANCELLED: ToolOutcome.ValueType  # 3
+"""It was stopped."""
+TOOL_OUTCOME_LOST: ToolOutcome.ValueType  # 4
+"""The attempt is over and nobody said how the call ended: it may have had its effect or not."""
+Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -183,6 +183,8 @@ class Event(_message.Message):
     STEP_WAITING_FIELD_NUMBER: _builtins.int
     EVENT_EMITTED_FIELD_NUMBER: _builtins.int
     SIGNAL_RECEIVED_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_BEGAN_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ENDED_FIELD_NUMBER: _builtins.int
     PROGRESS_REPORTED_FIELD_NUMBER: _builtins.int
     STEP_REUSED_FIELD_NUMBER: _builtins.int
     STEP_STOPPING_FIELD_NUMBER: _builtins.int
@@ -323,6 +325,14 @@ class Event(_message.Message):
     @_builtins.property
     def signal_received(self) -> Global___SignalReceived:
         """A run was sent a message."""
+
+    @_builtins.property
+    def tool_call_began(self) -> Global___ToolCallBegan:
+        """A tool call is about to be made: it is stored before it is."""
+
+    @_builtins.property
+    def tool_call_ended(self) -> Global___ToolCallEnded:
+        """A tool call is over, or nobody will ever say how it ended."""
 
     @_builtins.property
     def progress_reported(self) -> Global___ProgressReported:
@@ -510,6 +520,8 @@ class Event(_message.Message):
         step_waiting: Global___StepWaiting | None = ...,
         event_emitted: Global___EventEmitted | None = ...,
         signal_received: Global___SignalReceived | None = ...,
+        tool_call_began: Global___ToolCallBegan | None = ...,
+        tool_call_ended: Global___ToolCallEnded | None = ...,
         progress_reported: Global___ProgressReported | None = ...,
         step_reused: Global___StepReused | None = ...,
         step_stopping: Global___StepStopping | None = ...,
@@ -550,11 +562,11 @@ class Event(_message.Message):
         backfill_requested: Global___BackfillRequested | None = ...,
         plan_decided: Global___PlanDecided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested", "plan_decided"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "tool_call_began", "tool_call_ended", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested", "plan_decided"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1649,6 +1661,84 @@ class SignalReceived(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignalReceived: _TypeAlias = SignalReceived  # noqa: Y015
+
+@_typing.final
+class ToolCallBegan(_message.Message):
+    """ToolCallBegan says that an attempt calls a tool. What the tool is given is not part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """Id of the call: that of the attempt, where the attempt as a whole is the call; else that with `#` and the call's number."""
+    tool: _builtins.str
+    """The tool: the handler's name, or what the handler calls it."""
+    attempt_id: _builtins.str
+    """The attempt."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "call_id", b"call_id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallBegan: _TypeAlias = ToolCallBegan  # noqa: Y015
+
+@_typing.final
+class ToolCallEnded(_message.Message):
+    """ToolCallEnded says how a tool call ended. There is exactly one for each ToolCallBegan, before the attempt's own end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """Id of the call."""
+    tool: _builtins.str
+    """The tool."""
+    attempt_id: _builtins.str
+    """The attempt."""
+    outcome: _state_pb2.ToolOutcome.ValueType
+    """How it ended; LOST where the attempt ended and nobody said how the call did."""
+    code: _builtins.str
+    """What went wrong, as the name of an ErrorCode or of an exception; empty where nothing did or nobody knows."""
+    size: _builtins.int
+    """Bytes of what it gave back, where that is known."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took: as the executor measured it, else from its beginning to now by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        outcome: _state_pb2.ToolOutcome.ValueType = ...,
+        code: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "call_id", b"call_id", "code", b"code", "duration", b"duration", "outcome", b"outcome", "size", b"size", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallEnded: _TypeAlias = ToolCallEnded  # noqa: Y015
 
 @_typing.final
 class ProgressReported(_message.Message):

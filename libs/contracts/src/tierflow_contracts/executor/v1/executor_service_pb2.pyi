@@ -295,6 +295,7 @@ class HandlerInfo(_message.Message):
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     SIDE_EFFECTING_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, such as `http.request`."""
     description: _builtins.str
@@ -305,6 +306,8 @@ class HandlerInfo(_message.Message):
     """JSON Schema of its output; empty where it may return anything."""
     side_effecting: _builtins.bool
     """Whether it changes the world outside."""
+    tool: _builtins.bool
+    """Whether each attempt is a tool call: its beginning and its end are told to users as such."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Its own default timeout, where it has one."""
@@ -318,10 +321,11 @@ class HandlerInfo(_message.Message):
         output_schema_json: _builtins.str = ...,
         side_effecting: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        tool: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "input_schema_json", b"input_schema_json", "name", b"name", "output_schema_json", b"output_schema_json", "side_effecting", b"side_effecting", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "input_schema_json", b"input_schema_json", "name", b"name", "output_schema_json", b"output_schema_json", "side_effecting", b"side_effecting", "timeout", b"timeout", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1464,7 +1464,8 @@ class BlobService(object):
 
 
 class ContextServiceStub(object):
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
     """
 
     def __init__(self, channel):
@@ -1481,7 +1482,8 @@ class ContextServiceStub(object):
 
 
 class ContextServiceServicer(object):
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
     """
 
     def CallContext(self, request, context):
@@ -1509,7 +1511,8 @@ def add_ContextServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ContextService(object):
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here.
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
     """
 
     @staticmethod

@@ -547,7 +547,9 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ContextServiceStub:
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -560,7 +562,9 @@ class ContextServiceStub:
 
 @_typing.type_check_only
 class ContextServiceAsyncStub(ContextServiceStub):
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CallContext: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CallContextRequest, _orchestrator_service_pb2.CallContextResponse]  # type: ignore[assignment]
@@ -569,7 +573,9 @@ class ContextServiceAsyncStub(ContextServiceStub):
     """
 
 class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ContextService lets attempts read and write what their swarm shares. What they ask goes on to a coordinator; nothing of it is kept or decided here."""
+    """ContextService lets attempts read and write what their swarm shares, and tell of their tool calls. What they ask goes on to a coordinator and nothing of it is kept or
+    decided here; tool calls are stored in the run's journal.
+    """
 
     @_abc_1.abstractmethod
     def CallContext(
