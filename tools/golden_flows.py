@@ -29,6 +29,7 @@ PLAIN = flow(
         "fails": {"call": "golden.fails", "retry": ONCE, "on_error": "continue"},
         "sets": {**echo(n=1), "set": {"seen": "${{ output.n }}"}},
         "kept": {**echo(n=2), "cache": {"key": "golden", "ttl": "1h"}},
+        "asks": {"call": "golden.asks"},
         "tells": {"emit": "golden.told", "with": {"n": 1}},
         "soon": {"wait": "50ms"},
         "last": echo("each", "flaky", "fails", "sets", "kept", "soon", "tells", of="${{ steps.each.output }}", seen="${{ vars.seen }}"),

@@ -19,6 +19,14 @@ async def flaky(context: Context) -> int:
     return context.attempt
 
 
+@handler("golden.asks")
+async def asks(context: Context) -> int:
+    """Calls a tool on its way."""
+    async with context.tool("oracle") as call:
+        call.returned("42")
+    return 42
+
+
 @handler("golden.long", timeout="10m")
 async def long(context: Context) -> str:
     """The first attempt takes long; one after it does not."""

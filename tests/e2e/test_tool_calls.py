@@ -46,10 +46,11 @@ async def users_see_it_in_order(client: Client, tmp_path: pathlib.Path) -> None:
     async for event in client.watch(mine.id, progress=True):
         assert not isinstance(event, Gap)
         assert event.swarm_id == mine.id
-        body = getattr(event.message, event.type)
+        body: Any = event.message
         if event.type == "progress_reported":
-            seen.append((body.kind, body.message))
             gate.touch()
+            if (body.kind, body.message) not in seen:
+                seen.append((body.kind, body.message))
         elif event.type.startswith("tool_call"):
             outcome = getattr(body, "outcome", 0)
             seen.append((event.type, f"{body.tool} {ToolOutcome.Name(outcome).removeprefix('TOOL_OUTCOME_')}"))

@@ -6,17 +6,22 @@ import pathlib
 from tierflow import Context, HandlerFailed, handler
 
 
-async def there(path: pathlib.Path) -> None:
-    """Waits for a file: the test says when."""
-    while not path.exists():
-        await asyncio.sleep(0.01)
+def told(gate: str) -> bool:
+    """Whether the test says that it may go on."""
+    return pathlib.Path(gate).exists()
+
+
+def mark(context: Context, marks: str) -> None:
+    """Says that the first attempt is within its tool."""
+    pathlib.Path(marks, context.step_id).touch()
 
 
 @handler("t.agent")
 async def agent(context: Context, gate: str, secret: str = "") -> dict[str, int]:
     """Thinks, and once it is told to, asks two tools, one of which does not answer."""
-    context.progress(kind="thinking", message="what to look for")
-    await there(pathlib.Path(gate))
+    while not told(gate):
+        context.progress(kind="thinking", message="what to look for")
+        await asyncio.sleep(0.1)
     async with context.tool("search") as call:
         call.returned({"found": secret})
     try:
@@ -37,7 +42,7 @@ async def hangs(context: Context, marks: str) -> int:
     """The first attempt never comes back from its tool: it waits to be killed with its executor."""
     async with context.tool("deep thought"):
         if context.attempt == 1:
-            pathlib.Path(marks, context.step_id).touch()
+            mark(context, marks)
             await asyncio.Event().wait()
     return context.attempt
 
@@ -49,7 +54,7 @@ async def hangs_whole(context: Context, marks: str) -> int:
         for name in ("one", "two", "three"):
             group.create_task(_asks(context, name))
     if context.attempt == 1:
-        pathlib.Path(marks, context.step_id).touch()
+        mark(context, marks)
         await asyncio.Event().wait()
     return context.attempt
 

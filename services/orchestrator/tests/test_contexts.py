@@ -10,8 +10,10 @@ import pytest
 from tierflow_contracts.common.v1 import blackboard_pb2 as bb
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_orchestrator.contexts import ContextService, Questions
+from tierflow_orchestrator.core.commands import ReportTool
+from tierflow_orchestrator.core.turn import Reply
 from tierflow_runtime.streams import Frames
-from tierflow_runtime.values import FailureError
+from tierflow_runtime.values import Failure, FailureError
 
 from .core.written import shell
 
@@ -65,7 +67,9 @@ class Asked:
 
 def service(run: Any, asked: Asked) -> ContextService:
     entities = {run.id: SimpleNamespace(state=run, closing=False)}
-    durable: Any = SimpleNamespace(host=SimpleNamespace(entities=entities), instance=SimpleNamespace(alive=True))
+    durable: Any = SimpleNamespace(
+        host=SimpleNamespace(entities=entities), instance=SimpleNamespace(alive=True), router=None
+    )
     questions: Any = asked
     return ContextService(durable, questions)
 
@@ -100,3 +104,65 @@ async def test_only_attempts_under_way_get_through_and_as_who_they_are() -> None
             await contexts.CallContext(request(run_id, attempt_id), None)
         assert raised.value.failure.code == code
     assert len(asked.calls) == 1
+
+
+class Routed:
+    """Takes commands for runs."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = list(refused)
+        self.told: list[ReportTool] = []
+
+    async def command(self, _run_id: str, command: ReportTool) -> Reply:
+        """Answers."""
+        self.told.append(command)
+        return Reply(
+            applied=True,
+            state="RUNNING",
+            failure=Failure(code=self.refused.pop(), message="no") if self.refused else None,
+        )
+
+
+def tool_request(run_id: str, attempt_id: str, **report: Any) -> pb.CallContextRequest:
+    call = bb.ContextCall(author=bb.ContextAuthor(run_id=run_id, attempt_id=attempt_id))
+    call.tool_call.CopyFrom(bb.ToolCallReport(**report))
+    return pb.CallContextRequest(call=call)
+
+
+async def test_tool_calls_are_the_runs_own() -> None:
+    """B19, H7, R7: a report goes into the journal of its run and no further, is answered once it is there, and refused where the run refuses it."""
+    it = shell("  a: {call: h}\n")
+    asked, routed = Asked(), Routed()
+    contexts = service(it.run, asked)
+    contexts._durable.router = routed
+    attempt = it.run.steps["a"].attempt_id
+    answer = (await contexts.CallContext(tool_request(it.run.id, attempt, number=1, tool="search"), None)).answer
+    assert answer.HasField("tool_call_stored")
+    assert routed.told == [ReportTool(attempt_id=attempt, number=1, tool="search")]
+    assert not asked.calls
+    routed.refused = ["STALE"]
+    with pytest.raises(FailureError) as raised:
+        await contexts.CallContext(tool_request(it.run.id, attempt, number=1, tool="search", outcome=1), None)
+    assert raised.value.failure.code == "STALE"
+
+
+@pytest.mark.parametrize(
+    ("report", "fields"),
+    [
+        ({}, ["number", "tool"]),
+        ({"number": 1, "tool": "a\nb"}, ["tool"]),
+        ({"number": 1, "tool": "x" * 201, "code": "y" * 101, "size": -1}, ["tool", "code", "size"]),
+        ({"number": 1, "tool": "x", "outcome": 4}, ["outcome"]),
+        ({"number": 1, "tool": "x", "outcome": 77}, ["outcome"]),
+        ({"number": 2**31, "tool": "x", "duration": {"seconds": -1}}, ["number", "duration"]),
+    ],
+)
+async def test_a_report_that_breaks_the_contract(report: dict[str, Any], fields: list[str]) -> None:
+    """A5: all that is wrong with a report is said at once, before anything is stored; that a call is lost is not for an attempt to say."""
+    it = shell("  a: {call: h}\n")
+    contexts = service(it.run, Asked())
+    contexts._durable.router = routed = Routed()
+    with pytest.raises(FailureError) as raised:
+        await contexts.CallContext(tool_request(it.run.id, it.run.steps["a"].attempt_id, **report), None)
+    assert [v.field.removeprefix("tool_call.") for v in raised.value.failure.violations] == fields
+    assert not routed.told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 from typing import Any
 
 import pytest
-from tierflow_orchestrator.core import dump, load
+from tierflow_orchestrator.core import calling, dump, load
 from tierflow_orchestrator.core.calling import MOST_OPEN
 from tierflow_orchestrator.core.commands import (
     Abort,
@@ -191,3 +193,14 @@ def test_an_output_by_reference_has_its_size() -> None:
         )
     )
     assert it.events(ToolCallEnded)[0].size == 70_000
+
+
+def test_there_is_one_path() -> None:
+    """B19: nothing else makes the events of tool calls than what this file tests; what is read from journals aside."""
+    package = pathlib.Path(calling.__file__).parents[1]
+    makers = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"\bToolCall(Began|Ended)\(\s*step_id", path.read_text())
+    }
+    assert makers == {"calling.py", "wire_tools.py"}
