@@ -14,6 +14,9 @@ OPS ?=
 ROUNDS ?=
 SMOKE ?=
 NATIVE ?=
+REPORT ?=
+MINUTES ?=
+RATE ?=
 FULL ?=
 CURVE ?=
 ARGS ?=
@@ -175,6 +178,14 @@ bench: setup ## Measure; make bench SCENARIO=name for one
 .PHONY: thresholds
 thresholds: setup ## Measure every figure that has a promised bound; SMOKE=1 shows that it works
 	@SMOKE="$(SMOKE)" $(BIN)/python -m benchmarks.thresholds
+
+.PHONY: performance
+performance: setup ## Hold the benchmark and every promised figure against their bounds; REPORT=dir ROUNDS=3 SMOKE=1; about six minutes
+	@SMOKE="$(SMOKE)" ROUNDS="$(ROUNDS)" REPORT="$(REPORT)" $(BIN)/python -m benchmarks.performance
+
+.PHONY: load
+load: setup ## Load all tiers with a mix of everything, watched, with a verdict at the end; MINUTES=10 RATE=40 REPORT=dir
+	@MINUTES="$(MINUTES)" RATE="$(RATE)" REPORT="$(REPORT)" $(BIN)/python -m benchmarks.sustained
 
 .PHONY: bench-peers
 bench-peers: setup ## Measure Tierflow and its peers side by side; PEERS="restate dbos" OPS="w1 w2" ROUNDS=3 SMOKE=1

@@ -23,7 +23,7 @@ from tierflow import Client
 from tierflow_testing.stack import Stack, StackOptions
 
 from benchmarks.measuring import commit, cpu_of, machine, own_cpu, percentile
-from benchmarks.workloads import SCENARIOS, drive, ready
+from benchmarks.workloads import SCENARIOS, Scenario, drive, ready
 
 PLACES = [str(pathlib.Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 """Where the executor finds the handlers of the workloads, and what else is put before the sources: the compiled tree."""
@@ -43,9 +43,8 @@ def processes_of(stack: Stack) -> dict[str, int]:
     return found
 
 
-async def measure(stack: Stack, name: str) -> dict[str, Any]:
+async def measure(stack: Stack, name: str, scenario: Scenario) -> dict[str, Any]:
     """Drives the workload and returns the figures."""
-    scenario = SCENARIOS[name]
     before: dict[str, float] = {}
 
     def take() -> None:
@@ -74,6 +73,20 @@ async def measure(stack: Stack, name: str) -> dict[str, Any]:
     }
 
 
+def perform(name: str, scenario: Scenario, *, audited: bool = True) -> dict[str, Any]:
+    """The figures of one workload on a system of its own. Ends the program where the auditor finds a problem."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="tierflow-bench-"))
+    directory.chmod(0o755)
+    try:
+        with Stack(directory, OPTIONS) as stack:
+            figures = asyncio.run(measure(stack, name, scenario))
+            if audited:
+                audit_or_exit(stack)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return figures
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,16 +94,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="append the figures to benchmarks/results")
     parser.add_argument("--no-audit", action="store_true", help="leave out the auditor")
     given = parser.parse_args()
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="tierflow-bench-"))
-    directory.chmod(0o755)
-    try:
-        with Stack(directory, OPTIONS) as stack:
-            figures = asyncio.run(measure(stack, given.scenario))
-            if not given.no_audit:
-                audit_or_exit(stack)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    line = json.dumps(figures)
+    line = json.dumps(perform(given.scenario, SCENARIOS[given.scenario], audited=not given.no_audit))
     if given.keep:
         with (pathlib.Path(__file__).parent / "results" / f"{given.scenario}.jsonl").open("a") as results:
             results.write(line + "\n")
