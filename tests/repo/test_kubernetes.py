@@ -240,3 +240,26 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     expressions = selector.get("matchExpressions", [])
     assert all(expression["operator"] == "In" for expression in expressions)
     return wanted.items() <= labels.items() and all(labels.get(e["key"]) in e["values"] for e in expressions)
+
+
+@pytest.mark.parametrize("name", ["performance", "load"])
+def test_checks_are_jobs_of_their_own(name: str) -> None:
+    """O8, O9, Q33: each runs the script that exists for it, once, as nobody, on an image that holds the repository, and writes only where it may."""
+    spec = one(kustomize.render(check_kubernetes.ROOT / "k8s/overlays/checks"), "CronJob", f"tierflow-{name}")["spec"]
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    script = check_kubernetes.ROOT / container["command"][0]
+    assert script.stat().st_mode & 0o111
+    assert f"make -s {name} " in script.read_text()
+    assert (spec["concurrencyPolicy"], spec["jobTemplate"]["spec"]["backoffLimit"]) == ("Forbid", 0)
+    assert (pod["restartPolicy"], pod["automountServiceAccountToken"]) == ("Never", False)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    written = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert written == {"/reports", "/tmp"}
+    assert {"name": "REPORT", "value": "/reports"} in container["env"]
+    dockerfile = (check_kubernetes.ROOT / "k8s/overlays/checks/Dockerfile").read_text()
+    assert f"USER {pod['securityContext']['runAsUser']}:" in dockerfile
+    assert "COPY --chown=10001:10001 . ." in dockerfile

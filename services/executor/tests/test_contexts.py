@@ -13,12 +13,16 @@ import pytest
 from tierflow import Context, handler
 from tierflow.blackboard import Blackboard
 from tierflow.errors import Conflict
+from tierflow.handler import declared
 from tierflow.own_swarm import OwnSwarm
 from tierflow_contracts.common.v1 import blackboard_pb2 as bb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest
 from tierflow_executor.contexts import ContextCalls
+from tierflow_executor.core.attempt import Attempt
+from tierflow_executor.core.table import UNARY
 from tierflow_executor.isolated import Parent, perform
 from tierflow_executor.isolation import Assignment, Report
+from tierflow_executor.running import Running
 from tierflow_executor.secrets import MASK, Secrets
 from tierflow_runtime.errors import failure
 from tierflow_runtime.wire import failure_to_proto
@@ -141,3 +145,36 @@ def test_an_isolated_attempt_is_heard_to_live(monkeypatch: pytest.MonkeyPatch) -
         there.shutdown(socket.SHUT_WR)
         said = [json.loads(line)["kind"] for line in here.makefile("rb")]
     assert said.count("heartbeat") == 1
+
+
+def tool_call(**fields: Any) -> bb.ContextCall:
+    call = bb.ContextCall()
+    call.tool_call.CopyFrom(bb.ToolCallReport(tool="search", **fields))
+    return call
+
+
+async def test_tool_calls_of_an_attempt_are_numbered_and_told_until_stored() -> None:
+    """B19, H7: each call gets the next number of its attempt, its end the same; told again while the run changes its owner; of an attempt that is no run's nobody is told."""
+    request = StepExecutionRequest()
+    request.context.run_id, request.context.attempt_id = "r", "r/a/1"
+    scripted = Scripted("UNAVAILABLE", "", "", "")
+    for owner, told in (("one", [1, 1, 2, 1]), (UNARY, [])):
+        scripted.calls.clear()
+        running = Running(Attempt("r/a/1", "r", owner), request, declared()[-1], scripted, 0.0)  # type: ignore[arg-type]
+        begun = tool_call()
+        for call in (begun, tool_call(), tool_call(number=1, outcome=1)):
+            answer = await running.call_context(call)
+            assert not answer.HasField("failure")
+        assert begun.tool_call.number == 1
+        assert [call.tool_call.number for call in scripted.calls] == told
+
+
+async def test_no_secret_gets_into_a_tool_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L16, H7: names and codes of tool calls come without the values of secrets."""
+    monkeypatch.setenv("TIERFLOW_SECRET_API_KEY", "canary-7c1f")
+    secrets = Secrets(["API_KEY"], "acme")
+    secrets.fill('"{{secret:API_KEY}}"')
+    call = tool_call(code="canary-7c1f")
+    call.tool_call.tool = "ask canary-7c1f"
+    secrets.hide_in(call)
+    assert (call.tool_call.tool, call.tool_call.code) == (f"ask {MASK}", MASK)

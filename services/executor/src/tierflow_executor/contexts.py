@@ -6,13 +6,14 @@ import asyncio
 from typing import Final
 
 import grpc
-from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
+from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall, ToolCallStored
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as pb
 from tierflow_contracts.orchestrator.v1.orchestrator_service_pb2_grpc import ContextServiceStub
 from tierflow_runtime.errors import failure_of
 from tierflow_runtime.values import FailureError
 from tierflow_runtime.wire import failure_to_proto
 
+from tierflow_executor.core.table import UNARY
 from tierflow_executor.running import Running
 
 PATIENCE: Final = 30.0
@@ -29,6 +30,10 @@ class ContextCalls:
 
     async def call_context(self, running: Running, call: ContextCall) -> ContextAnswer:
         """The answer to a call, or why there is none; over changes of owner. Safe to repeat: a write has its command id."""
+        if call.HasField("tool_call") and running.attempt.owner == UNARY:
+            return ContextAnswer(
+                tool_call_stored=ToolCallStored()
+            )  # it is no run's: there is no journal, and nobody who watches
         context = running.request.context
         call.author.run_id, call.author.attempt_id = context.run_id, context.attempt_id
         loop = asyncio.get_running_loop()

@@ -116,7 +116,9 @@ def perform(assignment: Assignment, parent: Parent) -> Ending:
         importlib.import_module(assignment.module)
         handler = next(each for each in declared() if each.name == assignment.handler)
         context = request.context
-        child = Child(Attempt(context.attempt_id, context.run_id, ""), request, handler, parent, time.monotonic())
+        child = Child(
+            Attempt(context.attempt_id, context.run_id, assignment.owner), request, handler, parent, time.monotonic()
+        )
         child.traceparent = assignment.traceparent
         child.reveal("")  # the input has its secrets already; what the handler stores and shares is to be without them
         child.reveal("")  # what it stores by itself is stored without the values

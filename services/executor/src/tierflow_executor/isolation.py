@@ -31,6 +31,8 @@ class Assignment(msgspec.Struct, frozen=True):
     module: str
     address: str
     traceparent: str
+    owner: str = ""
+    """The instance that owns the attempt; empty where it was asked for directly."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +51,8 @@ async def call(running: Running, text: str, address: str) -> Ending:
     here, there = socket.socketpair()
     handler = running.handler
     assignment = Assignment(
-        base64.b64encode(running.request.SerializeToString()).decode(), text, handler.name, handler.module, address, running.traceparent
+        base64.b64encode(running.request.SerializeToString()).decode(), text, handler.name, handler.module, address, running.traceparent,
+        running.attempt.owner,
     )  # fmt: skip
     allocation = running.request.allocation
     command = sandbox.Command(

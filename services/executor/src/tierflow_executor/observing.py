@@ -31,6 +31,9 @@ class Observer:
             "attempts_total", "Attempts that ended, by handler and outcome.", ("handler", "outcome")
         )
         self._seconds = metrics.histogram("attempt_seconds", "Time that attempts ran, by handler.", ("handler",))
+        self._tools = metrics.counter(
+            "tool_calls_total", "Tool calls that attempts which ended have made, by handler.", ("handler",)
+        )
         self._by_handler: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def accepted(self, running: Running) -> None:
@@ -46,6 +49,8 @@ class Observer:
             found = self._ended.labels(key[0], OUTCOMES.name(result.outcome)), self._seconds.labels(key[0])
             self._by_handler[key] = found
         found[0].inc()
+        if running.spent is not None and running.spent.tool_calls:
+            self._tools.labels(key[0]).inc(running.spent.tool_calls)
         if running.started_ns:
             started, ended = running.started_ns, result.ended_at.seconds * 1_000_000_000 + result.ended_at.nanos
             found[1].observe((ended - started) / 1e9)

@@ -96,7 +96,7 @@ def test_an_attempt_that_is_a_tool_call_has_both_events() -> None:
     ],
 )  # fmt: skip
 def test_every_end_of_an_attempt_ends_its_calls(end: Any, outcome: str) -> None:
-    """B19, H7, F28: failed, stopped, lost, given up or cut off: the call that the attempt is ends as that did, one on its way of which nobody said is lost."""
+    """V52, B19, H7, F28: failed, stopped, lost, given up or cut off: the call that the attempt is ends as that did, one on its way of which nobody said is lost."""
     it = shell()
     told(it, 1)
     told(it, 2)
