@@ -38,7 +38,7 @@ from tierflow_orchestrator.flows import Flows
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.policy import PolicyFile
 from tierflow_orchestrator.spans import RunSpans
-from tierflow_orchestrator.visibility import ToolCounts
+from tierflow_orchestrator.visibility import TOOL_EVENTS, ToolCounts
 
 log = get_log(__name__)
 
@@ -198,9 +198,8 @@ class Engine(Reports):
                 self.attempts_retried += 1
             elif kind is events.RunStateChanged:
                 self.on_state(run)
-            elif kind is events.ToolCallBegan or kind is events.ToolCallEnded:
+            elif kind in TOOL_EVENTS:
                 self.tools.note(event)
-                continue
             for effect in react(run, event):
                 self._carry_out(run, effect)
             if observing:

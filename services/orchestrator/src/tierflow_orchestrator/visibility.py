@@ -12,6 +12,7 @@ from tierflow_runtime.metrics import Metrics
 from tierflow_orchestrator.core import events
 from tierflow_orchestrator.core.run import Run
 
+TOOL_EVENTS: Final = frozenset((events.ToolCallBegan, events.ToolCallEnded))
 OUTCOMES: Final = ("SUCCESS", "FAILURE", "CANCELLED", "LOST")
 
 
