@@ -215,6 +215,40 @@ async def _lag(stack: Stack) -> float:
     )
 
 
+async def test_disk_of_nats_is_slow(server_directory: pathlib.Path, tmp_path: pathlib.Path, evidence: Evidence) -> None:
+    """R20, R21, O7: NATS takes and confirms what it gets in short bursts with seconds in between, as over a slow disk: work goes on, nothing is missing, the stream stays the same one."""
+    nats = EmbeddedNats(server_directory / f"slow-{tmp_path.name}")
+
+    async def work(machine: Machine) -> None:
+        async def faults() -> list[harness.Fault]:
+            await eventually(lambda: machine.load.done > 20, 60)
+            before, until = machine.load.done, time.monotonic() + 2 * LASTS
+            while time.monotonic() < until:
+                await asyncio.to_thread(nats.pause)
+                await harness.lasts(2.0)
+                await asyncio.to_thread(nats.resume)
+                await harness.lasts(0.2)
+            during, began = machine.load.done - before, time.monotonic()
+            await eventually(caught_up, 120, interval=0.2, message="events are on the stream again")
+            took = time.monotonic() - began
+            seen.append(f"{during} runs ended meanwhile; the lag was below {MOST_LAG} {took:.1f} s afterwards")
+            return []
+
+        async def caught_up() -> bool:
+            return await _lag(machine.stack) < MOST_LAG
+
+        seen: list[str] = []
+        await harness.under_load(machine.load, 60, faults())
+        made_anew = sum(
+            "a stream" in str(line.get("event")) for each in machine.stack.services for line in each.lines()
+        )
+        assert made_anew == 0, "a stream that is slow is not a stream that is lost"
+        fault = f"NATS confirms in bursts of 0.2 s with 2 s in between, for {2 * LASTS:.0f} s (stopped and continued: what a slow disk looks like from outside)"
+        await machine.settle(evidence, "disk", fault, "work goes on; no event is missing", seen[0])
+
+    await _on(server_directory, tmp_path, work, nats=nats)
+
+
 def _kinds(stack: Stack) -> list[str]:
     """Kinds of trouble with the database that services logged."""
     return sorted({str(line["kind"]) for service in stack.services for line in service.lines() if "kind" in line})
