@@ -267,11 +267,12 @@ class Owning:
         try:
             return await self._host.loader.load(entity_id)
         except UnknownRecord as error:
-            log.warning("an entity is left to a newer version", entity_id=entity_id, reason=str(error))
-            moment = self._host.clock.now() + LEFT_FOR
-            await self._host.database.fetch("put_off", me=self._host.instance.id, ids=[entity_id], moments=[moment])
-            self._unloaded.pop(entity_id, None)
-            raise
+            unknown = error
+        log.warning("an entity is left to a newer version", entity_id=entity_id, reason=str(unknown))
+        moment = self._host.clock.now() + LEFT_FOR
+        await self._host.database.fetch("put_off", me=self._host.instance.id, ids=[entity_id], moments=[moment])
+        self._unloaded.pop(entity_id, None)
+        raise unknown
 
     async def quarantine(self, entity_id: str, why: str) -> None:
         """Sets an entity aside for an operator: only its header is kept in view (rule R13)."""
