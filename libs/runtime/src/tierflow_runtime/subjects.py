@@ -32,6 +32,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "swarm_state_changed": EventClass.EVENT_CLASS_LIFECYCLE,
     "run_requested": EventClass.EVENT_CLASS_LIFECYCLE,
     "run_taken": EventClass.EVENT_CLASS_LIFECYCLE,
+    "plan_decided": EventClass.EVENT_CLASS_LIFECYCLE,
     "run_finished": EventClass.EVENT_CLASS_LIFECYCLE,
     "swarm_ended": EventClass.EVENT_CLASS_LIFECYCLE,
     "run_created": EventClass.EVENT_CLASS_LIFECYCLE,
