@@ -4,6 +4,7 @@ Each pytest process (each xdist worker) has servers of its own. Everything ends 
 """
 
 import itertools
+import logging
 import os
 import pathlib
 import shutil
@@ -19,6 +20,34 @@ from tierflow_testing.processes import run_once
 from tierflow_testing.stack import Stack, StackOptions, migrate
 
 _numbers = itertools.count(1)
+
+
+def of_closed_loop(record: logging.LogRecord) -> bool:
+    """Whether a line only says that a call of gRPC ended after the event loop that had made it.
+
+    gRPC has one queue of completions for all loops of a process, and each test has a loop of its own: what a test left open is completed while the next
+    one runs, and dropped there with an error. Each completion wakes the queue by itself, so that no other is held up.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return (
+        isinstance(error, RuntimeError)
+        and str(error) == "Event loop is closed"
+        and "PollerCompletionQueue._handle_events" in record.getMessage()
+    )
+
+
+def _other_than_of_closed_loop(record: logging.LogRecord) -> bool:
+    return not of_closed_loop(record)
+
+
+def pytest_configure() -> None:
+    """Keeps what gRPC says of loops that are closed out of the log."""
+    logging.getLogger("asyncio").addFilter(_other_than_of_closed_loop)
+
+
+def pytest_unconfigure() -> None:
+    """Undoes it."""
+    logging.getLogger("asyncio").removeFilter(_other_than_of_closed_loop)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ Reads are of committed state, from any replica (R7); changes go to the swarm's o
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,7 @@ from tierflow_runtime.contract_basics import check_text
 from tierflow_runtime.contract_parts import check_allocation
 from tierflow_runtime.contract_payloads import check_payload
 from tierflow_runtime.errors import failure
+from tierflow_runtime.shielding import finished
 from tierflow_runtime.values import FailureError, Violation
 from tierflow_runtime.wire import allocation_from_proto, timestamp
 
@@ -242,9 +242,7 @@ class Contexts:
         return message
 
     async def _tell(self, swarm_id: str, command: commands.Shared) -> commands.Reply:
-        # Shielded: a client that hangs up has said what it wanted.
-        telling = asyncio.ensure_future(self._durable.router.command(swarm_id, command, command.command_id))
-        reply: commands.Reply = await asyncio.shield(telling)
+        reply: commands.Reply = await finished(self._durable.router.command(swarm_id, command, command.command_id))
         return reply
 
 

@@ -15,6 +15,7 @@ from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
 from tierflow_runtime.errors import failure
 from tierflow_runtime.security import Caller, caller_of
+from tierflow_runtime.shielding import finished
 from tierflow_runtime.values import Failure, FailureError
 from tierflow_runtime.wire import SWARM_STATES
 
@@ -255,7 +256,7 @@ class CoordinatorServicer(
         caller = caller_of(context)
         listing.check_texts(name=request.name, signal_id=request.signal_id)
         swarm = await self._visible(request.swarm_id, caller, hide=False)
-        return await asyncio.shield(asyncio.ensure_future(self._signal(request, swarm, caller)))
+        return await finished(self._signal(request, swarm, caller))
 
     async def _steer(self, request: Any, command: str, caller: Caller) -> commands.Reply:
         listing.check_texts(reason=request.reason, command_id=request.command_id)
@@ -266,8 +267,7 @@ class CoordinatorServicer(
             actor=caller.user_id,
             reason=request.reason,
         )
-        # Shielded: a client that hangs up has said what it wanted.
-        return await asyncio.shield(asyncio.ensure_future(self._engine.steer(request.swarm_id, steer)))
+        return await finished(self._engine.steer(request.swarm_id, steer))
 
     # --- shared ---
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 import grpc
@@ -16,6 +15,7 @@ from tierflow_runtime.errors import failure
 from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.requests import swarm_request
 from tierflow_runtime.security import Caller, caller_of
+from tierflow_runtime.shielding import finished
 from tierflow_runtime.values import Failure, FailureError, Reuse
 from tierflow_runtime.wire import SWARM_STATES, allocation_to_proto, options_to_proto, payload_to_proto
 
@@ -212,10 +212,7 @@ class Steering(Reaching):
         swarm = await self._visible(request.swarm_id, caller, hide=False)
         command.run_id, command.command_id = _run_of(swarm), request.command_id or uuid7()
         command.reason, command.actor = request.reason, caller.user_id
-        # Shielded: a client that hangs up has said what it wanted.
-        done: orchestrator.CommandRunResponse = await asyncio.shield(
-            asyncio.ensure_future(self._of_run("CommandRun", command, caller))
-        )
+        done: orchestrator.CommandRunResponse = await finished(self._of_run("CommandRun", command, caller))
         return done
 
     async def _of_run(self, method: str, message: Any, caller: Caller, *, timeout: float | None = None) -> Any:

@@ -124,8 +124,13 @@ class Accounts:
             used.add(event_pb2.EventBatch.FromString(row["data"]).events[0].run_created.flow.hash)
         flows = await connection.fetch("SELECT hash, name FROM orchestrator.flow")
         found = [f"flow {row['name']} {row['hash']}" for row in flows if row["hash"] not in used]
-        blobs = await connection.fetch("SELECT DISTINCT encode(sha256, 'hex') AS name FROM orchestrator.blob")
-        return found + [f"blob {row['name']}" for row in blobs if row["name"] not in self.blobs]
+        # What a run that was taken was given, and what its steps gave, is a blob where it is large: its journal names it.
+        blobs = await connection.fetch(
+            """SELECT name FROM (SELECT DISTINCT encode(sha256, 'hex') AS name FROM orchestrator.blob) b
+            WHERE name <> ALL ($1) AND NOT EXISTS (SELECT FROM orchestrator.journal WHERE position(convert_to(name, 'UTF8') IN data) > 0)""",
+            list(self.blobs),
+        )
+        return found + [f"blob {row['name']}" for row in blobs]
 
 
 def _ids_in(messages: Iterable[Any], field_name: str) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from tierflow_contracts.common.v1 import schedule_pb2 as pb
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as swarms
@@ -15,6 +14,7 @@ from tierflow_runtime.contract import refuse_if
 from tierflow_runtime.contract_basics import check_text, sound_timestamp
 from tierflow_runtime.errors import failure, public
 from tierflow_runtime.security import Caller, caller_of
+from tierflow_runtime.shielding import finished
 from tierflow_runtime.values import Failure, FailureError, Micros, Violation
 from tierflow_runtime.wire import failure_to_proto, micros, timestamp
 
@@ -30,7 +30,6 @@ from tierflow_coordinator.schedules.wire import OVERLAPS, SCHEDULE_STATES, spec_
 from tierflow_coordinator.sessions import check_id
 
 MOST_BACKFILLED: Final = 1000
-T = TypeVar("T")
 
 
 class ScheduleCalls:
@@ -60,7 +59,7 @@ class ScheduleCalls:
         )
         if request.validate_only:
             return api.CreateScheduleResponse(schedule=self._schedules.preview(command))
-        schedule_id, created = await _shielded(self._schedules.create(command))
+        schedule_id, created = await finished(self._schedules.create(command))
         if not created:
             await self._require_same(command, caller)
         return api.CreateScheduleResponse(schedule=await self._schedule_shown(schedule_id), created=created)
@@ -228,7 +227,7 @@ class ScheduleCalls:
 
     async def _tell_schedule(self, schedule: Schedule, command: Any) -> commands.Reply:
         # Shielded: a client that hangs up has said what it wanted.
-        reply: commands.Reply = await _shielded(self._schedules.tell(schedule.schedule_id, command))
+        reply: commands.Reply = await finished(self._schedules.tell(schedule.schedule_id, command))
         return reply
 
     async def _schedule(
@@ -306,7 +305,3 @@ def _moment(request: Any, field: str, found: list[Violation]) -> Micros:
         return 0
     moment = getattr(request, field)
     return micros(moment) if sound_timestamp(field, moment, found) else 0
-
-
-def _shielded(call: Awaitable[T]) -> asyncio.Future[T]:
-    return asyncio.shield(asyncio.ensure_future(call))
