@@ -76,10 +76,10 @@ async def test_triage(
     assert states(swarm) == {"triage": "COMPLETED", "route": "COMPLETED", chosen: "COMPLETED", skipped: "SKIPPED"}
     assert swarm.flow_name == "answer a question"
     assert list(swarm.run_ids) == [accepted.run_id, second]
-    assert json.loads(swarm.output.json)[chosen] == {"done": True}
+    assert json_format.MessageToDict(swarm.output.value)[chosen] == {"done": True}
     reasons = {each.id: each.reason for each in swarm.plan}
     assert reasons[skipped].startswith("route has not chosen it")
-    listed = await tier1.stub.ListEvents(api.ListEventsRequest(entity_id=accepted.swarm_id))
+    listed = await tier1.stub.ListEvents(api.ListEventsRequest(swarm_id=accepted.swarm_id))
     decided = [event.plan_decided.decision for event in listed.batch.events if event.HasField("plan_decided")]
     assert {each.id: each.reason for each in decided} == {name: reasons[name] for name in ("route", skipped)}
 
