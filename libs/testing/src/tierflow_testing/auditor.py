@@ -135,7 +135,11 @@ async def _check_leftovers(
 ) -> None:
     """What has ended is acknowledged; what is settled has ended; snapshots are not ahead of their journals."""
     before = now if settled else now - ACKNOWLEDGED_WITHIN
-    rows = await connection.fetch(f"SELECT id::text FROM {schema}.unacknowledged WHERE ended_at < $1", before)
+    rows = await connection.fetch(
+        f"SELECT id::text FROM {schema}.unacknowledged WHERE ended_at < $1 UNION "
+        f"SELECT id::text FROM {schema}.entity WHERE unacknowledged AND ended_at < $1",
+        before,
+    )
     for row in rows:
         report.problem("ended and not acknowledged (R28)", f"{schema} {row['id']}")
     if settled:
@@ -163,7 +167,7 @@ async def _check_sessions(connection: asyncpg.Connection[Any], report: Report) -
 async def _until_settled(connection: asyncpg.Connection[Any], patience: float) -> None:
     """Waits until nothing is open or unacknowledged; gives up silently: the audit then says what is."""
     query = "SELECT " + " + ".join(
-        f"(SELECT count(*) FROM {schema}.entity WHERE ended_at IS NULL) + (SELECT count(*) FROM {schema}.unacknowledged)"
+        f"(SELECT count(*) FROM {schema}.entity WHERE ended_at IS NULL OR unacknowledged) + (SELECT count(*) FROM {schema}.unacknowledged)"
         for schema in (COORDINATOR, ORCHESTRATOR)
     )
     await _until(connection, query, patience)

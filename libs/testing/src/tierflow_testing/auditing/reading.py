@@ -29,8 +29,8 @@ class History:
 
 async def histories(connection: asyncpg.Connection[Any], schema: str, report: Report) -> AsyncIterator[History]:
     """Every entity of a schema, by id, with its events. Within a transaction. Reports rows that contradict each other."""
-    open_ends = f"EXISTS (SELECT 1 FROM {schema}.unacknowledged u WHERE u.id = entity.id)"
-    entities = f"SELECT *, {open_ends} AS unacknowledged FROM {schema}.entity ORDER BY id"
+    noted = f"EXISTS (SELECT 1 FROM {schema}.unacknowledged u WHERE u.id = entity.id)"
+    entities = f"SELECT *, unacknowledged OR {noted} AS owed FROM {schema}.entity ORDER BY id"
     rows = connection.cursor(entities, prefetch=PAGE).__aiter__()
     entity = await anext(rows, None)
     current = History(entity) if entity is not None else None

@@ -99,7 +99,7 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
         swarm_id=created.context.swarm_id,
         generation=row["generation"],
         end=None if end is None else end_of(end.run_ended),
-        unacknowledged=row["unacknowledged"],
+        unacknowledged=row["owed"],
         tombstone=not created.flow.hash,
         attempt_id=created.context.attempt_id,
         children=children,

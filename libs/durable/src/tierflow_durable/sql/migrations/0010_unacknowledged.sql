@@ -5,11 +5,8 @@ CREATE TABLE unacknowledged (
     generation integer NOT NULL,
     ended_at bigint NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_insert_threshold = -1);
-INSERT INTO unacknowledged (id, generation, ended_at) SELECT id, generation, ended_at FROM entity WHERE unacknowledged AND ended_at IS NOT NULL;
 ALTER TABLE unacknowledged ENABLE ROW LEVEL SECURITY;
+INSERT INTO unacknowledged (id, generation, ended_at) SELECT id, generation, ended_at FROM entity WHERE unacknowledged AND ended_at IS NOT NULL;
 
-DROP VIEW seen_entity;
-ALTER TABLE entity DROP COLUMN unacknowledged;
-CREATE VIEW seen_entity WITH (security_barrier) AS
-    SELECT * FROM entity WHERE tenant = current_setting('tierflow.tenant', true)
-        AND user_id = coalesce(nullif(current_setting('tierflow.user', true), ''), user_id);
+-- The column stays for processes of the version before. What they write there is taken into the table by whoever looks for what is not acknowledged.
+ALTER TABLE entity ALTER COLUMN unacknowledged SET DEFAULT false;
