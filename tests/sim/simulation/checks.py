@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierflow_contracts.events.v1 import event_pb2
-from tierflow_runtime.wire import RUN_STATES, failure_from_proto
+from tierflow_runtime.wire import RUN_STATES, SWARM_STATES, failure_from_proto
 
 from simulation.committed import Committed, described, lease_is_good, schema_of, short
 from simulation.runs import Runs
@@ -194,12 +194,17 @@ class Checks(Telling):
             self.expect(key not in journal.run_ends, "V1", f"run {short(entity_id)} ends twice")
             journal.run_ends[key] = value.to
         elif kind == "run_requested":
+            others = [run for run, swarm in journal.requested.items() if swarm == entity_id and run != value.run_id]
+            early = [short(run) for run in others if (run, journal.generation(run)) not in journal.finished]
+            self.expect(not (value.planned and early), "U10", f"{value.planned} is asked for, and {early} run")
             journal.requested[value.run_id] = entity_id
             if value.generation > 1:
-                journal.generations[entity_id] = value.generation
+                journal.generations[value.run_id if value.planned else entity_id] = value.generation
         elif kind == "run_taken":
             early = value.run_id in journal.buried
             self.expect(not early, "V45", f"run {short(value.run_id)} is taken, and was cancelled before it came")
+            stored = value.run_id in journal.runs
+            self.expect(stored, "V41", f"run {short(value.run_id)} is taken, and is not stored")
         elif kind == "run_finished":
             key = (value.run_id, value.generation or 1)
             self.expect(journal.run_ends.get(key) == value.state, "V41", f"run {key} has not ended as its swarm says")
@@ -209,6 +214,11 @@ class Checks(Telling):
         journal = self.journal
         if kind == "swarm_created":
             journal.swarms.add(entity_id)
+            if value.plan:
+                journal.planned.add(entity_id)
+        elif kind == "swarm_state_changed":
+            if entity_id in journal.planned and SWARM_STATES.name(getattr(value, "from")) == "FAILED":
+                journal.generations[entity_id] = journal.generation(entity_id) + 1
         elif kind == "swarm_ended":
             key = (entity_id, journal.generation(entity_id))
             self.expect(key not in journal.swarm_ends, "V28", f"swarm {short(entity_id)} ends twice")

@@ -28,6 +28,8 @@ class Committed:
         """Of runs and swarms: the present one, where it is not the first."""
         self.requested: dict[str, str] = {}
         """Runs that swarms asked for, with the swarm."""
+        self.planned: set[str] = set()
+        """Swarms with plans of several runs."""
         self.children: dict[str, str] = {}
         """Runs that are steps of others, with the attempt that they are."""
         self.finished: set[tuple[str, int]] = set()

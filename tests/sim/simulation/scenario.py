@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from simulation.flows import FLOWS
+from simulation.plans import PLANS
 from simulation.steered_flows import STEERED, TEXTS, steps_of
 
 FAULTS_UNTIL = 9.0
@@ -39,6 +40,8 @@ class Swarm:
     """Somebody steers it all the time, and people are asked by it."""
     retries: int = 0
     """How often it is retried where it fails."""
+    plan: int = -1
+    """Of `plans.PLANS`; -1: it has one flow."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def draw(seed: int) -> Scenario:
     ]
     swarms, more = _hasty(seed, swarms, orchestrators)
     swarms = _nested(seed, swarms)
+    swarms = _planned(seed, swarms)
     swarms = _steered(seed, swarms)
     return Scenario(
         seed=seed,
@@ -166,6 +170,15 @@ def _nested(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
     """Now and then one more swarm, of the flow with steps within steps, handlers of errors and compensation (K4, E13)."""
     chance = random.Random(f"nested {seed}")
     return (*swarms, replace(_swarm(chance, len(swarms)), flow=len(FLOWS) - 1)) if chance.random() < 0.15 else swarms
+
+
+def _planned(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
+    """Now and then one more swarm, with a plan of several runs of which some depend on others' results (B17)."""
+    chance = random.Random(f"planned {seed}")
+    if chance.random() >= 0.2:
+        return swarms
+    one = replace(_swarm(chance, len(swarms)), plan=chance.randrange(len(PLANS)), timeout=None)
+    return (*swarms, replace(one, retries=chance.choice((0, 0, 1))))
 
 
 def _hasty(seed: int, swarms: tuple[Swarm, ...], orchestrators: int) -> tuple[tuple[Swarm, ...], list[Fault]]:

@@ -19,6 +19,7 @@ from tierflow_runtime.wire import SWARM_STATES
 from simulation.channels import EOF, SimChannel
 from simulation.committed import short
 from simulation.orders import Orders
+from simulation.plans import PLANS
 from simulation.processes import address
 from simulation.scenario import Swarm
 from simulation.steered_flows import TEXTS
@@ -89,6 +90,8 @@ class Clients(Orders):
                 )
             ),
         )  # fmt: skip
+        if swarm.plan >= 0:
+            request.input.fixed.CopyFrom(PLANS[swarm.plan])
         if swarm.timeout is not None:
             request.options.timeout.FromMicroseconds(int(swarm.timeout * 1e6))
         return request

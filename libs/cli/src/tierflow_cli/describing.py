@@ -10,6 +10,7 @@ from tierflow.results import story, trace_id, whole
 from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.common.v1.execution_pb2 import ReusedSteps, Usage
 from tierflow_contracts.common.v1.payload_pb2 import Payload
+from tierflow_contracts.common.v1.plan_pb2 import PlannedRunStatus
 from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import GetQueueResponse
 from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
 from tierflow_contracts.executor.v1.executor_service_pb2 import HandlerInfo
@@ -98,9 +99,27 @@ def show_swarm(swarm: Swarm) -> None:
             ("flow", _flow(swarm)),
             *_common(swarm),
             ("made of", _made_of(swarm.origin)),
-            ("runs", ", ".join(swarm.run_ids)),
+            ("runs", "" if swarm.plan else ", ".join(swarm.run_ids)),
         ]
     )
+    if swarm.plan:
+        click.echo()
+        show_plan(swarm.plan)
+
+
+def show_plan(plan: Iterable[PlannedRunStatus]) -> None:
+    """The runs of a plan, one a line, with why each is what it is."""
+    rows = [
+        (
+            each.id,
+            text.state(step_state(each.state)),
+            f"{each.flow.name}@{each.flow.version}" if each.flow.version else each.flow.name,
+            each.run_id,
+            click.style(story(each.failure), fg="red") if each.HasField("failure") else each.reason,
+        )
+        for each in plan
+    ]
+    text.table(("RUN", "STATE", "FLOW", "ID", ""), rows)
 
 
 def show_run(run: Run, steps: Sequence[Step], *, within: Swarm | None = None) -> None:

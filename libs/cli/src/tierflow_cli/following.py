@@ -136,7 +136,14 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "swarm_created": lambda m: f"accepted, flow {m.flow.name}" if m.flow.name else "accepted",
     "swarm_state_changed": _SWARM,
     "swarm_ended": _SWARM,
-    "run_requested": lambda m: f"asked for run {m.run_id}",
+    "run_requested": lambda m: (
+        f"asked for run {m.run_id}"
+        + (f": {m.planned}, flow {m.flow.name}" if m.planned else "")
+        + (f", {m.reason}" if m.reason else "")
+    ),
+    "plan_decided": lambda m: (
+        f"{m.decision.id} {text.state(text.name_of(state_pb2.StepState, m.decision.state, 'STEP_STATE_'))}: {m.decision.reason}"
+    ),
     "run_taken": lambda m: f"run {m.run_id} taken",
     "run_finished": lambda m: f"run {m.run_id} {text.state(text.name_of(state_pb2.RunState, m.state, 'RUN_STATE_'))}",
     "run_created": lambda m: f"accepted, flow {m.flow.name}" if m.flow.name else "accepted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ async def submit(
     as_json: bool,
     **options: Any,
 ) -> int | None:
-    """Start an execution of FLOW: a registered name, name@version, or a path to YAML or JSON.
+    """Start an execution of FLOW: a registered name, name@version, or a path to YAML or JSON of a flow, or of a plan of several runs.
 
     \b
     tierflow submit hello -i name=Ada --wait
@@ -73,7 +74,8 @@ async def submit(
 
     value = input_of(input_file or input_json, pairs)
     budget = Budget(credits=credit) if credit is not None else None
-    handle = await connection.client.submit(flow, value, labels=dict(map(pair, labels)), budget=budget, **options)
+    target = plan_in(flow) or flow
+    handle = await connection.client.submit(target, value, labels=dict(map(pair, labels)), budget=budget, **options)
     if watching:
         return await _watch(connection, handle)
     if wait or wait_timeout is not None:
@@ -146,6 +148,52 @@ async def _watch(connection: Connection, handle: Handle) -> int:
     click.echo(f"swarm {handle.id}  trace {handle.trace_id}", err=True)
     final = await follow(connection.patient, handle.id)
     return INTERRUPTED if final is None else 0 if final == "COMPLETED" else FAILED
+
+
+_RUNS = re.compile(r"""^(runs|"runs"|'runs'):|^\s*\{\s*"(runs|name|output)":""", re.MULTILINE)
+"""Cheap, so that files of flows are not read twice."""
+
+
+def plan_in(flow: str) -> dict[str, Any] | None:
+    """The plan of several runs that a file holds; None where it holds a flow, or where it is no file. Raises UsageError."""
+    path = Path(flow)
+    found = _plan_text(path)
+    if found is None:
+        return None
+    runs = found["runs"]
+    for run in runs.values() if isinstance(runs, dict) else runs if isinstance(runs, list) else ():
+        if isinstance(run, dict):
+            run.update(_found_beside(run, path.parent))
+    return found
+
+
+def _plan_text(path: Path) -> dict[str, Any] | None:
+    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+        return None
+    text = _read(str(path))
+    if _RUNS.search(text) is None:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise click.UsageError(f"{path} cannot be read: {error}") from None
+    return found if isinstance(found, dict) and "runs" in found and "steps" not in found else None
+
+
+def _found_beside(run: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The flows of a run, with paths that count from the plan's directory."""
+
+    def beside(flow: Any) -> Any:
+        return str(directory / flow) if isinstance(flow, str) and flow.endswith((".yaml", ".yml", ".json")) else flow
+
+    moved: dict[str, Any] = {}
+    if "flow" in run:
+        moved["flow"] = beside(run["flow"])
+    if isinstance(run.get("among"), list):
+        moved["among"] = [beside(flow) for flow in run["among"]]
+    return moved
 
 
 def input_of(source: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:

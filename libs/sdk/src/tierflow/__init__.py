@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tierflow.outcomes import Degraded as Degraded
     from tierflow.outcomes import HandlerFailed as HandlerFailed
     from tierflow.outcomes import Rejected as Rejected
+    from tierflow.plan import PlanBuilder as PlanBuilder
+    from tierflow.plan import plan as plan
     from tierflow.results import Result as Result
     from tierflow.watching import Event as Event
     from tierflow.watching import Gap as Gap
@@ -58,6 +60,7 @@ _EXPORTS = {
     "InvalidRequest": "tierflow.errors",
     "NotFound": "tierflow.errors",
     "PermissionDenied": "tierflow.errors",
+    "PlanBuilder": "tierflow.plan",
     "Rejected": "tierflow.outcomes",
     "ResourceExhausted": "tierflow.errors",
     "Result": "tierflow.results",
@@ -68,6 +71,7 @@ _EXPORTS = {
     "fn": "tierflow.flow",
     "goto": "tierflow.flow",
     "handler": "tierflow.handler",
+    "plan": "tierflow.plan",
     "undo": "tierflow.flow",
 }
 """Each name and the module it comes from; a further one is a line here and a line above."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tierflow_contracts.common.v1.flow_pb2 import FlowRef
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
-from tierflow_contracts.coordinator.v1.swarm_pb2 import Swarm
+from tierflow_contracts.coordinator.v1.swarm_pb2 import FixedPlan, Swarm
 
 from tierflow.approvals import Approvals
 from tierflow.audit import Audit
@@ -26,8 +27,11 @@ from tierflow.queries import Queries
 from tierflow.schedules import Schedules
 from tierflow.sharing import Sharing
 from tierflow.steering import Steering
-from tierflow.submission import FlowLike, flow_ref, swarm_request
+from tierflow.submission import Builder, FlowLike, flow_ref, swarm_request
 from tierflow.watching import Watch
+
+if TYPE_CHECKING:
+    from tierflow.plan import PlanBuilder
 
 _WAIT = 60.0
 """Seconds for which one call waits for an end; a longer wait is several calls."""
@@ -81,7 +85,7 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
 
     async def submit(
         self,
-        flow: FlowLike,
+        flow: FlowLike | PlanBuilder,
         input: Any = None,  # noqa: A002 - it is called so everywhere else
         request_id: str | None = None,
         *,
@@ -95,7 +99,8 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
         """Starts an execution and returns once it is stored, before it works.
 
         Args:
-            flow: `name`, `name@version`, a path to YAML or JSON, a definition as a dict, or a builder.
+            flow: `name`, `name@version`, a path to YAML or JSON, a definition as a dict, or a builder; or a plan of
+                several runs, from `plan()` or as a dict with `runs`.
             input: The flow's input: a dict, dataclass or pydantic model that becomes a JSON object.
             request_id: The same id with the same arguments is the same execution; chosen where none is given.
             labels: For finding it.
@@ -127,7 +132,13 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
         accepted, awaited = await self.exchange().submit(request)
         return Handle(self, accepted, awaited)
 
-    async def run(self, flow: FlowLike, input: Any = None, request_id: str | None = None, **options: Any) -> Any:  # noqa: A002
+    async def run(
+        self,
+        flow: FlowLike | PlanBuilder,
+        input: Any = None,  # noqa: A002
+        request_id: str | None = None,
+        **options: Any,
+    ) -> Any:
         """Submits and waits: the output. Takes what `submit` takes; raises what `submit` and `Handle.result` raise."""
         return await (await self.submit(flow, input, request_id, **options)).result()
 
@@ -209,10 +220,10 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
             )
         return self._exchange
 
-    def _ref(self, flow: FlowLike) -> FlowRef:
-        """The reference of a flow; those of registered flows are kept, since a program names few flows and names them often."""
+    def _ref(self, flow: FlowLike | PlanBuilder) -> FlowRef | FixedPlan:
+        """The reference of a flow, or a plan; those of registered flows are kept, since a program names few flows and names them often."""
         if not isinstance(flow, str):
-            return flow_ref(flow)
+            return _plan_or_ref(flow)
         ref = self._by_name.get(flow)
         if ref is None:
             ref = flow_ref(flow)
@@ -234,3 +245,13 @@ class Client(Steering, Queries, Approvals, Checkpoints, Sharing, DeadLetters, Au
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _plan_or_ref(flow: Path | Mapping[str, Any] | Builder | PlanBuilder) -> FlowRef | FixedPlan:
+    if isinstance(flow, Path):
+        return flow_ref(flow)
+    from tierflow.plan import PlanBuilder, plan_message  # few programs have plans
+
+    if isinstance(flow, PlanBuilder) or (isinstance(flow, Mapping) and "runs" in flow and "steps" not in flow):
+        return plan_message(flow)
+    return flow_ref(flow)

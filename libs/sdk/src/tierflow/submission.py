@@ -15,7 +15,7 @@ import orjson
 from tierflow_contracts.common.v1.execution_pb2 import ExecutionContext, ExecutionOptions
 from tierflow_contracts.common.v1.flow_pb2 import FlowRef, FlowSource
 from tierflow_contracts.common.v1.payload_pb2 import Payload
-from tierflow_contracts.coordinator.v1.swarm_pb2 import FlowPlan, SwarmExecutionRequest, SwarmInput
+from tierflow_contracts.coordinator.v1.swarm_pb2 import FixedPlan, FlowPlan, SwarmExecutionRequest, SwarmInput
 
 from tierflow.budget import Budget
 from tierflow.errors import InvalidRequest, NotFound, invalid, made
@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def swarm_request(  # each argument is a part of the request; grouping them would only rename them
-    flow: FlowRef,
+    flow: FlowRef | FixedPlan,
     value: Any,
     request_id: str,
     *,
@@ -131,7 +131,7 @@ def swarm_request(  # each argument is a part of the request; grouping them woul
     test_mode: bool = False,
     validate_only: bool = False,
 ) -> SwarmExecutionRequest:
-    """The request for one swarm that runs `flow` on `value`.
+    """The request for one swarm that runs `flow`, or a plan of several, on `value`.
 
     Raises:
         InvalidRequest: The value is not JSON, or the whole is larger than 3 MiB.
@@ -140,8 +140,7 @@ def swarm_request(  # each argument is a part of the request; grouping them woul
     context = ExecutionContext(request_id=request_id, traceparent=traceparent(), correlation_id=correlation_id)
     if labels:
         context.labels.update(labels)
-    plan = SwarmInput(flow=FlowPlan(flow=flow, input=Payload(json=text)))
-    request = SwarmExecutionRequest(context=context, input=plan)
+    request = SwarmExecutionRequest(context=context, input=_plan(flow, text))
     if budget is not None:
         request.allocation.CopyFrom(budget.allocation())
     if priority or test_mode or validate_only or timeout is not None:
@@ -149,6 +148,14 @@ def swarm_request(  # each argument is a part of the request; grouping them woul
     if len(text) * 4 > MAX_REQUEST and request.ByteSize() > MAX_REQUEST:
         raise _too_large(text)
     return request
+
+
+def _plan(flow: FlowRef | FixedPlan, text: str) -> SwarmInput:
+    if isinstance(flow, FlowRef):
+        return SwarmInput(flow=FlowPlan(flow=flow, input=Payload(json=text)))
+    plan = SwarmInput(fixed=flow)
+    plan.fixed.input.json = text
+    return plan
 
 
 def _options(

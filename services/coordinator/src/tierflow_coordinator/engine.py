@@ -47,8 +47,6 @@ MANY_NOTES: Final = 64
 
 ROUTED_AT_ONCE: Final = 64
 MOST_REMEMBERED: Final = 10_000
-_NOTED: Final = object()
-"""In an entity's slot: its run is accepted, and that is not yet in the journal."""
 
 FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -124,9 +122,9 @@ class Engine:
 
     def settle(self, entity: Entity[Swarm]) -> None:
         """A note of acceptance goes into the journal with whatever is decided first."""
-        if entity.data is _NOTED:
-            entity.data = None
-            self._take_run(entity)
+        if entity.data is not None:
+            run_id, entity.data = entity.data, None
+            self._take_run(entity, run_id)
 
     def committed(self, entity: Entity[Swarm], events_: Sequence[events.SwarmEvent]) -> None:
         """Carries out what the events demand."""
@@ -234,15 +232,15 @@ class Engine:
 
     # --- what Tier 2 says ---
 
-    def run_accepted(self, swarm_id: str) -> None:
-        """Notes it; the note is journaled with the next event, or by itself when none comes soon."""
+    def run_accepted(self, swarm_id: str, run_id: str) -> None:
+        """Notes it, in the entity's slot; the note is journaled with the next event, or by itself when none comes soon. By then another run may be asked for."""
         entity = self._host.entities.get(swarm_id)
-        if entity is None or entity.closing or entity.state.run is None:
+        if entity is None or entity.closing or (run := entity.state.run) is None or run.run_id != run_id:
             return
-        if entity.state.run.taken:
+        if run.taken:
             self.resting.look(entity)
             return
-        entity.data = _NOTED
+        entity.data = run_id
         loop = asyncio.get_running_loop()
         self._notes.append((loop.time(), entity))
         if self._note_timer is None:
@@ -253,20 +251,20 @@ class Engine:
         now = loop.time()
         while self._notes:
             at, entity = self._notes[0]
-            if entity.data is _NOTED and is_owned(self._host, entity):
+            if entity.data is not None and is_owned(self._host, entity):
                 if at + (NOTE_AFTER_BUSY if len(self._notes) > MANY_NOTES else NOTE_AFTER) > now + 0.001:
                     break
-                entity.data = None
-                self._take_run(entity)
+                run_id, entity.data = entity.data, None
+                self._take_run(entity, run_id)
             self._notes.popleft()
         self._note_timer = loop.call_later(NOTE_AFTER, self._write_notes) if self._notes else None
 
-    def _take_run(self, entity: Entity[Swarm]) -> None:
+    def _take_run(self, entity: Entity[Swarm], run_id: str) -> None:
         run = entity.state.run
         if run is None or not is_owned(self._host, entity):
             return
-        if not run.taken:
-            self._host.apply(entity, commands.TakeRun(run_id=run.run_id))
+        if not run.taken and run.run_id == run_id:
+            self._host.apply(entity, commands.TakeRun(run_id=run_id))
         if not entity.state.ended:
             self.resting.look(entity)
 

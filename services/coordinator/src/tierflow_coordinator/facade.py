@@ -104,7 +104,7 @@ class Facade(Explaining, Histories, Approvals):
         return found.run
 
     async def _run_events(self, request: api.ListEventsRequest, swarm: Swarm, limit: int) -> api.ListEventsResponse:
-        if swarm.run is None or swarm.run.run_id != request.run_id:
+        if request.run_id not in swarm.run_ids:
             raise FailureError(
                 failure(
                     "NOT_FOUND", f"Swarm {swarm.swarm_id} has no run {request.run_id[:60]}.", operation="ListEvents"

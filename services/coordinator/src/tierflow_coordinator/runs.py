@@ -173,7 +173,7 @@ class Runs:
         wanted.tries = wanted.unanswered = 0
         self._enter(wanted, link)
         self._line.leave(wanted.run_id)
-        self._answers.run_accepted(wanted.swarm_id)
+        self._answers.run_accepted(wanted.swarm_id, wanted.run_id)
         if wanted.order is not None:
             self._send_command(wanted)
         if not answer.created:

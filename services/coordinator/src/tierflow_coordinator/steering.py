@@ -133,7 +133,7 @@ class Steering(Reaching):
         checkpoint: str = "",
     ) -> orchestrator.PlanRerunResponse:
         wanted = orchestrator.PlanRerunRequest(
-            run_id=_run_of(swarm), kind=kind, step_ids=step_ids, checkpoint=checkpoint
+            run_id=_failed_run(swarm) or _run_of(swarm), kind=kind, step_ids=step_ids, checkpoint=checkpoint
         )
         found: orchestrator.PlanRerunResponse = await self._of_run("PlanRerun", wanted, caller)
         return found
@@ -234,3 +234,9 @@ def _run_of(swarm: Swarm) -> str:
     if swarm.run is None:
         raise FailureError(failure("NOT_FOUND", f"Swarm {swarm.swarm_id} has no run."))
     return swarm.run.run_id
+
+
+def _failed_run(swarm: Swarm) -> str:
+    """With a plan of several runs: the one that a retry would retry. Empty where there is none."""
+    standings = swarm.plan.standings.values() if swarm.plan is not None else ()
+    return next((each.run_id for each in standings if each.state == "FAILED" and each.run_id), "")

@@ -59,7 +59,7 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         outcome=OUTCOMES.number(swarm.outcome),
         flow_name=swarm.flow_name,
         flow_version=swarm.flow_version,
-        run_ids=_run_ids(swarm),
+        run_ids=swarm.run_ids,
         plan=None if swarm.plan is None else wire_plan.shown(swarm.plan, ended=swarm.ended),
         input=payload_to_proto(swarm.input, readable=readable),
         output=payload_to_proto(swarm.output, readable=readable),
@@ -74,12 +74,6 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
     )
     message.context.generation = swarm.generation  # That of its request is the first.
     return message
-
-
-def _run_ids(swarm: Swarm) -> list[str]:
-    if swarm.plan is not None:
-        return swarm.plan.run_ids
-    return [] if swarm.run is None else [swarm.run.run_id]
 
 
 def _origin(swarm: Swarm) -> execution_pb2.ReusedSteps | None:

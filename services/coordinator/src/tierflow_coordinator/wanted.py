@@ -52,7 +52,7 @@ class Fleet(Protocol):
 class Answers(Protocol):
     """Who hears what the orchestrators say of runs."""
 
-    def run_accepted(self, swarm_id: str) -> None:
+    def run_accepted(self, swarm_id: str, run_id: str) -> None:
         """The run is stored in Tier 2."""
         ...
 

@@ -191,8 +191,8 @@ class _Watch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_all(self) -> None:
-        if self._read.swarm_seq and self._swarm.run is not None:
-            self._watch_run(self._swarm.run.run_id)
+        for run_id in self._swarm.run_ids if self._read.swarm_seq else ():
+            self._watch_run(run_id)
         async for item in self._durable.reader.watch(self._swarm.swarm_id, self._read.swarm_seq, idle_after=self._idle):
             if isinstance(item, JournalRow):
                 await self._send_swarm_events(item)

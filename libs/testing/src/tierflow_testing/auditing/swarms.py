@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import NO_USAGE, Usage
 
+from tierflow_testing.auditing.plans import check_plan
 from tierflow_testing.auditing.reading import History
 from tierflow_testing.auditing.report import Report
 from tierflow_testing.auditing.runs import End, RunSummary, check_owner, check_row, check_sequence, end_of, state_of
@@ -44,6 +45,8 @@ class SwarmSummary:
     end_usage: Usage = NO_USAGE
     revision: int = 1
     """Of what it shares."""
+    planned: bool = False
+    """It has a plan of several runs: how it ends is not what one of them says."""
 
 
 def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
@@ -59,7 +62,8 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
             _share(summary, event, report)
     ends = [event for event in events if event.HasField("swarm_ended")]
     ended = row["ended_at"] is not None
-    begun = max([1, *(event.run_requested.generation for event in events if event.HasField("run_requested"))])
+    begun = _generations(events, planned=summary.planned)
+    check_plan(history.id, events, report)
     report.expect(
         len(ends) == begun - int(not ended),
         "not exactly one end of each generation (V1, R31)",
@@ -72,6 +76,13 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
     return summary
 
 
+def _generations(events: Sequence[event_pb2.Event], *, planned: bool) -> int:
+    """How many have begun: those of its run; or with several runs, its own."""
+    if planned:
+        return 1 + sum(_reopens(event) for event in events)
+    return max([1, *(event.run_requested.generation for event in events if event.HasField("run_requested"))])
+
+
 def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> None:
     kind = event.WhichOneof("payload")
     where = f"{summary.id} at event {event.seq}"
@@ -82,6 +93,7 @@ def _apply(summary: SwarmSummary, event: event_pb2.Event, report: Report) -> Non
     if kind == "swarm_created":
         context = event.swarm_created.context
         summary.tenant, summary.request_id, summary.state = context.tenant, context.request_id, "STARTING"
+        summary.planned = bool(event.swarm_created.plan)
         report.expect(context.swarm_id == summary.id, "a swarm with another's id (L2)", where)
     elif kind == "swarm_state_changed":
         _move(summary, event.swarm_state_changed, _MOVES.get(summary.state, frozenset()), where, report)
@@ -179,7 +191,7 @@ def _compare_swarm(swarm: SwarmSummary, runs: Mapping[str, RunSummary], report: 
     for end in swarm.finished.values():
         total = total.plus(end.usage)
         expected = _END_OF_RUN[end.state]
-        if swarm.end_state != "TERMINATED":
+        if swarm.end_state != "TERMINATED" and not swarm.planned:
             same = (swarm.end_state, swarm.end_outcome) == (expected, end.outcome)
             report.expect(
                 same, "a swarm ended otherwise than its run (F23)", f"{swarm.id}: {swarm.end_state}, {expected}"

@@ -95,6 +95,13 @@ class Swarm(msgspec.Struct, kw_only=True):
         return self.run.generation if self.run is not None else self.context.generation
 
     @property
+    def run_ids(self) -> list[str]:
+        """Its runs."""
+        if self.plan is not None:
+            return self.plan.run_ids
+        return [] if self.run is None else [self.run.run_id]
+
+    @property
     def run_open(self) -> bool:
         """Whether it has a run of which no end is known."""
         return self.run is not None and not self.run.finished
