@@ -352,6 +352,20 @@ def test_handlers_can_be_used_as_they_are() -> None:
         FlowTest(SAGA).use(book)
 
 
+@handler("test_kit.asks")
+async def asks(context: Context) -> int:
+    """Calls a tool on its way."""
+    async with context.tool("search") as call:
+        call.returned("42")
+    return 42
+
+
+def test_tools_may_be_called_in_rehearsals() -> None:
+    """Q24, H7: a handler that calls tools is tested as it is."""
+    test = FlowTest("name: f\nsteps:\n  a: {call: test_kit.asks}\n").use(asks)
+    test.run().expect(state="COMPLETED", output={"a": 42})
+
+
 def test_built_flows_can_be_tested() -> None:
     """Q24: a flow made in Python is tested as it is."""
     built = flow("built", input={"who": {"type": "string"}})

@@ -155,6 +155,7 @@ async def test_tool_calls_are_the_runs_own() -> None:
         ({"number": 1, "tool": "x", "outcome": 4}, ["outcome"]),
         ({"number": 1, "tool": "x", "outcome": 77}, ["outcome"]),
         ({"number": 2**31, "tool": "x", "duration": {"seconds": -1}}, ["number", "duration"]),
+        ({"number": 1, "tool": "x", "duration": {"seconds": 2**62}}, ["duration"]),
     ],
 )
 async def test_a_report_that_breaks_the_contract(report: dict[str, Any], fields: list[str]) -> None:

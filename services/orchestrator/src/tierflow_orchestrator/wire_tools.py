@@ -17,6 +17,8 @@ from tierflow_orchestrator.core import commands, events
 LONGEST_NAME: Final = 200
 LONGEST_CODE: Final = 100
 _MOST: Final = 2**31
+LONGEST_CALL: Final = 366 * 86_400 * 1_000_000
+"""Microseconds."""
 
 
 def _began(e: events.ToolCallBegan) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def report_command(attempt_id: str, message: ToolCallReport) -> commands.ReportT
             ("tool", _is_name(message.tool, LONGEST_NAME), f"must be 1 to {LONGEST_NAME} printable characters"),
             ("outcome", _is_told(message), "must be unset, SUCCESS, FAILURE or CANCELLED"),
             ("code", not message.code or _is_name(message.code, LONGEST_CODE), f"must be at most {LONGEST_CODE} printable characters"),
-            ("duration", wire.micros(message.duration) >= 0, "must not be negative"),
+            ("duration", 0 <= wire.micros(message.duration) <= LONGEST_CALL, "must be 0 to 366 days"),
             ("size", message.size >= 0, "must not be negative"),
         )
         if not holds
