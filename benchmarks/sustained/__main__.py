@@ -55,7 +55,11 @@ async def load(stack: Stack, client: Client, seconds: float, rate: float) -> tup
 
 async def ended(client: Client) -> None:
     """The schedule has fired, ends, and what it began is over."""
-    assert (await client.schedules.get(SCHEDULE)).counts.fired > 0
+
+    async def has_fired() -> bool:
+        return (await client.schedules.get(SCHEDULE)).counts.fired > 0
+
+    await eventually(has_fired, 60, interval=0.2, message="the schedule fires")
     await client.schedules.pause(SCHEDULE, "the load is over")
 
     async def all_over() -> bool:
