@@ -273,28 +273,34 @@ def usage_from_proto(message: ex.Usage) -> Usage:
 # Failure
 
 
-def failure_to_proto(failure: Failure) -> fa.Failure:
-    """A failure as a message, causes and detail included. A code that the catalogue does not have is a handler's own and travels as such."""
+def fill_failure(message: fa.Failure, failure: Failure) -> None:
+    """A failure, causes and detail included. A code that the catalogue does not have is a handler's own and travels as such."""
     try:
-        code, own = ERROR_CODES.number(failure.code), ""
+        message.code = ERROR_CODES.number(failure.code)
     except ValueError:
-        retryable_code = "HANDLER_FAILED" if failure.retryable else "HANDLER_REJECTED"
-        code, own = ERROR_CODES.number(retryable_code), failure.code
-    return fa.Failure(
-        code=code,
-        handler_code=own,
-        tier=failure.tier,  # type: ignore[arg-type]  # the enum's numbers are the tiers
-        component=failure.component,
-        operation=failure.operation,
-        retryable=failure.retryable,
-        retry_after=None if failure.retry_after is None else duration(failure.retry_after),
-        attempt=failure.attempt,
-        step_id=failure.step_id,
-        cause=None if failure.cause is None else failure_to_proto(failure.cause),
-        message=failure.message,
-        detail=failure.detail,
-        violations=[violation_to_proto(violation) for violation in failure.violations],
-    )
+        message.code = ERROR_CODES.number("HANDLER_FAILED" if failure.retryable else "HANDLER_REJECTED")
+        message.handler_code = failure.code
+    message.tier = failure.tier  # type: ignore[assignment]  # the enum's numbers are the tiers
+    message.component = failure.component
+    message.operation = failure.operation
+    message.retryable = failure.retryable
+    message.attempt = failure.attempt
+    message.step_id = failure.step_id
+    message.message = failure.message
+    message.detail = failure.detail
+    if failure.retry_after is not None:
+        message.retry_after.CopyFrom(duration(failure.retry_after))
+    if failure.cause is not None:
+        fill_failure(message.cause, failure.cause)
+    for violation in failure.violations:
+        message.violations.append(violation_to_proto(violation))
+
+
+def failure_to_proto(failure: Failure) -> fa.Failure:
+    """See `fill_failure`."""
+    message = fa.Failure()
+    fill_failure(message, failure)
+    return message
 
 
 def failure_from_proto(message: fa.Failure) -> Failure:

@@ -74,7 +74,7 @@ class Handler:
         if self.takes == "whole":
             return (*first, self.input.validate_json(text)), {}
         model = self.input.validate_json("{}" if text == "null" else text)
-        return first, {name: getattr(model, name) for name in type(model).model_fields}
+        return first, model.__dict__  # the fields and nothing else: extra ones are forbidden
 
     def encode(self, value: Any) -> str:
         """The JSON text of what the function returned.

@@ -11,7 +11,7 @@ from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
 from tierflow_runtime.values import BlobRef
-from tierflow_runtime.wire import blob_ref_to_proto, duration, failure_to_proto
+from tierflow_runtime.wire import blob_ref_to_proto, duration, fill_failure
 
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.core.states import State
@@ -59,7 +59,7 @@ def result(
         elif ending.output is not None:
             message.output.json = ending.output
     if ending.failure is not None:
-        message.failure.CopyFrom(failure_to_proto(ending.failure))
+        fill_failure(message.failure, ending.failure)
     if ending.more_steps:
         message.more_steps_json = ending.more_steps
     at = message.ended_at

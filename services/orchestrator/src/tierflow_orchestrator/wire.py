@@ -63,19 +63,6 @@ def _step_retrying(e: events.StepRetrying) -> dict[str, Any]:
     }
 
 
-def _step_failed(e: events.StepFailed) -> dict[str, Any]:
-    return {
-        "step_id": e.step_id,
-        "attempt": e.attempt,
-        "step_failed": ev.StepFailed(
-            attempt_id=e.attempt_id,
-            failure=wire.failure_to_proto(e.failure),
-            usage=wire.usage_to_proto(e.usage),
-            tolerated=e.tolerated,
-        ),
-    }
-
-
 def _step_cancelled(e: events.StepCancelled) -> dict[str, Any]:
     return {
         "step_id": e.step_id,
@@ -143,7 +130,6 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.CommandReceived: _command_received,
     events.ItemsExpanded: _items_expanded,
     events.StepRetrying: _step_retrying,
-    events.StepFailed: _step_failed,
     events.StepSkipped: steering.step_skipped,
     events.StepCancelled: _step_cancelled,
     events.CacheMissed: lambda e: {"step_id": e.step_id, "cache_missed": ev.CacheMissed(key_hash=e.key_hash)},

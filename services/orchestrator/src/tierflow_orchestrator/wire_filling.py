@@ -50,7 +50,7 @@ def _run_ended(message: ev.Event, e: events.RunEnded) -> None:
     if e.output is not None:
         fill_payload(body.output, e.output)
     if e.failure is not None:
-        body.failure.CopyFrom(wire.failure_to_proto(e.failure))
+        wire.fill_failure(body.failure, e.failure)
     fill_usage(body.usage, e.usage)
     body.reason = e.reason
     if e.unconfirmed_attempts:
@@ -103,6 +103,17 @@ def _step_completed(message: ev.Event, e: events.StepCompleted) -> None:
         fill_hit(body.cached, e.cached)
 
 
+def _step_failed(message: ev.Event, e: events.StepFailed) -> None:
+    message.step_id = e.step_id
+    message.attempt = e.attempt
+    body = message.step_failed
+    body.attempt_id = e.attempt_id
+    wire.fill_failure(body.failure, e.failure)
+    fill_usage(body.usage, e.usage)
+    if e.tolerated:
+        body.tolerated = True
+
+
 FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {
     events.RunCreated: _run_created,
     events.RunStateChanged: _run_state_changed,
@@ -110,4 +121,5 @@ FILLERS: Mapping[type[Any], Callable[[ev.Event, Any], None]] = {
     events.StepScheduled: _step_scheduled,
     events.StepStarted: _step_started,
     events.StepCompleted: _step_completed,
+    events.StepFailed: _step_failed,
 }

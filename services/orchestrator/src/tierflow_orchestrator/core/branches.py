@@ -46,7 +46,10 @@ def _let_go(run: Run, spec: StepSpec, items: list[str]) -> None:
     if spec.cache is not None:
         run.lookups.update(dict.fromkeys(items))
     elif spec.handler:
-        run.ready.setdefault(spec.handler, deque()).extend(items)
+        queue = run.ready.get(spec.handler)
+        if queue is None:
+            queue = run.ready[spec.handler] = deque()
+        queue.extend(items)
     else:
         run.undecided.extend(items)
 
@@ -64,13 +67,16 @@ def release(run: Run, step: Step) -> None:
     last = branches.count if most is None else min(branches.count, branches.ended + most)
     if branches.released >= last:
         return
-    items = [item_id(step.id, index) for index in range(branches.released, last)]
+    first, branches.released = branches.released, last
+    # Nearly always one: an item has ended, so the next may begin.
+    items = (
+        [item_id(step.id, first)] if last == first + 1 else [item_id(step.id, index) for index in range(first, last)]
+    )
     for item in items:
         run.steps[item].state = "READY"
     _let_go(run, spec, items)
-    run.counts_by_state["PENDING"] -= last - branches.released
-    run.counts_by_state["READY"] += last - branches.released
-    branches.released = last
+    run.counts_by_state["PENDING"] -= last - first
+    run.counts_by_state["READY"] += last - first
 
 
 def _release_others(run: Run, step: Step, branches: Branches) -> None:

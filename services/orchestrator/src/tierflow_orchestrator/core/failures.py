@@ -26,6 +26,8 @@ def reported(step: Step, failure: Failure | None) -> Failure:
     """What an executor reported, with what it left open filled in; never relabelled."""
     if failure is None:
         return of_step(step, "INTERNAL", "The executor reported a failure without saying which.", "report")
+    if failure.tier and failure.component and failure.operation and failure.attempt and failure.step_id:
+        return failure
     known = {
         "tier": 3,
         "component": step.handler,
@@ -34,7 +36,7 @@ def reported(step: Step, failure: Failure | None) -> Failure:
         "step_id": step.id,
     }
     open_ = {name: value for name, value in known.items() if not getattr(failure, name)}
-    return msgspec.structs.replace(failure, **open_) if open_ else failure
+    return msgspec.structs.replace(failure, **open_)
 
 
 def stale(what: str) -> Failure:

@@ -5,6 +5,7 @@ JSON texts are parsed when first looked into and kept; the scope of a map's item
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -288,15 +289,20 @@ def output_text(run: Run, step: Step, *, marks: bool = False) -> str:
     """
     if step.branches is None or step.output is not None or step.state != "COMPLETED":
         return _text_or_mark(run, step.output, marks)
-    if (size := size_of_items(run, step)) > LARGEST_BYTES:
+    outputs = [run.steps[item_id(step.id, i)].output for i in range(step.branches.count)]
+    if (size := size_of(outputs)) > LARGEST_BYTES:
         raise TooLarge(size)
-    texts = [_text_or_mark(run, run.steps[item_id(step.id, i)].output, marks) for i in range(step.branches.count)]
+    texts = [output if type(output) is str else _text_or_mark(run, output, marks) for output in outputs]
     return "[" + ",".join(texts) + "]"
 
 
 def size_of_items(run: Run, step: Step) -> int:
     """Bytes (of what is stored inline: characters) of the outputs of a map's items together."""
-    outputs = (run.steps[item_id(step.id, i)].output for i in range(step.branches.count if step.branches else 0))
+    return size_of(run.steps[item_id(step.id, i)].output for i in range(step.branches.count if step.branches else 0))
+
+
+def size_of(outputs: Iterable[Payload | None]) -> int:
+    """The same of outputs that are at hand."""
     return sum(output.size if isinstance(output, BlobRef) else len(output) for output in outputs if output is not None)
 
 
