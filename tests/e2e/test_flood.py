@@ -34,7 +34,7 @@ async def test_a_flood_ends_well(stack: Stack) -> None:
     clients.sample()
     try:
         await flood.offer(OFFERED, 1.0)
-        await eventually(lambda: not flood.open, 120, message="all are answered, and all that are accepted end")
+        await eventually(lambda: not flood.open, 240, message="all are answered, and all that are accepted end")
         clients.sample()
     finally:
         await flood.close()
@@ -50,7 +50,7 @@ async def test_a_flood_ends_well(stack: Stack) -> None:
 async def test_a_client_with_much_to_do_is_slowed_down(stack: Stack) -> None:
     """J10: two clients ask for more at once than may wait; nobody hears of a refusal, all is done."""
     count = 1500
-    async with Client(stack.address, patience=120) as one, Client(stack.address, patience=120) as other:
+    async with Client(stack.address, patience=240) as one, Client(stack.address, patience=240) as other:
         await one.register_flow(ONE)
         runs = [client.run("one@1", {"i": number}) for number in range(count) for client in (one, other)]
         results = await asyncio.gather(*runs)

@@ -190,10 +190,11 @@ async def test_one_context_updated_by_its_version(tier1: Any, swarm_id: str, tie
 
 
 async def test_it_is_the_same_from_every_replica_and_after_a_crash(
-    tier1: Any, make_coordinator: Any, tier2: FakeOrchestrator, request_of: Requests
+    make_coordinator: Any, tier2: FakeOrchestrator, request_of: Requests
 ) -> None:
     """I7, I11, I6, R14: any replica reads and writes; after its owner has died everything is there, and the same write again is the same write."""
-    other = await make_coordinator(name="b")
+    quick = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5}
+    tier1, other = [await make_coordinator(name=name, **quick) for name in ("a", "b")]
     tier2.mode = "accept"
     swarm_id = (await tier1.submit(request_of())).swarm_id
     once = await write(tier1, swarm_id, put("a", LARGE), put("b", "1"), command_id="w1")
@@ -235,7 +236,7 @@ async def test_going_back_gives_the_state_of_the_checkpoint(tier1: Any, make_coo
     changes = bb.ContextChanges(goal="another")
     await tier1.stub.UpdateContext(api.UpdateContextRequest(swarm_id=swarm_id, expected_version=1, changes=changes))
     await tier1.stop(graceful=False)
-    other = await make_coordinator(name="b")
+    other = await make_coordinator(name="a")
     restored = await other.stub.RestoreContext(
         api.RestoreContextRequest(swarm_id=swarm_id, name="before", reason="wrong")
     )
