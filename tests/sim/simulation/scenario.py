@@ -174,7 +174,7 @@ def _nested(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
 
 def _planned(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
     """Now and then one more swarm, with a plan of several runs of which some depend on others' results (B17)."""
-    chance = random.Random(f"planned {seed}")
+    chance = random.Random(f"plans {seed}")
     if chance.random() >= 0.2:
         return swarms
     one = replace(_swarm(chance, len(swarms)), plan=chance.randrange(len(PLANS)), timeout=None)
