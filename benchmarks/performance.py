@@ -82,7 +82,9 @@ def write(directory: pathlib.Path, where: Mapping[str, Any], figures: Sequence[F
 
 def tiny(scenario: Scenario) -> Scenario:
     """A workload that shows that it works."""
-    return dataclasses.replace(scenario, runs=min(scenario.runs, 20), at_once=8, alone=2, items=min(scenario.items, 20))
+    items = min(scenario.items, 20)
+    steps = items + 2 if items else scenario.steps
+    return dataclasses.replace(scenario, runs=min(scenario.runs, 20), at_once=8, alone=2, items=items, steps=steps)
 
 
 def main() -> int:

@@ -179,6 +179,7 @@ def test_bounds_of_the_benchmark() -> None:
     committed = json.loads(performance.BOUNDS.read_text())
     assert {each["scenario"] for each in committed["bounds"]} == {"w1", "w2", "w3", "w3big"} <= set(SCENARIOS)
     assert performance.calibration() > 0
+    assert {(one.runs <= 20, one.steps <= 22) for one in map(performance.tiny, SCENARIOS.values())} == {(True, True)}
     assert performance.slower(9.2, 4.6) == 2.0
     assert performance.slower(1.0, 4.6) == 1.0
     bounds = [
