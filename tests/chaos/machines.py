@@ -36,13 +36,13 @@ class Weather:
             file.write(struct.pack("=q", number))
 
 
-def shim(directory: pathlib.Path, source: pathlib.Path = SHIM) -> pathlib.Path:
-    """A compiled shim; skips the test where there is no compiler or no LD_PRELOAD."""
+def shim(directory: pathlib.Path) -> pathlib.Path:
+    """The compiled shim; skips the test where there is no compiler or no LD_PRELOAD."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or os.uname().sysname != "Linux":
         pytest.skip("a bad machine needs Linux and a C compiler")
     library = directory / "shim.so"
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(SHIM), "-ldl"], check=True)
     library.chmod(0o755)
     return library
 
