@@ -68,7 +68,7 @@ BLOCKS = flow(
 RACE = flow(
     "golden-race",
     {
-        "deaf": {"call": "golden.deaf", "on_error": "continue"},
+        "deaf": {"call": "golden.deaf", "on_error": "continue", "allocation": {"credits": 9}},
         "fast": echo(),
         "first": {**echo(), "needs": ["deaf", "fast"], "join": "any"},
     },

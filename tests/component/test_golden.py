@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import golden_reading  # noqa: E402 - the tool's folder is no package
 
 SETS = sorted(path.stem for path in (ROOT / "tests/golden").glob("*.json"))
-SINCE: frozenset[str] = frozenset({"tool_call_began", "tool_call_ended", "plan_decided"})
+SINCE: frozenset[str] = frozenset({"tool_call_began", "tool_call_ended", "plan_decided", "hold_charged"})
 """What this version stores and the last release did not: kinds of events by name, states as `run PAUSED`. `make golden` at the next release empties it."""
 ENDS = {"undoes": "FAILED"}
 """How open runs end, where not well."""

@@ -270,7 +270,7 @@ def test_retry_of_a_decision() -> None:
 def test_each_run_gets_what_is_left() -> None:
     """B17, H1: the budget is one for all runs; what one used the next cannot use. A retried run has what it had, and what the others left."""
     walk = Walk(create(planned("a"), planned("b", needs=("a",)), allocation=Allocation(credits=100, steps=10, depth=3)))
-    walk.end(usage=Usage(credits=70, steps=9))
+    walk.end(usage=Usage(credits=70, steps=9, attempts=9))
     assert walk.swarm.run is not None
     assert allocation_of(walk.swarm, walk.swarm.run.run_id) == Allocation(credits=30, steps=1, depth=3)
     walk.end("FAILED", usage=Usage(credits=20))

@@ -27,6 +27,7 @@ from tierflow_orchestrator.engine import Engine
 from tierflow_orchestrator.link import Link
 from tierflow_orchestrator.sessions import Sessions
 
+from simulation.paid_mutations import PAID
 from simulation.patches import Mutation, Patches
 from simulation.steered_mutations import STEERED
 
@@ -256,6 +257,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("word-too-soon", "a command is said to have taken effect before it is stored (R7, R29)", _word_too_soon, ("V26", "V38"), 500),
     Mutation("tombstone-taken", "a cancel that came before its run does not refuse it (R29)", _tombstone_taken, ("V45",), 400),
     *STEERED,
+    *PAID,
 )  # fmt: skip
 
 

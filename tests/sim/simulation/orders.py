@@ -55,6 +55,12 @@ def _migrate(stub: Any, given: dict[str, Any], order: Order, swarm: Swarm) -> An
     return stub.MigrateSwarm(request, timeout=6.0)
 
 
+def _fund(stub: Any, given: dict[str, str], order: Order, swarm: Swarm) -> Any:
+    request = api.UpdateSwarmRequest(**given)
+    request.changes.credits = int(order.step)
+    return stub.UpdateSwarm(request, timeout=6.0)
+
+
 CALLS: dict[str, Call] = {
     "pause": _plain("PauseSwarm", api.PauseSwarmRequest),
     "interrupt": _plain("PauseSwarm", api.PauseSwarmRequest, mode=orchestrator.PAUSE_MODE_INTERRUPT),
@@ -68,6 +74,7 @@ CALLS: dict[str, Call] = {
     "unbreak": _plain("SetBreakpoints", api.SetBreakpointsRequest),
     "step": _plain("StepSwarm", api.StepSwarmRequest),
     "update": _update,
+    "fund": _fund,
     "migrate": _migrate,
 }  # fmt: skip
 """By command: how a swarm is told."""

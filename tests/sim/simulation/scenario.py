@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from simulation.flows import FLOWS
+from simulation.paid_flows import PAID
 from simulation.plans import PLANS
 from simulation.steered_flows import STEERED, TEXTS, steps_of
 
@@ -42,6 +43,8 @@ class Swarm:
     """How often it is retried where it fails."""
     plan: int = -1
     """Of `plans.PLANS`; -1: it has one flow."""
+    credits: int | None = None
+    """What it may spend; attempts of `sim.work` take 7."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def draw(seed: int) -> Scenario:
     swarms = _nested(seed, swarms)
     swarms = _planned(seed, swarms)
     swarms = _steered(seed, swarms)
+    swarms = _paid(seed, swarms)
     return Scenario(
         seed=seed,
         coordinators=coordinators,
@@ -240,6 +244,23 @@ def _steered(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
             )
         )
     return (*swarms, *made)
+
+
+def _paid(seed: int, swarms: tuple[Swarm, ...]) -> tuple[Swarm, ...]:
+    """Now and then one more swarm with a budget of which its branches hold parts, too little for all of them now and then; some others get one too."""
+    chance = random.Random(f"paid {seed}")
+    limits = (None, None, None, None, 0, 21, 35, 200)
+    swarms = tuple(replace(one, credits=chance.choice(limits)) for one in swarms)
+    if chance.random() < 0.6:
+        return swarms
+    number = len(swarms)
+    flow = len(TEXTS) - len(STEERED) - len(PAID) + chance.randrange(len(PAID))
+    one = replace(_swarm(chance, number), flow=flow, timeout=None, steered=True, retries=chance.choice((0, 1)))
+    orders = [*one.orders]
+    if chance.random() < 0.4:
+        orders.append(Order(chance.random() * 4.0, "fund", 40, chance.choice(("10", "70", "300"))))
+    orders.sort(key=lambda order: order.after)
+    return (*swarms, replace(one, credits=chance.choice((20, 25, 40, 60, 500)), orders=tuple(orders)))
 
 
 _OF_PROCESSES = (

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from simulation.flows import FLOWS, flow, step
+from simulation.paid_flows import PAID
 
 _ONCE = {"max_attempts": 1}
 _UNDO = {"compensate": {"call": "sim.work", "with": {"n": 1}}}
@@ -102,4 +103,4 @@ def next_version(text: str) -> str:
     return json.dumps(body)
 
 
-TEXTS = (*FLOWS, *REGISTERED, *STEERED)
+TEXTS = (*FLOWS, *REGISTERED, *PAID, *STEERED)

@@ -92,6 +92,8 @@ class Clients(Orders):
         )  # fmt: skip
         if swarm.plan >= 0:
             request.input.fixed.CopyFrom(PLANS[swarm.plan])
+        if swarm.credits is not None:
+            request.allocation.credits = swarm.credits
         if swarm.timeout is not None:
             request.options.timeout.FromMicroseconds(int(swarm.timeout * 1e6))
         return request

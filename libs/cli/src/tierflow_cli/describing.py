@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import click
 from tierflow.results import story, trace_id, whole
 from tierflow_contracts.common.v1 import state_pb2
-from tierflow_contracts.common.v1.execution_pb2 import ReusedSteps, Usage
+from tierflow_contracts.common.v1.execution_pb2 import Balance, ReusedSteps, Usage
 from tierflow_contracts.common.v1.payload_pb2 import Payload
 from tierflow_contracts.common.v1.plan_pb2 import PlannedRunStatus
 from tierflow_contracts.coordinator.v1.coordinator_service_pb2 import GetQueueResponse
@@ -170,6 +170,7 @@ def _common(thing: Swarm | Run) -> list[tuple[str, str]]:
         ("ended", text.moment(thing.ended_at)),
         ("took", text.duration(thing.duration)),
         ("used", usage(thing.usage)),
+        ("budget", budget(thing.balance)),
         ("input", payload(thing.input)),
         ("output", payload(thing.output)),
         ("failure", click.style(story(thing.failure), fg="red") if thing.HasField("failure") else ""),
@@ -204,6 +205,25 @@ def usage(used: Usage) -> str:
         (used.memory_bytes, f"{text.size(used.memory_bytes)} at most"),
     ]
     return ", ".join(part for number, part in parts if number)
+
+
+def budget(balance: Balance) -> str:
+    """What is spent, held and free of what was granted, dimension by dimension; nothing of what is not limited."""
+    words: dict[str, Callable[[int], str]] = {
+        "credits": text.credits_,
+        "tokens": lambda number: text.count(number, "token"),
+        "tool_calls": lambda number: text.count(number, "tool call"),
+        "steps": lambda number: text.count(number, "attempt"),
+    }
+    found = []
+    for name, said in words.items():
+        account = getattr(balance, name)
+        if account.HasField("total"):
+            parts = [f"{said(account.consumed)} of {said(account.total)} spent", f"{said(account.available)} free"]
+            parts[1:1] = [f"{said(account.reserved)} held"] if account.reserved else []
+            parts += [f"{said(account.overdrawn)} too much"] if account.overdrawn else []
+            found.append(", ".join(parts))
+    return "; ".join(found)
 
 
 def payload(value: Payload) -> str:

@@ -185,6 +185,7 @@ _TOLD: dict[str, Callable[[Any], str]] = {
     "run_migrated": lambda m: f"goes on with version {m.flow.version} of {m.flow.name}",
     "signal_answered": lambda m: f"answered signal {m.signal_id}",
     "late_result": lambda _: "a result came too late; its cost is booked",
+    "hold_charged": lambda _: "nobody knows what it cost: all that it might spend counts as spent",
     "attempt_logged": lambda m: f"wrote {text.count(len(m.lines), 'line')}",
     "tool_call_began": lambda m: f"calls tool {m.tool}",
     "tool_call_ended": _tool_ended,

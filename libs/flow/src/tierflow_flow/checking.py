@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tierflow_expressions.expressions import Expression, Reference
@@ -71,11 +71,20 @@ class Checker:
     """Of the flow, and of the blocks in it."""
     heartbeat_timeout: int | None = None
     """Of steps that do not say, microseconds."""
+    allocation: Mapping[str, int] = field(default_factory=dict)
+    """Of attempts of steps that do not say."""
 
     @classmethod
     def of(cls, keys: Mapping[str, Any], problems: Problems, set_: frozenset[str] = frozenset()) -> Checker:
         """From the flow's keys in normal form."""
-        return cls(Surroundings.of(keys, set_), problems, keys["navigator"], keys["defaults"].get("heartbeat_timeout"))
+        defaults = keys["defaults"]
+        return cls(
+            Surroundings.of(keys, set_),
+            problems,
+            keys["navigator"],
+            defaults.get("heartbeat_timeout"),
+            defaults.get("allocation", {}),
+        )
 
     def template(
         self,

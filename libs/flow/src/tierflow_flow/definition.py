@@ -148,6 +148,8 @@ class StepSpec:
     """The highest gets slots first."""
     cost_estimate: int | None = None
     """Of an attempt, micro-credits."""
+    allocation: Mapping[str, int] = field(default_factory=dict)
+    """Most that an attempt may spend: `credits`, `tokens`, `tool_calls`, each where the flow says it."""
     name: str = ""
     line: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)

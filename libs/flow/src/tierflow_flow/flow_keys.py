@@ -47,9 +47,10 @@ def reference_parts(text: str) -> tuple[str, str, str]:
     return ("", "", "") if found is None else (found["name"] or "", found["version"] or "", found["hash"] or "")
 
 
-GRANT = section(
-    Key("steps", Number(0, MOST, whole=True), "Attempts altogether."),
+_SPENT = (
     Key("credits", Number(0, MOST, whole=True), "Micro-credits."),
     Key("tokens", Number(0, MOST, whole=True), "Tokens."),
     Key("tool_calls", Number(0, MOST, whole=True), "Tool calls."),
 )
+GRANT = section(Key("steps", Number(0, MOST, whole=True), "Attempts altogether."), *_SPENT)
+ATTEMPT_GRANT = section(*_SPENT)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tierflow_expressions.lexer import STEP_ID
 
-from tierflow_flow.flow_keys import GRANT, FlowReference
+from tierflow_flow.flow_keys import ATTEMPT_GRANT, GRANT, FlowReference
 from tierflow_flow.kind_shapes import Cases, CountOrItems, Grows, JoinRule, OnError, Rules, ValueMap, WaitFor
 from tierflow_flow.limits import (
     DEFAULT_ITERATIONS,
@@ -95,6 +95,7 @@ DEFAULTS = section(
         "Timeout of an attempt, where a step does not say; where both do not: the handler's own, else 30s.",
     ),
     Key("heartbeat_timeout", TIMEOUT, "Longest silence of an attempt, where a step does not say."),
+    Key("allocation", ATTEMPT_GRANT, "Most that an attempt may spend, where a step does not say."),
 )
 
 STEP_KEYS = (
@@ -166,6 +167,11 @@ CALL_KEYS = (
         default=0,
     ),
     Key("cost_estimate", Number(0, MAX_CREDITS, whole=True), "What an attempt is expected to cost, in micro-credits."),
+    Key(
+        "allocation",
+        ATTEMPT_GRANT,
+        "Most that an attempt may spend; where the run has a budget it is held for it. Without it, all that is left.",
+    ),
 )
 GROWS = Key(
     "grows",

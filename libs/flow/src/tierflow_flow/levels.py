@@ -309,7 +309,7 @@ class Level:
             on_lost=keys.get("on_lost", "").upper(),
             line=self.problems.line(step.place),
             join=None if "join" not in keys else self._join(keys["join"]),
-            **extras_of(keys, templates),
+            **extras_of(keys, templates, self.checker.allocation),
             chosen_by=self.prefix + self.chosen[step.id] if step.id in self.chosen else "",
             block=None if inner is None else inner.block(made),
             rescue=None if isinstance(on_error, str) else self._rescue(on_error, templates["then"]),

@@ -35,13 +35,16 @@ def compile_extras(step: StepParts, checker: Checker, view: View, *, inner: bool
     return compiled
 
 
-def extras_of(keys: Mapping[str, Any], templates: Mapping[str, CompiledTemplate]) -> dict[str, Any]:
-    """The fields of a compiled step for these keys."""
+def extras_of(
+    keys: Mapping[str, Any], templates: Mapping[str, CompiledTemplate], allocation: Mapping[str, int]
+) -> dict[str, Any]:
+    """The fields of a compiled step for these keys; `allocation` is what the flow says for all of them."""
     return {
         "start_timeout": keys.get("start_timeout"),
         "total_timeout": keys.get("total_timeout"),
         "priority": keys.get("priority", 0),
         "cost_estimate": keys.get("cost_estimate"),
+        "allocation": {**allocation, **keys.get("allocation", {})} if "call" in keys else {},
         "sets": templates.get("set"),
         "secrets": secrets_in(templates["with"]) if "call" in keys else (),
         "cache": _cache(keys["cache"], templates["cache"]) if "cache" in keys else None,

@@ -51,6 +51,7 @@ CATALOGUE: Final[dict[str, EventClass.ValueType]] = {
     "variables_set": EventClass.EVENT_CLASS_STEPS,
     "cache_missed": EventClass.EVENT_CLASS_STEPS,
     "late_result": EventClass.EVENT_CLASS_STEPS,
+    "hold_charged": EventClass.EVENT_CLASS_STEPS,
     "attempt_logged": EventClass.EVENT_CLASS_STEPS,
     "step_waiting": EventClass.EVENT_CLASS_STEPS,
     "event_emitted": EventClass.EVENT_CLASS_STEPS,

@@ -13,6 +13,7 @@ from tierflow_contracts.common.v1 import execution_pb2 as ex
 from tierflow_contracts.common.v1 import failure_pb2 as fa
 
 from tierflow_runtime.filling import fill_context, fill_time, fill_usage
+from tierflow_runtime.ledger import DIMENSIONS, Balance, Ledger
 from tierflow_runtime.names import (
     ERROR_CODES,
     FAILURE_POLICIES,
@@ -154,6 +155,21 @@ def allocation_to_proto(allocation: Allocation) -> ex.ResourceAllocation:
         tool_calls=allocation.tool_calls,
         tokens=allocation.tokens,
         depth=allocation.depth,
+    )
+
+
+def balance_to_proto(ledger: Ledger) -> ex.Balance:
+    """What of an allocation is held, spent and free."""
+    return ex.Balance(**{name: _account(ledger.balance(name)) for name in DIMENSIONS})
+
+
+def _account(balance: Balance) -> ex.Account:
+    return ex.Account(
+        total=balance.total,
+        reserved=balance.reserved,
+        consumed=balance.consumed,
+        available=balance.available,
+        overdrawn=balance.overdrawn,
     )
 
 

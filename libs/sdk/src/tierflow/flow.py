@@ -104,6 +104,7 @@ class FlowBuilder(Blocks, Others):
         cache: Mapping[str, Any] | None = None,
         priority: int | None = None,
         cost_estimate: int | None = None,
+        allocation: Mapping[str, int] | None = None,
         labels: Mapping[str, str] | None = None,
         join: str | int | Mapping[str, Any] | None = None,
         **inputs: Any,
@@ -133,6 +134,7 @@ class FlowBuilder(Blocks, Others):
             cache: When a stored result may stand for an attempt: key, ttl, scope, version.
             priority: Of steps that wait for a slot for the same handler, the highest gets one first.
             cost_estimate: What an attempt is expected to cost, in micro-credits.
+            allocation: Most that an attempt may spend: `credits`, `tokens`, `tool_calls`.
             labels: Labels that the executor must have.
             join: How many of `needs` must complete: `all`, `any`, `majority`, a number, or a mapping with `at_least` and `of`.
             **inputs: The handler's inputs.
@@ -166,8 +168,9 @@ class FlowBuilder(Blocks, Others):
                 if cache is None
                 else plain({k: duration_of(k, v) if k == "ttl" else v for k, v in cache.items()}),
                 "cost_estimate": cost_estimate,
+                "allocation": _mapping(allocation),
                 "set": plain(set_) if set_ else None,
-                "labels": dict(labels) if labels else None,
+                "labels": _mapping(labels),
             },
         )
 
@@ -301,6 +304,10 @@ class FlowBuilder(Blocks, Others):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
+def _mapping(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(value) if value else None
+
+
 def flow(
     name: str,
     *,
@@ -310,6 +317,7 @@ def flow(
     retry: Mapping[str, Any] | None = None,
     step_timeout: Duration | None = None,
     heartbeat_timeout: Duration | None = None,
+    allocation: Mapping[str, int] | None = None,
     on_failure: str | None = None,
     compensate_on: Iterable[str] | None = None,
     dead_letter: bool | None = None,
@@ -332,6 +340,7 @@ def flow(
         retry: How failed attempts are retried where a step does not say.
         step_timeout: Timeout of an attempt where a step does not say.
         heartbeat_timeout: Longest silence of an attempt where a step does not say.
+        allocation: Most that an attempt may spend where a step does not say: `credits`, `tokens`, `tool_calls`.
         compensate_on: `failure`, `cancel`: when completed steps that say how are undone; without it, both.
         dead_letter: Whether a run that ends FAILED is kept as a dead letter, for somebody to deal with.
         on_failure: `fail_fast`, `continue` or `pause`.
@@ -351,6 +360,7 @@ def flow(
         "retry": retry_of(retry),
         "timeout": duration_of("step_timeout", step_timeout),
         "heartbeat_timeout": duration_of("heartbeat_timeout", heartbeat_timeout),
+        "allocation": _mapping(allocation),
     }
     keys = {
         "name": name,

@@ -156,6 +156,9 @@ class Steering:
         concurrency: int | None = None,
         concurrent_steps: int | None = None,
         steps: int | None = None,
+        credits: int | None = None,
+        tokens: int | None = None,
+        tool_calls: int | None = None,
         deadline: datetime | None = None,
         failure_policy: str = "",
         attempts: int | None = None,
@@ -168,7 +171,10 @@ class Steering:
             swarm_id: The swarm.
             concurrency: Steps at once, in place of what the flow says; 0 is not limited.
             concurrent_steps: The allocation's steps at once; 0 is not limited.
-            steps: The allocation's attempts in all; 0 is not limited.
+            steps: The budget's attempts in all; 0 is not limited.
+            credits: The budget's micro-credits in all, of the swarm and its run; 0 is not limited.
+            tokens: The budget's tokens in all; 0 is not limited.
+            tool_calls: The budget's tool calls in all; 0 is not limited.
             deadline: When it must be over; aware of its time zone.
             failure_policy: FAIL_FAST, CONTINUE or PAUSE.
             attempts: Attempts of a step that says nothing itself.
@@ -182,6 +188,7 @@ class Steering:
         changes = request.changes
         changes.SetInParent()
         numbers = {"concurrency": concurrency, "concurrent_steps": concurrent_steps, "steps": steps}
+        numbers |= {"credits": credits, "tokens": tokens, "tool_calls": tool_calls}
         for name, value in {**numbers, "expected_version": expected_version}.items():
             if value is not None:
                 setattr(changes, name, value)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tierflow_testing.history_approvals import ApprovalRules, Asked
 from tierflow_testing.history_blocks import BlockRules, beside, blocks_of, helps, path_of
+from tierflow_testing.history_budgets import BudgetRules, Purse
 from tierflow_testing.history_steering import SteeringRules, StepSeen
 from tierflow_testing.history_steps import StepRules
 from tierflow_testing.history_tools import ToolRules
@@ -43,7 +44,7 @@ class Breach:
 
 
 @dataclass(slots=True)
-class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
+class _Checker(ApprovalRules, BlockRules, BudgetRules, StepRules, SteeringRules, ToolRules):
     needs: Mapping[str, Sequence[str]] | None
     joins: Mapping[str, tuple[int, Sequence[str]]]
     blocks: Mapping[str, Sequence[str]] | None = None
@@ -72,6 +73,7 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
     undone: list[str] = field(default_factory=list)
     calls: dict[str, str] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)
+    purse: Purse = field(default_factory=Purse)
 
     def breach(self, invariant: str, text: str) -> None:
         self.breaches.append(Breach(invariant, self.position, text))
@@ -80,14 +82,13 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
         if not holds:
             self.breach(invariant, text)
 
-    # The run.
-
     def event(self, event: Any, time: int) -> None:
         self.position += 1
         name = type(event).__name__
         self.expect((name == "RunCreated") == (self.position == 0), "V3", f"{name} is not in its place")
         if self.state in _FINAL and name != "LateResult" and not self.reopening(event, name):
             self.breach("V1", f"{name} after the end")
+        self.look_at_budget(event)
         getattr(self, f"on_{name}", self._unknown)(event, time)
 
     def _unknown(self, event: Any, time: int) -> None:
@@ -293,14 +294,14 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
         self._inner_ended(event.step_id)
         whole = bool(event.attempt_id or self._step(event.step_id).inner)
         self.expect(whole, "V11", f"{event.step_id} retries without an attempt")
-        step = self._close(event, known=not _lost(event.failure))
+        step = self._close(event, known=not lost(event.failure))
         step.due = event.next_attempt_at
         self._check_failure(event.failure, in_attempt=bool(event.attempt_id))
 
     def on_StepFailed(self, event: Any, time: int) -> None:  # noqa: N802
         if not event.attempt_id and self._step(event.step_id).expanded < 0:
             self._needs_ended(event.step_id)
-        step = self._close(event, known=not _lost(event.failure))
+        step = self._close(event, known=not lost(event.failure))
         if step.expanded >= 0:
             self._items_ended(event.step_id, step)
         self._inner_ended(event.step_id)
@@ -344,7 +345,7 @@ class _Checker(ApprovalRules, BlockRules, StepRules, SteeringRules, ToolRules):
             failure, in_attempt = failure.cause, False
 
 
-def _lost(failure: Any) -> bool:
+def lost(failure: Any) -> bool:
     """Whether the attempt was given up without a result."""
     cause = failure.cause
     retried = failure.code == "MAX_RETRIES_EXCEEDED"
@@ -388,7 +389,6 @@ def check_history(
     """
     listed = list(events)
     kind = _checker_of(listed)
-    # What grows is added: not to what the caller knows.
     known = (None if needs is None else dict(needs), joins or {}, None if blocks is None else dict(blocks))
     checker = kind(*known) if kind is _Checker else kind(None, {}, None)
     for event, time in listed:

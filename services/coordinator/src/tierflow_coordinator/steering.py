@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import grpc
@@ -11,22 +12,25 @@ from tierflow_contracts.coordinator.v1 import swarm_pb2
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from tierflow_durable.durable import Durable
 from tierflow_durable.ids import uuid7
-from tierflow_runtime.errors import failure
+from tierflow_runtime.errors import failure, failure_of
+from tierflow_runtime.ledger import DIMENSIONS
 from tierflow_runtime.lineage import fill_reuse
 from tierflow_runtime.requests import swarm_request
 from tierflow_runtime.security import Caller, caller_of
 from tierflow_runtime.shielding import finished
-from tierflow_runtime.values import Failure, FailureError, Reuse
+from tierflow_runtime.values import Allocation, Failure, FailureError, Reuse
 from tierflow_runtime.wire import SWARM_STATES, allocation_to_proto, options_to_proto, payload_to_proto
 
 from tierflow_coordinator import listing
 from tierflow_coordinator.core import commands, states
+from tierflow_coordinator.core.ledger import returned
 from tierflow_coordinator.core.swarm import Swarm
 from tierflow_coordinator.reaching import Reaching
 
 MARGIN: Final = 5.0
 """Seconds for which an answer may be on its way, on top of what is waited for."""
 LONGEST_WAIT: Final = 600.0
+_REFUSED: Final = frozenset(("STATE_CONFLICT", "INVALID_REQUEST", "UNSUPPORTED"))
 _KINDS: Final = {
     orchestrator.RERUN_KIND_FROM_STEPS: "rerun",
     orchestrator.RERUN_KIND_FORK: "fork",
@@ -166,9 +170,48 @@ class Steering(Reaching):
 
     async def UpdateSwarm(self, request: api.UpdateSwarmRequest, context: Any) -> api.UpdateSwarmResponse:  # noqa: N802
         """See the proto."""
+        caller = caller_of(context)
         command = orchestrator.CommandRunRequest(command=orchestrator.RUN_COMMAND_UPDATE, changes=request.changes)
-        done = await self._command(request, command, caller_of(context))
+        before = await self._fund(request, caller)
+        try:
+            done = await self._command(request, command, caller)
+        except (FailureError, grpc.aio.AioRpcError) as error:
+            told = error.failure if isinstance(error, FailureError) else failure_of(error)
+            if before is not None and told.code in _REFUSED:  # The run goes on with what it had.
+                await self._grant(request.swarm_id, before, f"{request.command_id}/undone", caller, request.reason)
+            raise
         return api.UpdateSwarmResponse(applied=done.applied, state=done.state, version=done.version)
+
+    async def _fund(self, request: api.UpdateSwarmRequest, caller: Caller) -> Allocation | None:
+        """Grants to the swarm what its run is going to be granted: first above, then below. What was granted before; None where the budget stays."""
+        changes = request.changes
+        named = {name: getattr(changes, name) for name in DIMENSIONS if changes.HasField(name)}
+        listing.check_texts(reason=request.reason, command_id=request.command_id)
+        if not named or min(named.values()) < 0:
+            return None
+        request.command_id = request.command_id or uuid7()
+        swarm = await self._visible(request.swarm_id, caller, hide=False)
+        if swarm.ended:
+            return None
+        limits = Allocation(**{name: amount or None for name, amount in named.items()})
+        await self._grant(request.swarm_id, limits, request.command_id, caller, request.reason, set(named))
+        _share_of_run(swarm, limits, changes, named)
+        return swarm.allocation
+
+    async def _grant(
+        self,
+        swarm_id: str,
+        limits: Allocation,
+        command_id: str,
+        caller: Caller,
+        reason: str,
+        named: Collection[str] = DIMENSIONS,
+    ) -> None:
+        cleared = tuple(name for name in DIMENSIONS if name in named and getattr(limits, name) is None)
+        command = commands.FundSwarm(
+            command_id=command_id, actor=caller.user_id, limits=limits, cleared=cleared, reason=reason
+        )
+        await finished(self._durable.router.command(swarm_id, command, command_id))
 
     async def MigrateSwarm(self, request: api.MigrateSwarmRequest, context: Any) -> api.MigrateSwarmResponse:  # noqa: N802
         """See the proto."""
@@ -240,3 +283,13 @@ def _failed_run(swarm: Swarm) -> str:
     """With a plan of several runs: the one that a retry would retry. Empty where there is none."""
     standings = swarm.plan.standings.values() if swarm.plan is not None else ()
     return next((each.run_id for each in standings if each.state == "FAILED" and each.run_id), "")
+
+
+def _share_of_run(swarm: Swarm, limits: Allocation, changes: orchestrator.RunChanges, named: Collection[str]) -> None:
+    """Of a plan of several runs, the present one has what the others have left."""
+    if swarm.plan is None:
+        return
+    rest = returned(limits, swarm.plan.used(without=_run_of(swarm)))
+    for name in named:
+        amount = getattr(rest, name)
+        setattr(changes, name, 0 if amount is None else max(1, amount))

@@ -13,6 +13,7 @@ from tierflow_runtime.values import NO_USAGE, Micros
 from tierflow_runtime.wire import (
     OUTCOMES,
     SWARM_STATES,
+    balance_to_proto,
     context_to_proto,
     duration,
     failure_to_proto,
@@ -21,7 +22,7 @@ from tierflow_runtime.wire import (
 )
 
 from tierflow_coordinator import wire_plan
-from tierflow_coordinator.core.ledger import returned
+from tierflow_coordinator.core.ledger import ledger_of, returned
 from tierflow_coordinator.core.swarm import Swarm
 
 
@@ -71,6 +72,7 @@ def swarm_message(swarm: Swarm, *, now: Micros, seq: int, owner: str, readable: 
         seq=seq,
         owner=owner,
         origin=_origin(swarm),
+        balance=balance_to_proto(ledger_of(swarm)),
     )
     message.context.generation = swarm.generation  # That of its request is the first.
     return message

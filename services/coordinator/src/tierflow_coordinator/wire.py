@@ -10,6 +10,7 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orche
 from tierflow_contracts.orchestrator.v1 import run_pb2
 from tierflow_durable.machine import UnknownRecord
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.ledger import DIMENSIONS
 from tierflow_runtime.lineage import fill_reuse, reuse_from_proto
 from tierflow_runtime.values import Context, Micros
 from tierflow_runtime.wire import (
@@ -94,6 +95,11 @@ def run_command(effect: commands.CommandRun, context: Context | None = None) -> 
         request.pause_mode = orchestrator.PAUSE_MODE_INTERRUPT
     if effect.deadline is not None:
         request.changes.deadline.CopyFrom(timestamp(effect.deadline))
+    if effect.allocation is not None:
+        for name in DIMENSIONS:
+            amount = getattr(effect.allocation, name)
+            if amount != 0:  # 0 would take the limit away: nothing was granted, and that stays so.
+                setattr(request.changes, name, amount or 0)
     return request
 
 

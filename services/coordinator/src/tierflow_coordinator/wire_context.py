@@ -36,6 +36,8 @@ def _fill_updated(message: ev.ContextUpdated, event: events.ContextUpdated) -> N
     message.context.revision = event.revision
     fill_settings(message.context, event.settings)
     message.changed.extend(event.changed)
+    if event.grant is not None:
+        fill_allocation(message.grant, event.grant)
     message.actor = event.actor
     message.run_id = event.run_id
     message.step_id = event.step_id
@@ -49,6 +51,7 @@ def _updated_from_proto(message: ev.ContextUpdated) -> events.ContextUpdated:
         revision=message.context.revision,
         settings=_settings_from_proto(message.context),
         changed=tuple(message.changed),
+        grant=allocation_from_proto(message.grant) if message.HasField("grant") else None,
         actor=message.actor,
         run_id=message.run_id,
         step_id=message.step_id,

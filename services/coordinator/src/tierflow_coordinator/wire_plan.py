@@ -8,9 +8,16 @@ from typing import Any, Final
 from tierflow_contracts.common.v1 import flow_pb2, plan_pb2
 from tierflow_contracts.events.v1 import event_pb2 as ev
 from tierflow_runtime.errors import public
-from tierflow_runtime.filling import fill_payload
+from tierflow_runtime.filling import fill_allocation, fill_payload
 from tierflow_runtime.values import Failure, Payload
-from tierflow_runtime.wire import OUTCOMES, STEP_STATES, failure_from_proto, failure_to_proto, payload_from_proto
+from tierflow_runtime.wire import (
+    OUTCOMES,
+    STEP_STATES,
+    allocation_from_proto,
+    failure_from_proto,
+    failure_to_proto,
+    payload_from_proto,
+)
 
 from tierflow_coordinator.core import events
 from tierflow_coordinator.core.plan import Case, FlowChoice, Plan, PlannedRun, Standing
@@ -68,6 +75,8 @@ def fill_requested(message: ev.RunRequested, event: events.RunRequested) -> None
     """A run was asked for."""
     message.run_id = event.run_id
     message.generation = event.generation
+    if event.grant is not None:
+        fill_allocation(message.grant, event.grant)
     if event.planned:
         message.planned, message.reason = event.planned, event.reason
         if event.flow is not None:
@@ -77,8 +86,9 @@ def fill_requested(message: ev.RunRequested, event: events.RunRequested) -> None
 
 def requested_from_proto(message: ev.RunRequested) -> events.RunRequested:
     """The same, read."""
+    grant = allocation_from_proto(message.grant) if message.HasField("grant") else None
     if not message.planned:
-        return events.RunRequested(run_id=message.run_id, generation=message.generation)
+        return events.RunRequested(run_id=message.run_id, generation=message.generation, grant=grant)
     return events.RunRequested(
         run_id=message.run_id,
         generation=message.generation,
@@ -86,6 +96,7 @@ def requested_from_proto(message: ev.RunRequested) -> events.RunRequested:
         flow=_flow(message.flow) if message.HasField("flow") else None,
         input=_payload(message, "input"),
         reason=message.reason,
+        grant=grant,
     )
 
 

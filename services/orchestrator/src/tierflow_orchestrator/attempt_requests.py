@@ -40,6 +40,8 @@ class AttemptRequests:
         if timeout is None:
             timeout = self._dispatcher.declared_timeout(effect.attempt_id, effect.handler) or DEFAULT_TIMEOUT
         allocation, options = _limits_of(run, spec, timeout)
+        if step.grant is not None:
+            allocation = _granted(allocation, step.grant)
         if step.end_by is not None:
             allocation, options = _cut(allocation, options, step.end_by - self._clock.now())
         request = step_request(
@@ -96,6 +98,13 @@ def _limits(
     options = Options(timeout=timeout, heartbeat_timeout=heartbeat, test_mode=test_mode, priority=priority)
     allocation = Allocation(memory_bytes=memory, wall_time=timeout)
     return wire.allocation_to_proto(allocation), wire.options_to_proto(options)
+
+
+def _granted(allocation: execution_pb2.ResourceAllocation, grant: Allocation) -> execution_pb2.ResourceAllocation:
+    """The same with what the attempt may spend."""
+    message = wire.allocation_to_proto(grant)
+    message.MergeFrom(allocation)
+    return message
 
 
 def _cut(

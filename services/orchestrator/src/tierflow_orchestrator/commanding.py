@@ -12,6 +12,7 @@ from tierflow_runtime.contract import refuse_if
 from tierflow_runtime.contract_basics import sound_timestamp
 from tierflow_runtime.contract_payloads import check_payload
 from tierflow_runtime.errors import public
+from tierflow_runtime.ledger import DIMENSIONS
 from tierflow_runtime.values import Failure, FailureError, Options, Payload, RetryPolicy, Violation
 
 from tierflow_orchestrator.checks import sound_texts, violated
@@ -21,6 +22,7 @@ from tierflow_orchestrator.core.turn import Reply
 
 MOST_BREAKPOINTS = 1000
 MOST_SUPERSEDED = 16
+_NUMBERS = ("concurrency", "concurrent_steps", *DIMENSIONS)
 
 Said: TypeAlias = dict[str, str]
 """Command id, actor, reason."""
@@ -58,7 +60,14 @@ def _earlier(request: pb.CommandRunRequest) -> tuple[str, ...]:
 def _retry(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
     changes = request.changes
     deadline = wire.micros(changes.deadline) if changes.HasField("deadline") else None
-    return commands.Retry(**said, generation=request.generation, deadline=deadline, supersedes=_earlier(request))
+    return commands.Retry(
+        **said, generation=request.generation, deadline=deadline, funds=_funds(changes), supersedes=_earlier(request)
+    )
+
+
+def _funds(changes: Any) -> dict[str, int]:
+    """What is granted to a new generation."""
+    return {name: max(0, getattr(changes, name)) for name in DIMENSIONS if changes.HasField(name)}
 
 
 def _skip(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
@@ -95,16 +104,17 @@ def _breakpoints(request: pb.CommandRunRequest, said: Said) -> commands.RunComma
 
 
 def _update(request: pb.CommandRunRequest, said: Said) -> commands.RunCommand:
-    changes, found = request.changes, list[Violation]()
-    for name in ("concurrency", "concurrent_steps", "steps"):
-        if changes.HasField(name) and getattr(changes, name) < 0:
-            found.append(Violation(field=f"changes.{name}", description="must not be negative"))
+    changes: Any = request.changes
+    found = [
+        Violation(field=f"changes.{name}", description="must not be negative")
+        for name in _NUMBERS
+        if changes.HasField(name) and getattr(changes, name) < 0
+    ]
     sound_timestamp("changes.deadline", changes.deadline, found)
     policy = _retry_policy(changes, found)
     refuse_if(found, "orchestrator", "command_run")
     numbers: dict[str, Any] = {
-        name: getattr(changes, name) if changes.HasField(name) else None
-        for name in ("concurrency", "concurrent_steps", "steps", "expected_version")
+        name: getattr(changes, name) if changes.HasField(name) else None for name in (*_NUMBERS, "expected_version")
     }
     return commands.Update(
         command_id=said["command_id"],

@@ -114,8 +114,8 @@ class Engine(Reports):
             for handler in tuple(run.ready):
                 while (step_id := run.next_ready(handler)) is not None and self._give_slot(entity, handler, step_id):
                     again = True
-                    if dispatcher.slots.pumping:
-                        return
+                    if dispatcher.slots.pumping and run.steps[step_id].state == "SCHEDULED":
+                        return  # One in turn; what has failed instead has taken nothing, and may have let others begin.
 
     def _give_slot(self, entity: Entity[Run], handler: str, step_id: str) -> bool:
         """Whether the step has got a slot, or needed none, or has failed; False where it waits."""

@@ -28,6 +28,11 @@ def publish_metrics(
     metrics.gauge_of("runs_in_memory", "Runs that this instance owns", lambda: len(durable.host.entities))
     metrics.gauge_of("attempts_in_flight", "Attempts at executors", lambda: len(dispatcher.flights))
     metrics.gauge_of(
+        "credits_held",
+        "Micro-credits that attempts, and runs of steps, hold of the budgets of the runs that this instance owns",
+        lambda: sum(entity.state.ledger.held.credits for entity in durable.host.entities.values()),
+    )
+    metrics.gauge_of(
         "steps_waiting", "Runs that wait for a slot", lambda: sum(dispatcher.slots.waiting_counts().values())
     )
     metrics.gauge_of("steps_ended", "Steps that completed or failed since the start", lambda: engine.steps_ended)

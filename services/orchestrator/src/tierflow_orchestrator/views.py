@@ -12,6 +12,7 @@ from tierflow_durable.reading import EntityRow
 from tierflow_runtime import wire
 from tierflow_runtime.errors import public
 from tierflow_runtime.filling import fill_allocation, fill_context, fill_payload, fill_time, fill_usage
+from tierflow_runtime.ledger import DIMENSIONS
 from tierflow_runtime.lineage import origin_of
 from tierflow_runtime.values import Allocation, Micros, Payload
 
@@ -46,17 +47,7 @@ def result_of(run: Run) -> run_pb2.RunExecutionResult:
 
 def returned(run: Run) -> Allocation:
     """What is left of a run's allocation, in the dimensions that are counted."""
-    given, used = run.allocation, run.usage
-
-    def left(limit: int | None, spent: int) -> int | None:
-        return None if limit is None else max(0, limit - spent)
-
-    return Allocation(
-        credits=left(given.credits, used.credits),
-        steps=left(given.steps, used.attempts),
-        tool_calls=left(given.tool_calls, used.tool_calls),
-        tokens=left(given.tokens, used.input_tokens + used.output_tokens),
-    )
+    return Allocation(**{name: run.ledger.left(name) for name in DIMENSIONS})
 
 
 def counts_shown(run: Run) -> run_pb2.StepCounts:
@@ -99,6 +90,7 @@ def shown(now: Micros, seq: int = 0, owner: str = "") -> Callable[[Run], run_pb2
             counts=counts_shown(run),
             seq=seq,
             owner=owner,
+            balance=wire.balance_to_proto(run.ledger),
         )
         show_steering(message, run)
         return message

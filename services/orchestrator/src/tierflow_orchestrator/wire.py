@@ -93,9 +93,17 @@ def _late_result(e: events.LateResult) -> dict[str, Any]:
     return {
         "step_id": e.step_id,
         "late_result": ev.LateResult(
-            attempt_id=e.attempt_id, state=STEP.number(e.state), usage=wire.usage_to_proto(e.usage)
+            attempt_id=e.attempt_id,
+            state=STEP.number(e.state),
+            usage=wire.usage_to_proto(e.usage),
+            charged=None if e.charged is None else wire.usage_to_proto(e.charged),
         ),
     }
+
+
+def _hold_charged(e: events.HoldCharged) -> dict[str, Any]:
+    charged = ev.HoldCharged(attempt_id=e.attempt_id, usage=wire.usage_to_proto(e.usage))
+    return {"step_id": e.step_id, "hold_charged": charged}
 
 
 def _attempt_logged(e: events.AttemptLogged) -> dict[str, Any]:
@@ -136,6 +144,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     events.VariablesSet: _variables_set,
     events.ChildTold: _child_told,
     events.LateResult: _late_result,
+    events.HoldCharged: _hold_charged,
     events.AttemptLogged: _attempt_logged,
     events.StepWaiting: _step_waiting,
     events.EventEmitted: _event_emitted,

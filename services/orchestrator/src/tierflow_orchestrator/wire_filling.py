@@ -68,8 +68,8 @@ def _step_scheduled(message: ev.Event, e: events.StepScheduled) -> None:
     fill_payload(body.input, e.input)
     if e.child_run_id:
         body.child_run_id = e.child_run_id
-        if e.grant is not None:
-            body.grant.CopyFrom(wire.allocation_to_proto(e.grant))
+    if e.grant is not None:
+        body.grant.CopyFrom(wire.allocation_to_proto(e.grant))
 
 
 def _step_started(message: ev.Event, e: events.StepStarted) -> None:

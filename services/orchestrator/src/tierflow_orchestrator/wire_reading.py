@@ -137,8 +137,17 @@ def _from_variables(m: ev.Event) -> events.RunEvent:
 def _from_late(m: ev.Event) -> events.RunEvent:
     p = m.late_result
     return events.LateResult(
-        step_id=m.step_id, attempt_id=p.attempt_id, state=STEP.name(p.state), usage=wire.usage_from_proto(p.usage)
+        step_id=m.step_id,
+        attempt_id=p.attempt_id,
+        state=STEP.name(p.state),
+        usage=wire.usage_from_proto(p.usage),
+        charged=wire.usage_from_proto(p.charged) if p.HasField("charged") else None,
     )
+
+
+def _from_charged(m: ev.Event) -> events.RunEvent:
+    p = m.hold_charged
+    return events.HoldCharged(step_id=m.step_id, attempt_id=p.attempt_id, usage=wire.usage_from_proto(p.usage))
 
 
 def _from_logged(m: ev.Event) -> events.RunEvent:
@@ -186,6 +195,7 @@ _DECODERS: dict[str, Callable[[ev.Event], events.RunEvent]] = {
         step_id=m.step_id, attempt_id=m.child_told.attempt_id, paused=m.child_told.paused
     ),
     "late_result": _from_late,
+    "hold_charged": _from_charged,
     "attempt_logged": _from_logged,
     "step_waiting": _from_waiting,
     "event_emitted": _from_emitted,

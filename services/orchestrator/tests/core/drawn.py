@@ -115,6 +115,7 @@ def specs(draw: st.DrawFn, step_id: str, before: list[str]) -> StepSpec:
         more["with_"] = Computed(raising)
     if draw(st.sampled_from((False, False, False, True))):
         more["cache"] = Cache(Value(draw(st.sampled_from((1, 2)))), SECOND, "flow", "1")
+    more["allocation"] = draw(st.sampled_from(({}, {}, {"credits": 9})))
     more["priority"] = draw(st.sampled_from((0, 0, 0, 5, -1)))
     more["start_timeout"] = draw(st.sampled_from((None, None, None, 30 * SECOND)))
     more["total_timeout"] = draw(st.sampled_from((None, None, None, 40 * SECOND)))

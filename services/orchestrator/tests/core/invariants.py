@@ -11,6 +11,7 @@ from tierflow_orchestrator.core.branches import being_stopped
 from tierflow_orchestrator.core.commands import DispatchAttempt, ReportEnd, StopAttempt
 from tierflow_orchestrator.core.states import RUN, STEP
 from tierflow_orchestrator.core.step import BlockState, Branches
+from tierflow_runtime.ledger import DIMENSIONS, NOTHING, amounts_of
 from tierflow_runtime.values import Failure, Usage
 
 
@@ -21,6 +22,7 @@ def check_invariants(run: Run) -> None:
     _counters(run)
     _bill(run)
     _limits(run)
+    _balance(run)
     _effects(run)
     _not_stuck(run)
     _waits(run)
@@ -105,6 +107,20 @@ def _limits(run: Run) -> None:
                 if s.of == spec.id and s.is_item and s.state in ("READY", "SCHEDULED", "RUNNING", "BACKOFF")
             )
             assert max(begun.values(), default=0) <= spec.concurrency, "V14"
+
+
+def _balance(run: Run) -> None:
+    """What is granted is held, spent or free; who is in flight holds what it was granted, and nobody else holds anything."""
+    ledger = run.ledger
+    for name in DIMENSIONS:
+        b = ledger.balance(name)
+        assert min(b.reserved, b.consumed, b.overdrawn, b.available or 0) >= 0, f"V57: {name}"
+        whole = b.total is None or b.total + b.overdrawn == b.reserved + b.consumed + (b.available or 0)
+        assert whole, f"V57: {name}"
+    granted = {s.attempt_id: amounts_of(s.grant) for s in run.steps.values() if s.grant is not None}
+    assert granted == ledger.holds, "V54"
+    assert set(granted) <= {run.steps[step_id].attempt_id for step_id in run.live}, "V54"
+    assert not run.ended or ledger.held == NOTHING, "V55"
 
 
 def _effects(run: Run) -> None:

@@ -65,3 +65,31 @@ def test_an_attempt_beyond_it_is_refused() -> None:
     assert (failure.code, failure.retryable, shell.run.attempts) == ("BUDGET_EXHAUSTED", False, 1)
     shell.tell(Retry(command_id="again"))
     assert (shell.run.state, shell.run.attempts, shell.run.allocation) == ("FAILED", 1, Allocation(steps=1))
+
+
+VERBS = frozenset(("begin", "reserve", "settle", "book", "lose", "charge", "correct", "grant", "restore"))
+
+
+def test_nothing_but_the_ledger_counts() -> None:
+    """D6, D1: no code of the tier writes what a run has used or how many attempts it has made; the ledger's verbs are called where events are applied, and nowhere else."""
+    called: dict[str, set[str]] = {}
+    for path in sorted((*(TIER / "core").rglob("*.py"), *TIER.glob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for written in _written(node):
+                counted = any(written.endswith(f"run.{name}") for name in ("usage", "attempts"))
+                assert not counted, f"{path.name}: {written}"
+            function = node.func if isinstance(node, ast.Call) else None
+            if isinstance(function, ast.Attribute) and ast.unparse(function.value).endswith("ledger"):
+                called.setdefault(path.name, set()).add(function.attr)
+    assert {name: verbs for name, found in called.items() if (verbs := found & VERBS)} == {
+        "budget.py": {"restore"},
+        "evolve.py": {"grant", "begin", "correct", "charge"},
+        "moves.py": {"settle", "book", "lose"},
+        "steered.py": {"grant"},
+    }
+
+
+def _written(node: ast.AST) -> list[str]:
+    """What a statement assigns to."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+    return [ast.unparse(target) for target in targets]

@@ -57,6 +57,7 @@ class Lives(RuleBasedStateMachine):
             Allocation,
             concurrent_steps=st.sampled_from((None, None, 2)),
             steps=st.sampled_from((None, None, None, None, 4)),
+            credits=st.sampled_from((None, None, None, 40)),
         ),
         options=st.builds(
             Options,

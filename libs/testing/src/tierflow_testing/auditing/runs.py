@@ -13,6 +13,7 @@ from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import NO_USAGE, Usage
 
+from tierflow_testing.auditing.budgets import Limits, limits_of, spent_of
 from tierflow_testing.auditing.reading import History
 from tierflow_testing.auditing.report import Report
 from tierflow_testing.history import check_history
@@ -47,6 +48,11 @@ class RunSummary:
     """Of a run that a step of another stands for: the attempt that it is."""
     children: Mapping[str, str] = field_of(default_factory=dict)
     """By id of a run that a step asked for: the attempt that it is."""
+    allocation: Limits = field_of(default_factory=dict)
+    grants: Mapping[str, Limits] = field_of(default_factory=dict)
+    """By id of such a run: what it may spend, where that was said."""
+    booked: Mapping[str, Mapping[str, int]] = field_of(default_factory=dict)
+    """By id of such a run: what was booked for it once it had completed."""
 
 
 def end_of(message: Any) -> End:
@@ -79,6 +85,21 @@ def _children_of(events: Sequence[event_pb2.Event]) -> dict[str, str]:
     return {each.child_run_id: each.attempt_id for each in scheduled if each.child_run_id}
 
 
+def _grants_of(events: Sequence[event_pb2.Event]) -> dict[str, Limits]:
+    """By id of a run that a step asked for: what it was granted, where that was said."""
+    scheduled = (event.step_scheduled for event in events if event.HasField("step_scheduled"))
+    return {
+        each.child_run_id: limits_of(each.grant) for each in scheduled if each.child_run_id and each.HasField("grant")
+    }
+
+
+def _booked_of(events: Sequence[event_pb2.Event], children: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """By id of a run that a step asked for: what was booked for it once it had completed."""
+    runs = {attempt: child for child, attempt in children.items()}
+    done = (event.step_completed for event in events if event.HasField("step_completed"))
+    return {runs[each.attempt_id]: spent_of(each.usage) for each in done if each.attempt_id in runs}
+
+
 def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int, report: Report) -> RunSummary:
     """Checks one run: its events, and its row against them. `flows` has for each flow's hash its `shape_of`; `now` in microseconds."""
     row, events = history.row, history.events
@@ -103,6 +124,9 @@ def check_run(history: History, flows: Mapping[str, Mapping[str, Any]], now: int
         tombstone=not created.flow.hash,
         attempt_id=created.context.attempt_id,
         children=children,
+        allocation=limits_of(created.allocation),
+        grants=_grants_of(events),
+        booked=_booked_of(events, children),
     )
 
 
@@ -248,12 +272,26 @@ def _created(message: Any, event: event_pb2.Event) -> dict[str, Any]:
     }
 
 
+def _budgeted(message: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was granted or charged; None where nothing was."""
+    readers: dict[str, Callable[[Any], Any]] = {
+        "grant": wire.allocation_from_proto,
+        "charged": wire.usage_from_proto,
+    }
+    return {
+        name: read(getattr(message, name)) if message.HasField(name) else None
+        for name, read in readers.items()
+        if name in found
+    }
+
+
 def _of_step(message: Any, event: event_pb2.Event) -> dict[str, Any]:
     found: dict[str, Any] = {"step_id": event.step_id, "attempt": event.attempt}
     for field in message.DESCRIPTOR.fields:
         found[field.name] = getattr(message, field.name)
     if "usage" in found:
         found["usage"] = wire.usage_from_proto(message.usage)
+    found |= _budgeted(message, found)
     if "failure" in found:
         found["failure"] = _failure(message)
     if "next_attempt_at" in found:

@@ -10,6 +10,7 @@ from tierflow_contracts.events.v1 import event_pb2
 from tierflow_runtime import wire
 from tierflow_runtime.values import NO_USAGE, Usage
 
+from tierflow_testing.auditing.budgets import SwarmPurse, compare_bills, compare_grants
 from tierflow_testing.auditing.plans import check_plan
 from tierflow_testing.auditing.reading import History
 from tierflow_testing.auditing.report import Report
@@ -47,6 +48,7 @@ class SwarmSummary:
     """Of what it shares."""
     planned: bool = False
     """It has a plan of several runs: how it ends is not what one of them says."""
+    purse: SwarmPurse = field(default_factory=SwarmPurse)
 
 
 def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
@@ -58,6 +60,7 @@ def check_swarm(history: History, now: int, report: Report) -> SwarmSummary:
     summary = SwarmSummary(history.id)
     for event in events:
         _apply(summary, event, report)
+        summary.purse.apply(event, f"{summary.id} at event {event.seq}", report)
         if event.WhichOneof("payload") in _SHARED:
             _share(summary, event, report)
     ends = [event for event in events if event.HasField("swarm_ended")]
@@ -160,6 +163,8 @@ def compare(swarms: Mapping[str, SwarmSummary], runs: Mapping[str, RunSummary], 
             _compare_run(run, asked.get(run.id), report)
     for swarm in swarms.values():
         _compare_swarm(swarm, runs, report)
+    compare_grants(asked, runs, report)
+    compare_bills(runs, report)
 
 
 def _compare_run(run: RunSummary, swarm: SwarmSummary | None, report: Report) -> None:

@@ -115,6 +115,14 @@ class UpdateContext(Shared, kw_only=True):
     reason: str = ""
 
 
+class FundSwarm(Shared, kw_only=True):
+    """Change what the swarm, and its run with it, may spend; None stays as it is, `cleared` are no longer limited."""
+
+    limits: Allocation
+    cleared: tuple[str, ...] = ()
+    reason: str = ""
+
+
 class CheckpointContext(Shared, kw_only=True):
     """Give what is shared now a name."""
 
@@ -139,6 +147,7 @@ SwarmCommand: TypeAlias = (
     | WakeUp
     | WriteKeys
     | UpdateContext
+    | FundSwarm
     | CheckpointContext
     | RestoreContext
 )
@@ -180,6 +189,8 @@ class CommandRun(Effect):
     """Of a retry: the generation to open."""
     deadline: Micros | None = None
     """Of a retry: when all of it must be over."""
+    allocation: Allocation | None = None
+    """Of a retry: what all generations of the run together may spend, where anything is limited."""
     supersedes: tuple[str, ...] = ()
     """Earlier commands: those that reach the run later than this one change nothing there."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tierflow_runtime.values import Failure, FailureError, Micros, Usage
+from tierflow_runtime.values import Failure, FailureError, Micros
 
 from tierflow_coordinator.core import commands, events, planning, sharing, states
 from tierflow_coordinator.core.decision import Decision as Decision
+from tierflow_coordinator.core.ledger import next_grant, settled
 from tierflow_coordinator.core.plan import Plan
-from tierflow_coordinator.core.swarm import Order, Swarm, evolve, total
+from tierflow_coordinator.core.swarm import Order, Swarm, evolve
 
 
 def decide(swarm: Swarm, command: commands.SwarmCommand, now: Micros) -> Decision:
@@ -79,7 +80,12 @@ def _create(swarm: Swarm, command: commands.CreateSwarm) -> Sequence[events.Swar
     )
     if command.plan:
         return (created,)
-    return (created, events.RunRequested(run_id=command.run_id, generation=command.context.generation))
+    return (
+        created,
+        events.RunRequested(
+            run_id=command.run_id, generation=command.context.generation, grant=next_grant(command.allocation)
+        ),
+    )
 
 
 def _take_run(swarm: Swarm, command: commands.TakeRun) -> Sequence[events.SwarmEvent]:
@@ -151,19 +157,12 @@ def _finish_run(swarm: Swarm, command: commands.FinishRun) -> Sequence[events.Sw
             outcome=command.outcome,
             output=command.output,
             failure=command.failure,
-            usage=_used(swarm, command),
+            usage=settled(swarm, command.usage, command.run_id, command.generation),
             reason=reason,
             actor=actor,
         )
     )
     return emitted
-
-
-def _used(swarm: Swarm, command: commands.FinishRun) -> Usage:
-    """What the swarm has used with this end of its run."""
-    if swarm.plan is not None:
-        return total(swarm.plan.used(without=command.run_id), command.usage)
-    return command.usage if command.generation > 1 else total(swarm.usage, command.usage)
 
 
 def _report_run_state(swarm: Swarm, command: commands.ReportRunState) -> Sequence[events.SwarmEvent]:
@@ -196,7 +195,11 @@ def _steer(swarm: Swarm, command: commands.SteerSwarm) -> Sequence[events.SwarmE
         return (
             received,
             changed,
-            events.RunRequested(run_id=swarm.run.run_id, generation=swarm.run.generation + 1),
+            events.RunRequested(
+                run_id=swarm.run.run_id,
+                generation=swarm.run.generation + 1,
+                grant=next_grant(swarm.allocation, swarm.usage),
+            ),
         )
     return (received, changed)
 
@@ -241,6 +244,7 @@ _DECIDE: dict[type, Callable[[Swarm, Any], Sequence[events.SwarmEvent]]] = {
     commands.WakeUp: _wake_up,
     commands.WriteKeys: sharing.write,
     commands.UpdateContext: sharing.update,
+    commands.FundSwarm: sharing.fund,
     commands.CheckpointContext: sharing.checkpoint,
     commands.RestoreContext: sharing.restore,
 }

@@ -43,7 +43,7 @@ class SwarmStateChanged(Event):
 
 
 class RunRequested(Event):
-    """The swarm asks Tier 2 for a run; asked again with the same id until it is accepted or refused."""
+    """The swarm asks Tier 2 for a run; asked again with the same id until it is accepted or refused. `grant`: what it may spend, where anything is limited."""
 
     run_id: str
     generation: int = 1
@@ -52,6 +52,7 @@ class RunRequested(Event):
     flow: FlowChoice | None = None
     input: Payload | None = None
     reason: str = ""
+    grant: Allocation | None = None
 
 
 class PlanDecided(Event):
@@ -113,6 +114,8 @@ class ContextUpdated(Event):
     revision: int
     settings: Settings
     changed: tuple[str, ...]
+    grant: Allocation | None = None
+    """What the swarm's run may spend from now on, where that is changed too."""
     actor: str = ""
     run_id: str = ""
     step_id: str = ""

@@ -67,13 +67,25 @@ def go_on(swarm: Swarm, plan: Plan, emit: Emit, now: Micros, *, first_run: str =
         else:
             standing = plan.standings[planned.id]
             run_id = first_run or _run_id(swarm, planned.id, standing.made, now)
-            emit(_request(planned, made, run_id, standing if retried else None))
+            emit(
+                _request(
+                    planned,
+                    made,
+                    run_id,
+                    standing if retried else None,
+                    ledger.next_grant(swarm.allocation, swarm.usage),
+                )
+            )
             return
     emit(_end(swarm, plan))
 
 
 def _request(
-    planned: PlannedRun, made: tuple[FlowChoice, Payload | None], run_id: str, before: Standing | None
+    planned: PlannedRun,
+    made: tuple[FlowChoice, Payload | None],
+    run_id: str,
+    before: Standing | None,
+    grant: Allocation | None,
 ) -> events.RunRequested:
     """A run; or the next generation of the one that failed before."""
     again = before is not None and bool(before.run_id)
@@ -84,6 +96,7 @@ def _request(
         flow=made[0],
         input=made[1],
         reason=f"its condition is true: {bare(planned.condition)}" if planned.condition else "",
+        grant=grant,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tierflow_coordinator.core import commands, events, states
+from tierflow_coordinator.core.planning import allocation_of
 from tierflow_coordinator.core.swarm import Order, RunRecord, Swarm
 
 MOST_SUPERSEDED = 16
@@ -103,6 +104,7 @@ def _to_run(swarm: Swarm, run: RunRecord, order: events.CommandReceived | Order)
         reason=order.reason,
         generation=run.generation if retried else 0,
         deadline=swarm.context.deadline if retried else None,
+        allocation=allocation_of(swarm, run.run_id) if retried and run.grant is not None else None,
         supersedes=_before(swarm, order.command_id),
     )
 

@@ -13,6 +13,7 @@ from tierflow_runtime.values import Failure, FailureError, Violation
 
 from tierflow_coordinator.core import commands, events
 from tierflow_coordinator.core.board import Board
+from tierflow_coordinator.core.ledger import funded
 from tierflow_coordinator.core.swarm import Swarm, settings_of
 
 MOST_KEYS: Final = 10_000
@@ -108,6 +109,29 @@ def update(swarm: Swarm, command: commands.UpdateContext) -> Sequence[events.Swa
             actor=command.actor,
             run_id=command.run_id,
             step_id=command.step_id,
+            reason=command.reason,
+            command_id=command.command_id,
+        ),
+    )
+
+
+def fund(swarm: Swarm, command: commands.FundSwarm) -> Sequence[events.SwarmEvent]:
+    """Changes what the swarm and its run may spend (C12)."""
+    board = shared(swarm)
+    if command.command_id in board.known:
+        return ()
+    _alive(swarm)
+    limits, grant = funded(swarm, command.limits, command.cleared)
+    if limits == swarm.allocation:
+        return ()
+    return (
+        events.ContextUpdated(
+            version=board.version + 1,
+            revision=board.revision + 1,
+            settings=msgspec.structs.replace(settings_of(swarm), limits=limits),
+            changed=("limits",),
+            grant=grant,
+            actor=command.actor,
             reason=command.reason,
             command_id=command.command_id,
         ),

@@ -10,6 +10,7 @@ from tierflow_runtime.values import NO_USAGE, Allocation, Context, Failure, Micr
 
 from tierflow_coordinator.core import events, plan_evolve, states
 from tierflow_coordinator.core.board import Board, Checkpoint, Entry, Settings
+from tierflow_coordinator.core.ledger import settled
 from tierflow_coordinator.core.plan import Plan
 from tierflow_coordinator.core.schedules.firing import REQUESTS
 
@@ -29,6 +30,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
 
     run_id: str
     generation: int = 1
+    grant: Allocation | None = None
+    """What it may spend, held until it ends; None where nothing is limited."""
     taken: bool = False
     """An orchestrator has stored it."""
     finished: bool = False
@@ -128,11 +131,6 @@ class Swarm(msgspec.Struct, kw_only=True):
         return self.state == states.STOPPING and self.order is not None and self.order.command == states.STOP
 
 
-def total(before: Usage, more: Usage) -> Usage:
-    """The sum; mostly there is nothing before."""
-    return more if before == NO_USAGE else before.plus(more)
-
-
 def _created(swarm: Swarm, event: events.SwarmCreated, time: Micros) -> None:
     swarm.state = states.STARTING
     swarm.context = event.context
@@ -171,7 +169,7 @@ def _reopen(swarm: Swarm, time: Micros) -> None:
 
 
 def _run_requested(swarm: Swarm, event: events.RunRequested, _time: Micros) -> None:
-    run = swarm.run = RunRecord(run_id=event.run_id, generation=event.generation)
+    run = swarm.run = RunRecord(run_id=event.run_id, generation=event.generation, grant=event.grant)
     if swarm.plan is not None and event.planned:
         if event.generation == 1 and swarm.order is not None:
             run.after = swarm.order.command_id
@@ -188,14 +186,12 @@ def _run_taken(swarm: Swarm, _event: events.RunTaken, _time: Micros) -> None:
 
 
 def _run_finished(swarm: Swarm, event: events.RunFinished, _time: Micros) -> None:
+    swarm.usage = settled(swarm, event.usage, event.run_id, event.generation)
     if swarm.run is not None:
         swarm.run.taken = True
         swarm.run.finished = True
     if swarm.plan is not None:
         plan_evolve.finished(swarm, swarm.plan, event)
-        return
-    # What a run says that it has used is what it has used in all its generations.
-    swarm.usage = event.usage if event.generation > 1 else total(swarm.usage, event.usage)
 
 
 def _ended(swarm: Swarm, event: events.SwarmEnded, time: Micros) -> None:
@@ -240,6 +236,8 @@ def _agree(swarm: Swarm, settings: Settings) -> None:
 
 def _context_updated(swarm: Swarm, event: events.ContextUpdated, _time: Micros) -> None:
     _agree(swarm, event.settings)
+    if event.grant is not None and swarm.run is not None:
+        swarm.run.grant = event.grant
     board = _board(swarm)
     board.version = event.version
     board.note(event.command_id, event.revision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from tierflow_runtime.values import Failure, Usage
 
-from tierflow_orchestrator.core import calling, children, commands, events, failures, growth, limits, outputs
+from tierflow_orchestrator.core import budget, calling, commands, events, failures, growth, limits, outputs
 from tierflow_orchestrator.core.branches import being_stopped, interrupted, is_cut_off, stopped_by
 from tierflow_orchestrator.core.evolve import on_lost
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -84,7 +84,13 @@ def _book_late(turn: Turn, command: commands.ReportResult) -> None:
     step, epoch = find(turn.run, command.attempt_id)
     if step is not None and epoch in step.unbooked and not (epoch == step.epoch and _is_foreign(step, command)):
         usage = msgspec.structs.replace(command.usage, attempts=0, steps=0)
-        late = events.LateResult(step_id=step.id, attempt_id=command.attempt_id, state=command.state, usage=usage)
+        late = events.LateResult(
+            step_id=step.id,
+            attempt_id=command.attempt_id,
+            state=command.state,
+            usage=usage,
+            charged=budget.charged(turn.run, command.attempt_id),
+        )
         turn.emit(late)
 
 
@@ -336,7 +342,7 @@ def give_up(turn: Turn, step: Step, reason: str) -> None:
 
 
 def _measured(step: Step, usage: Usage, steps: int) -> Usage:
-    return children.booked(usage, steps) if step.child else _booked(usage, steps)
+    return budget.booked(usage, steps) if step.child else _booked(usage, steps)
 
 
 def _booked(usage: Usage, steps: int) -> Usage:

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 
 from tierflow_runtime.values import Micros
 
+from tierflow_orchestrator.core.budget import Budgeted
 from tierflow_orchestrator.core.step import Step
 
 
@@ -17,7 +18,7 @@ def earliest(one: Micros | None, other: Micros | None) -> Micros | None:
     return min(one, other)
 
 
-class Clocks:
+class Clocks(Budgeted):
     """The part of a run that knows its moments; the run has the fields."""
 
     __slots__ = ()
@@ -60,6 +61,8 @@ class Clocks:
 
     def _next_moment(self) -> Micros | None:
         timer = self.next_timer()
+        if self.ledger.owed:
+            timer = earliest(timer, self.ledger.next_due())
         return earliest(timer, self.next_limit()) if self.limits else timer
 
     def next_limit(self) -> Micros | None:

@@ -181,6 +181,8 @@ class Retry(Command):
     reason: str = ""
     generation: int = 0
     deadline: Micros | None = None
+    funds: dict[str, int] = {}
+    """What all generations together may spend, by dimension; 0 takes a limit away, what is absent stays."""
     supersedes: tuple[str, ...] = ()
 
 
@@ -221,6 +223,9 @@ class Update(Command):
     concurrency: int | None = None
     concurrent_steps: int | None = None
     steps: int | None = None
+    credits: int | None = None
+    tokens: int | None = None
+    tool_calls: int | None = None
     deadline: Micros | None = None
     failure_policy: str = ""
     retry: RetryPolicy | None = None

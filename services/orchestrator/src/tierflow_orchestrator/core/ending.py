@@ -5,7 +5,7 @@ from __future__ import annotations
 from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.values import Failure, Payload
 
-from tierflow_orchestrator.core import children, compensation, events, failures
+from tierflow_orchestrator.core import budget, children, compensation, events, failures
 from tierflow_orchestrator.core.blocks import below
 from tierflow_orchestrator.core.payloads import failure_code, payload_of, violations
 from tierflow_orchestrator.core.run import Run
@@ -212,6 +212,8 @@ def end(
         failure.code == "COMPENSATION_FAILED" or (run.flow is not None and run.flow.dead_letter)
     ):
         reason = "DEAD_LETTER"
+    if run.ledger.owed:
+        budget.charge(turn, None)
     turn.emit(
         events.RunEnded(
             from_=run.state,

@@ -18,18 +18,13 @@ from tierflow_runtime.values import (
 )
 
 from tierflow_orchestrator.core.event import Event
-from tierflow_orchestrator.core.events_approvals import (
-    ApprovalDecided as ApprovalDecided,
-)
-from tierflow_orchestrator.core.events_approvals import (
-    ApprovalEscalated as ApprovalEscalated,
-)
-from tierflow_orchestrator.core.events_approvals import (
-    ApprovalRequested as ApprovalRequested,
-)
+from tierflow_orchestrator.core.events_approvals import ApprovalDecided as ApprovalDecided
+from tierflow_orchestrator.core.events_approvals import ApprovalEscalated as ApprovalEscalated
+from tierflow_orchestrator.core.events_approvals import ApprovalRequested as ApprovalRequested
 from tierflow_orchestrator.core.events_approvals import (
     ApprovalResolved as ApprovalResolved,
 )
+from tierflow_orchestrator.core.events_budget import HoldCharged as HoldCharged
 from tierflow_orchestrator.core.events_children import ChildTold as ChildTold
 from tierflow_orchestrator.core.events_serverless import (
     ContextExported as ContextExported,
@@ -250,6 +245,8 @@ class LateResult(Event):
     attempt_id: str
     state: str
     usage: Usage
+    charged: Usage | None = None
+    """What had been taken as spent for it, and is taken back."""
 
 
 class AttemptLogged(Event):
@@ -368,6 +365,7 @@ RunEvent: TypeAlias = (
     | VariablesSet
     | StepStopping
     | LateResult
+    | HoldCharged
     | AttemptLogged
     | StepWaiting
     | BlockBegan

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any
 
+from tierflow_runtime.ledger import amounts_of, without
 from tierflow_runtime.values import BlobRef, Micros
 
 from tierflow_orchestrator.core import (
@@ -23,7 +24,7 @@ from tierflow_orchestrator.core import (
     steered,
 )
 from tierflow_orchestrator.core.failures import is_loss
-from tierflow_orchestrator.core.moves import begin, book, end_step, make_ready, move, remember
+from tierflow_orchestrator.core.moves import begin, book, end_step, lose, make_ready, move, remember
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.states import COMMANDS, RUN, STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -46,6 +47,7 @@ def _created(run: Run, event: events.RunCreated, time: Micros) -> None:
     run.generation = event.context.generation
     run.flow_hash, run.flow_name, run.flow_version = event.flow_hash, event.flow_name, event.flow_version
     run.input, run.allocation, run.options = event.input, event.allocation, event.options
+    run.ledger.grant(event.allocation)
     run.created_at = time
     if event.options.breakpoints:
         run.steered().breakpoints = event.options.breakpoints
@@ -191,9 +193,13 @@ def _scheduled(run: Run, event: events.StepScheduled, time: Micros) -> None:
     if run.started_at is None:
         run.started_at = time
     if event.child_run_id:
-        step.child, step.grant, step.child_paused = event.child_run_id, event.grant, False
+        step.child, step.child_paused = event.child_run_id, False
     run.live[step.id] = None
-    run.attempts += 1
+    if event.grant is None:
+        run.ledger.begin()
+    else:
+        step.grant = event.grant
+        run.ledger.begin(step.attempt_id, amounts_of(event.grant))
     run.due.discard(step.id)
     queue = run.ready.get(step.handler)
     if queue and queue[0] == step.id:
@@ -258,14 +264,15 @@ def _retrying(run: Run, event: events.StepRetrying, time: Micros) -> None:
     if step.stop_to:
         step.stopping = step.stop_to = ""
         limits.restore(run, step)
+    gone = is_loss(event.failure)
+    if gone:
+        lose(run, step, time)
     book(run, step, event.usage)
     run.live.pop(step.id, None)
-    if is_loss(event.failure):
-        step.unbooked = (*step.unbooked, step.epoch)
-        if on_lost(run, step) == "ASK":
-            step.asked = True
-            run.asked[step.id] = None
-            return
+    if gone and on_lost(run, step) == "ASK":
+        step.asked = True
+        run.asked[step.id] = None
+        return
     if not step.handler:
         run.set_timer(step, event.next_attempt_at)
         return
@@ -284,9 +291,9 @@ def _failed(run: Run, event: events.StepFailed, time: Micros) -> None:
     step.failure, step.tolerated, step.outcome = event.failure, event.tolerated, "FAILURE"
     if run.stopping:
         steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
-    book(run, step, event.usage)
     if event.attempt_id and is_loss(event.failure):
-        step.unbooked = (*step.unbooked, step.epoch)
+        lose(run, step, time)
+    book(run, step, event.usage)
     if event.tolerated:
         run.partial = True
     elif not (step.is_item or step.parent or run.failed_step or (step.frame is not None and step.frame.parent)):
@@ -307,10 +314,10 @@ def _cancelled(run: Run, event: events.StepCancelled, time: Micros) -> None:
     step.reason, step.outcome = event.reason, "CANCELLED"
     if run.stopping:
         steered.note_receipt(run, event.attempt_id, "CONFIRMED" if event.confirmed else "UNCONFIRMED", event.usage)
-    book(run, step, event.usage)
     if not event.confirmed:
-        step.unbooked = (*step.unbooked, step.epoch)
+        lose(run, step, time)
         run.unconfirmed[event.attempt_id] = None
+    book(run, step, event.usage)
     end_step(run, step, "CANCELLED", time)
 
 
@@ -342,7 +349,14 @@ def _late(run: Run, event: events.LateResult, time: Micros) -> None:
     step.unbooked = tuple(other for other in step.unbooked if other != epoch)
     if run.stopping:
         steered.note_receipt(run, event.attempt_id, "ENDED", event.usage)
-    book(run, step, event.usage)
+    step.usage = without(step.usage.plus(event.usage), run.ledger.correct(event.attempt_id, event.usage))
+
+
+def _charged(run: Run, event: events.HoldCharged, time: Micros) -> None:
+    step = run.steps.get(event.step_id)
+    whole = run.ledger.charge(event.attempt_id)
+    if step is not None:  # An item or a step of a block may be gone by now: those above it have its bill.
+        step.usage = step.usage.plus(whole)
 
 
 def _emitted(run: Run, event: events.EventEmitted, time: Micros) -> None:
@@ -371,6 +385,7 @@ _BY_TYPE: dict[type, Callable[[Run, Any, Micros], None]] = {
     events.VariablesSet: _variables_set,
     events.StepStopping: _stopping,
     events.LateResult: _late,
+    events.HoldCharged: _charged,
     events.AttemptLogged: _logged,
     events.StepWaiting: _waiting,
     **evolve_blocks.BY_TYPE,

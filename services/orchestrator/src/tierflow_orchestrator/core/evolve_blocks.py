@@ -9,7 +9,7 @@ from tierflow_runtime.values import Micros
 
 from tierflow_orchestrator.core import blocks, events, growth
 from tierflow_orchestrator.core.failures import is_loss
-from tierflow_orchestrator.core.moves import begin, book, make_ready, move
+from tierflow_orchestrator.core.moves import begin, book, lose, make_ready, move
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.step import item_id
 
@@ -56,12 +56,12 @@ def _handler_called(run: Run, event: events.HandlerCalled, time: Micros) -> None
         begin(run, step, time)
     step.failure, step.stopping, step.stop_to = event.failure, "", ""
     step.deadline, step.next_attempt_at, step.start_by, step.end_by = None, None, None, None
+    if event.attempt_id and is_loss(event.failure):
+        lose(run, step, time)
     book(run, step, event.usage)
     run.live.pop(step.id, None)
     run.waits.pop(step.id, None)
     run.due.discard(step.id)
-    if event.attempt_id and is_loss(event.failure):
-        step.unbooked = (*step.unbooked, step.epoch)
     step.calls += 1
     rescue = run.spec(step).rescue
     if rescue is None:

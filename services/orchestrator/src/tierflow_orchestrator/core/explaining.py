@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+from tierflow_runtime.ledger import spoken
 from tierflow_runtime.values import Micros
 
-from tierflow_orchestrator.core import children
+from tierflow_orchestrator.core import budget
 from tierflow_orchestrator.core.blocks import below, sibling
 from tierflow_orchestrator.core.branches import being_stopped
 from tierflow_orchestrator.core.run import STARTING, Run
@@ -136,11 +137,11 @@ def _startable(run: Run, step: Step) -> Iterator[Blocker]:
 
 def _wanting(run: Run, step: Step) -> Iterator[Blocker]:
     """What a step lacks that could start now: leave, room, a slot."""
-    limit = run.allocation.steps
-    if limit is not None and run.attempts + (children.held(run).steps or 0) >= limit:
-        yield Blocker(
-            kind="QUOTA", step_id=step.id, description=f"the run may start {limit} attempts and has started them"
-        )
+    if run.ledger.finite and (short := budget.lacking(run, step)):
+        holders = (*run.ledger.holds, *(key for key, one in run.ledger.owed.items() if not one.charged))
+        text = f"its run has too little left of what it asks for: {spoken(short)}; it waits for what others hold"
+        named = tuple(holders[:MOST_NAMED])
+        yield Blocker(kind="QUOTA", step_id=step.id, description=text, held_by=named)
     if not run.has_room:
         named = tuple(list(run.live)[:MOST_NAMED])
         text = f"{len(run.live)} steps of the run are under way, and no more may be"

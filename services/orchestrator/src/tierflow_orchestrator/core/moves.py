@@ -7,7 +7,7 @@ from collections import deque
 from tierflow_flow.definition import StepSpec
 from tierflow_runtime.values import NO_USAGE, Micros, Usage
 
-from tierflow_orchestrator.core import blocks, branches, compensation, evolve_serverless, joins, limits
+from tierflow_orchestrator.core import blocks, branches, budget, compensation, evolve_serverless, joins, limits
 from tierflow_orchestrator.core.run import REMEMBERED_COMMANDS, Run
 from tierflow_orchestrator.core.states import STEP, IllegalTransition
 from tierflow_orchestrator.core.step import Step
@@ -131,12 +131,22 @@ def _not_good(other: Step, need: Step, failing: bool) -> None:
 
 def book(run: Run, step: Step, usage: Usage) -> None:
     """What an attempt used goes onto the bill of its step and its run."""
-    if usage is NO_USAGE or usage == NO_USAGE:
+    if step.grant is not None:
+        step.grant = None
+        run.ledger.settle(step.attempt_id, usage)
+    elif usage is NO_USAGE or usage == NO_USAGE:
         return
-    if step.child:
-        run.attempts += max(0, usage.attempts - 1)
-    run.usage = run.usage.plus(usage)
+    else:
+        run.ledger.book(usage)
     step.usage = usage if step.usage is NO_USAGE else step.usage.plus(usage)
+
+
+def lose(run: Run, step: Step, time: Micros) -> None:
+    """The present attempt is over without a result: a late one is booked, once, and what the attempt holds stays held until then (rule R30)."""
+    step.unbooked = (*step.unbooked, step.epoch)
+    if step.grant is not None:
+        run.ledger.lose(step.attempt_id, step.id, budget.until(run, step, time))
+        step.grant = None
 
 
 def remember(run: Run, command_id: str, applied: bool, state: str) -> None:

@@ -12,7 +12,7 @@ from tierflow_expressions.errors import ExpressionError
 from tierflow_flow.definition import StepSpec, Template
 from tierflow_runtime.values import NO_USAGE, Failure, Micros, Usage
 
-from tierflow_orchestrator.core import ending, events, failures, holders, limits
+from tierflow_orchestrator.core import budget, ending, events, failures, holders, limits
 from tierflow_orchestrator.core.branches import being_stopped, stopped
 from tierflow_orchestrator.core.breakpoints import hold, stops_before
 from tierflow_orchestrator.core.hindrances import hindrance_of
@@ -178,7 +178,9 @@ def _bound(turn: Turn, step: Step) -> Micros | None:
 
 
 def fire(turn: Turn) -> None:
-    """Ends the waits whose message is there or whose moment has come, and the steps whose time is up."""
+    """Ends the waits whose message is there or whose moment has come, and the steps whose time is up; charges what is owed too long."""
+    if turn.run.ledger.owed:
+        budget.charge(turn, turn.now)
     if turn.run.definition().program is not None:
         _fire_program(turn)
     else:

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from tierflow_flow.definition import Flow, StepSpec
 from tierflow_flow.norms import Policy
-from tierflow_runtime.values import NO_USAGE, Allocation, BlobRef, Context, Failure, Micros, Options, Payload, Usage
+from tierflow_runtime.ledger import Ledger
+from tierflow_runtime.values import NO_ALLOCATION, BlobRef, Context, Failure, Micros, Options, Payload
 
-from tierflow_orchestrator.core import progress
+from tierflow_orchestrator.core import budget, progress
 from tierflow_orchestrator.core.clocks import Clocks, earliest
 from tierflow_orchestrator.core.payloads import LARGEST_BYTES
 from tierflow_orchestrator.core.states import RUN, STEP
@@ -34,7 +35,6 @@ class Run(Clocks):
         "allocation",
         "around",
         "asked",
-        "attempts",
         "backoff",
         "cancel_asked",
         "commands",
@@ -62,6 +62,7 @@ class Run(Clocks):
         "items",
         "large",
         "large_bytes",
+        "ledger",
         "limits",
         "live",
         "log",
@@ -93,7 +94,6 @@ class Run(Clocks):
         "undo",
         "undone",
         "unloaded",
-        "usage",
         "views",
         "waits",
     )
@@ -110,12 +110,13 @@ class Run(Clocks):
         self.flow_hash = ""
         self.flow_name = ""
         self.flow_version = ""
-        self.allocation = Allocation()
+        self.allocation = NO_ALLOCATION
+        self.ledger = Ledger()
+        """What of the allocation is held and spent."""
         self.options = Options()
         self.input: Payload | None = None
         self.output: Payload | None = None
         self.failure: Failure | None = None
-        self.usage: Usage = NO_USAGE
         self.created_at: Micros = 0
         self.started_at: Micros | None = None
         self.ended_at: Micros | None = None
@@ -125,8 +126,6 @@ class Run(Clocks):
         """In the order in which they became known."""
         self.live: dict[str, None] = {}
         """Steps with an attempt in flight, in the order in which they were scheduled."""
-        self.attempts = 0
-        """Attempts started in all."""
         self.open_steps = 0
         """Steps that have not ended; the items of a map count as one with it."""
         self.top_ended = 0
@@ -291,12 +290,14 @@ class Run(Clocks):
         if self.state not in STARTING or not (queue or self.ranked) or not self.has_room:
             return None
         if self.definition().prioritised:
-            return self._next_ranked(handler, queue)
-        while queue:
-            if self.may_start(self.steps[queue[0]]):
-                return queue[0]
-            queue.popleft()
-        return None
+            found = self._next_ranked(handler, queue)
+        else:
+            while queue and not self.may_start(self.steps[queue[0]]):
+                queue.popleft()
+            found = queue[0] if queue else None
+        if found is not None and self.ledger.finite and budget.waits(self, self.steps[found]):
+            return None
+        return found
 
     def _next_ranked(self, handler: str, queue: deque[str] | None) -> str | None:
         """As `next_ready`, in a flow of which steps have priorities."""

@@ -8,7 +8,7 @@ from tierflow_expressions.errors import ExpressionError
 from tierflow_runtime.schema import compile_schema
 from tierflow_runtime.values import Allocation, BlobRef, Failure, Payload, Violation
 
-from tierflow_orchestrator.core import calling, children, commands, events, failures, gate
+from tierflow_orchestrator.core import budget, calling, commands, events, failures, gate
 from tierflow_orchestrator.core.ending import stop
 from tierflow_orchestrator.core.handing import payload_for, stored
 from tierflow_orchestrator.core.navigator import fail, settle
@@ -18,8 +18,6 @@ from tierflow_orchestrator.core.run import STARTING, Run
 from tierflow_orchestrator.core.scope import ItemScope, MissingContent, RunScope, items_of, parse
 from tierflow_orchestrator.core.step import Step
 from tierflow_orchestrator.core.turn import Reply, Turn
-
-_UNLIMITED = Allocation()
 
 
 def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
@@ -32,6 +30,8 @@ def assign(turn: Turn, command: commands.AssignSlot) -> Reply:
         stop(turn, "DEADLINE_EXCEEDED")
         settle(turn)
         return turn.refused(failures.stale("The run's deadline has passed."))
+    if run.ledger.finite and budget.waits(run, step):
+        return turn.refused(failures.stale(f"{step.id} waits for what others hold of the run's budget."))
     return _begin(turn, step, command)
 
 
@@ -44,7 +44,7 @@ def _begin(turn: Turn, step: Step, command: commands.AssignSlot) -> Reply:
     if (run.policy is not None or run.definition().norms) and not gate.passes(turn, step, payload, command):
         settle(turn)
         return turn.refused()
-    grant = children.grant_for(run, step, run.spec(step)) if command.child_run_id else None
+    grant = budget.grant(run, step, child=bool(command.child_run_id))
     if isinstance(grant, Failure):
         return _refuse(turn, step, grant)
     _schedule(turn, step, payload, command, grant)
@@ -53,6 +53,9 @@ def _begin(turn: Turn, step: Step, command: commands.AssignSlot) -> Reply:
 
 def _checked_input(turn: Turn, step: Step, command: commands.AssignSlot) -> tuple[Failure | None, Payload | None]:
     """The input, and what the handler's schema has against it."""
+    failure = budget.refusal(turn.run, step) if turn.run.ledger.finite else None
+    if failure is not None:
+        return failure, None
     failure, payload = _input(turn, step)
     if payload is not None and command.input_schema and not turn.run.spec(step).secrets:
         failure = _mismatch(step, payload, command.input_schema)
@@ -90,11 +93,6 @@ def _schedule(turn: Turn, step: Step, payload: Payload, command: commands.Assign
 
 def _input(turn: Turn, step: Step) -> tuple[Failure | None, Payload | None]:
     """The input of the next attempt, or why there cannot be one."""
-    run = turn.run
-    # What was done is undone whether there is anything left to spend or not.
-    limited = run.allocation != _UNLIMITED and step.role != "compensation"
-    if limited and (message := _used_up(run)):
-        return failures.of_step(step, "BUDGET_EXHAUSTED", message, "schedule", cause=step.failure), None
     if step.granted and step.approval is not None and step.approval.input is not None:
         return None, step.approval.input  # what was approved, and nothing else
     try:
@@ -118,21 +116,6 @@ def _mismatch(step: Step, payload: Payload, schema: str) -> Failure | None:
 def _input_violations(schema: str, text: str) -> tuple[Violation, ...]:
     """A pure function; inputs that do not depend on anything are looked at once."""
     return tuple(compile_schema(schema).violations(parse(text), at="input"))
-
-
-def _used_up(run: Run) -> str:
-    """Why no further attempt may start; empty where one may. What is in flight is not known yet: it may still go beyond."""
-    granted, left, used = run.allocation, children.left(run), run.usage
-    if left.steps == 0:
-        return f"The run may start {granted.steps} attempts and has started them."
-    for name, limit, rest, spent in (
-        ("micro-credits", granted.credits, left.credits, used.credits),
-        ("tokens", granted.tokens, left.tokens, used.input_tokens + used.output_tokens),
-        ("tool calls", granted.tool_calls, left.tool_calls, used.tool_calls),
-    ):
-        if rest == 0 and (limit or spent):  # with nothing to spend from the start, what costs nothing may run
-            return f"The run may spend {limit} {name} and has spent {spent}."
-    return ""
 
 
 def resolve_input(turn: Turn, step: Step) -> Payload:

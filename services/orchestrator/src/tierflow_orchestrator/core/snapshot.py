@@ -7,9 +7,10 @@ from heapq import heapify
 from typing import Any
 
 import msgspec
+from tierflow_runtime.ledger import Ledger, Owed
 from tierflow_runtime.values import Allocation, BlobRef, Context, Failure, Micros, Options, Usage
 
-from tierflow_orchestrator.core import evolve_serverless, limits
+from tierflow_orchestrator.core import budget, evolve_serverless, limits
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.steer import Steer
 from tierflow_orchestrator.core.step import Step
@@ -60,6 +61,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     undo: list[str] = []
     undone: list[str] = []
     grown: dict[str, str] = {}
+    owed: dict[str, Owed] = {}
     exported: str | BlobRef | None = None
     steer: Steer | None = None
     lookups: list[str] = []
@@ -68,7 +70,8 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 _LISTS = ("live", "asked", "unconfirmed", "lookups")
-_APART = ("id", "schema", "steps", "ready", *_LISTS)
+_LEDGER = ("allocation", "usage", "attempts", "owed")
+_APART = ("id", "schema", "steps", "ready", *_LISTS, *_LEDGER)
 _PLAIN = tuple(name for name in Snapshot.__struct_fields__ if name not in _APART)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
@@ -80,6 +83,7 @@ def dump(run: Run) -> bytes:
     fields: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     fields |= {name: list(getattr(run, name)) for name in _LISTS}
     fields |= {"id": run.id, "steps": list(run.steps.values())}
+    fields |= {"allocation": run.allocation, "usage": run.usage, "attempts": run.attempts, "owed": run.ledger.owed}
     fields["ready"] = {handler: ids for handler, ids in ready.items() if ids}
     return _encoder.encode(Snapshot(**fields))
 
@@ -99,6 +103,9 @@ def load(data: bytes) -> Run:
     if snapshot.schema > SCHEMA:
         raise msgspec.DecodeError(f"schema {snapshot.schema}; this build knows {SCHEMA}")
     run = Run(snapshot.id)
+    run.allocation = snapshot.allocation
+    run.ledger = Ledger(snapshot.allocation, snapshot.usage, snapshot.attempts)
+    run.ledger.owed = snapshot.owed
     for name in _PLAIN:
         setattr(run, name, getattr(snapshot, name))
     for name in _LISTS:
@@ -106,6 +113,7 @@ def load(data: bytes) -> Run:
     run.ready = {handler: deque(ids) for handler, ids in snapshot.ready.items()}
     for step in snapshot.steps:
         _restore(run, step)
+    budget.restore(run)
     heapify(run.backoff)
     run.around = {run.steps[step_id].above for step_id in run.log} - {""}
     return run

@@ -10,7 +10,7 @@ from tierflow_flow.definition import Flow
 from tierflow_runtime.values import Micros, Usage
 
 from tierflow_orchestrator.core import events, generations, growth, limits
-from tierflow_orchestrator.core.moves import book, move, queue
+from tierflow_orchestrator.core.moves import book, lose, move, queue
 from tierflow_orchestrator.core.run import Run
 from tierflow_orchestrator.core.steer import REMEMBERED_ANSWERS, Receipt, Stop
 from tierflow_orchestrator.core.step import Step
@@ -36,10 +36,10 @@ def skipped(run: Run, step: Step, event: events.StepSkipped) -> None:
     """Somebody has skipped a step: what needs it goes on, and the run is PARTIAL."""
     step.output, step.tolerated, step.outcome = event.output, True, "PARTIAL"
     run.partial = True
-    book(run, step, event.usage)
     if not event.confirmed:
-        step.unbooked = (*step.unbooked, step.epoch)
+        lose(run, step, run.moment)
         run.unconfirmed[event.attempt_id] = None
+    book(run, step, event.usage)
     if step.is_item:
         branches = run.steps[step.above].branches
         if branches is not None and step.index >= branches.released:
@@ -102,6 +102,7 @@ def _updated(run: Run, event: events.RunUpdated, time: Micros) -> None:
     steer = run.steered()
     steer.version, steer.concurrency = event.version, event.concurrency
     run.allocation, run.options = event.allocation, event.options
+    run.ledger.grant(event.allocation)
     if "deadline" in event.changed:
         steer.deadline = run.deadline = event.deadline
 

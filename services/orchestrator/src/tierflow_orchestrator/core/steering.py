@@ -105,9 +105,21 @@ def retry(turn: Turn, command: commands.Retry) -> Reply:
             reset_steps=reset,
         )
     )
-    if command.deadline is not None:
-        _emit_update(turn, ("deadline",), deadline=command.deadline)
+    _fund(turn, command)
     return answer(run, applied=True)
+
+
+def _fund(turn: Turn, command: commands.Retry) -> None:
+    """What Tier 1 grants to the new generation, where that is other than what the run had."""
+    run = turn.run
+    allocation = msgspec.structs.replace(
+        run.allocation, **{name: amount or None for name, amount in command.funds.items()}
+    )
+    changed = tuple(name for name in command.funds if getattr(allocation, name) != getattr(run.allocation, name))
+    if command.deadline is not None:
+        changed = (*changed, "deadline")
+    if changed:
+        _emit_update(turn, changed, allocation=allocation, deadline=command.deadline)
 
 
 def _made_anew(run: Run) -> tuple[str, ...]:
@@ -265,11 +277,12 @@ def update(turn: Turn, command: commands.Update) -> Reply:
     return answer(run, applied=True)
 
 
-_CHANGES = ("concurrency", "concurrent_steps", "steps", "deadline", "failure_policy", "retry")
+_LIMITS = ("concurrent_steps", "steps", "credits", "tokens", "tool_calls")
+_CHANGES = ("concurrency", *_LIMITS, "deadline", "failure_policy", "retry")
 
 
 def _other_allocation(run: Run, command: commands.Update, changed: tuple[str, ...]) -> Allocation:
-    limits = {name: getattr(command, name) or None for name in ("concurrent_steps", "steps") if name in changed}
+    limits = {name: getattr(command, name) or None for name in _LIMITS if name in changed}
     return msgspec.structs.replace(run.allocation, **limits)
 
 
@@ -289,10 +302,10 @@ def _wrong_update(turn: Turn, command: commands.Update) -> Failure | None:
     return None
 
 
-def _emit_update(turn: Turn, changed: tuple[str, ...], *, deadline: int | None) -> None:
+def _emit_update(turn: Turn, changed: tuple[str, ...], *, allocation: Allocation, deadline: int | None) -> None:
     run = turn.run
     turn.emit(
-        _updated(run.steer or Steer(), run, changed, allocation=run.allocation, options=run.options, deadline=deadline)
+        _updated(run.steer or Steer(), run, changed, allocation=allocation, options=run.options, deadline=deadline)
     )
 
 

@@ -294,7 +294,7 @@ Global___ResourceAllocation: _TypeAlias = ResourceAllocation  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Usage is what was measured, never estimated."""
+    """Usage is what was measured, never estimated. Of an attempt that was given up and had a grant, all of that, until more is known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,6 +375,93 @@ class Usage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    """Account is one dimension of a balance. What is granted is held, spent or free: total + overdrawn = reserved + consumed + available."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    CONSUMED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    OVERDRAWN_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """What was granted; absent where nothing limits it."""
+    reserved: _builtins.int
+    """What those below hold: attempts in flight, runs of steps, runs of swarms."""
+    consumed: _builtins.int
+    """What is spent."""
+    available: _builtins.int
+    """What is free; absent where nothing limits it."""
+    overdrawn: _builtins.int
+    """What is held or spent beyond what was granted: the limit was lowered since, or somebody used more than was granted. Mostly 0."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int | None = ...,
+        reserved: _builtins.int = ...,
+        consumed: _builtins.int = ...,
+        available: _builtins.int | None = ...,
+        overdrawn: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "_total", b"_total", "available", b"available", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "_total", b"_total", "available", b"available", "consumed", b"consumed", "overdrawn", b"overdrawn", "reserved", b"reserved", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available: _TypeAlias = _typing.Literal["available"]  # noqa: Y015
+    _WhichOneofArgType__available: _TypeAlias = _typing.Literal["_available", b"_available"]  # noqa: Y015
+    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
+    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available) -> _WhichOneofReturnType__available | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Balance(_message.Message):
+    """Balance says of a budget what was granted, is held, spent, and free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDITS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credits(self) -> Global___Account:
+        """Micro-credits."""
+
+    @_builtins.property
+    def tokens(self) -> Global___Account:
+        """Tokens."""
+
+    @_builtins.property
+    def tool_calls(self) -> Global___Account:
+        """Tool calls."""
+
+    @_builtins.property
+    def steps(self) -> Global___Account:
+        """Attempts; each counts when it begins."""
+
+    def __init__(
+        self,
+        *,
+        credits: Global___Account | None = ...,
+        tokens: Global___Account | None = ...,
+        tool_calls: Global___Account | None = ...,
+        steps: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "steps", b"steps", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "steps", b"steps", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

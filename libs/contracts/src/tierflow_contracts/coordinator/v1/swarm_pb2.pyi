@@ -378,6 +378,7 @@ class Swarm(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
     state: _state_pb2.SwarmState.ValueType
     """The stored state."""
     reason: _builtins.str
@@ -436,6 +437,10 @@ class Swarm(_message.Message):
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedRunStatus]:
         """Of a plan of several runs: each, in the plan's order, with what became of it and why."""
 
+    @_builtins.property
+    def balance(self) -> _execution_pb2.Balance:
+        """Its budget as it is now; what its run may spend is held until that ends. Lists do not show it."""
+
     def __init__(
         self,
         *,
@@ -457,10 +462,11 @@ class Swarm(_message.Message):
         owner: _builtins.str = ...,
         origin: _execution_pb2.ReusedSteps | None = ...,
         plan: _abc.Iterable[_plan_pb2.PlannedRunStatus] | None = ...,
+        balance: _execution_pb2.Balance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "origin", b"origin", "output", b"output", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "origin", b"origin", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "origin", b"origin", "outcome", b"outcome", "output", b"output", "owner", b"owner", "plan", b"plan", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "context", b"context", "created_at", b"created_at", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "origin", b"origin", "outcome", b"outcome", "output", b"output", "owner", b"owner", "plan", b"plan", "reason", b"reason", "run_ids", b"run_ids", "seq", b"seq", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -179,6 +179,7 @@ class Event(_message.Message):
     STEP_SKIPPED_FIELD_NUMBER: _builtins.int
     STEP_CANCELLED_FIELD_NUMBER: _builtins.int
     LATE_RESULT_FIELD_NUMBER: _builtins.int
+    HOLD_CHARGED_FIELD_NUMBER: _builtins.int
     ATTEMPT_LOGGED_FIELD_NUMBER: _builtins.int
     STEP_WAITING_FIELD_NUMBER: _builtins.int
     EVENT_EMITTED_FIELD_NUMBER: _builtins.int
@@ -309,6 +310,10 @@ class Event(_message.Message):
     @_builtins.property
     def late_result(self) -> Global___LateResult:
         """A result came too late; its cost is booked, its content refused."""
+
+    @_builtins.property
+    def hold_charged(self) -> Global___HoldCharged:
+        """What an attempt held that was given up is taken as spent."""
 
     @_builtins.property
     def attempt_logged(self) -> Global___AttemptLogged:
@@ -516,6 +521,7 @@ class Event(_message.Message):
         step_skipped: Global___StepSkipped | None = ...,
         step_cancelled: Global___StepCancelled | None = ...,
         late_result: Global___LateResult | None = ...,
+        hold_charged: Global___HoldCharged | None = ...,
         attempt_logged: Global___AttemptLogged | None = ...,
         step_waiting: Global___StepWaiting | None = ...,
         event_emitted: Global___EventEmitted | None = ...,
@@ -562,11 +568,11 @@ class Event(_message.Message):
         backfill_requested: Global___BackfillRequested | None = ...,
         plan_decided: Global___PlanDecided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "hold_charged", b"hold_charged", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_escalated", b"approval_escalated", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "attempt", b"attempt", "attempt_logged", b"attempt_logged", "backfill_requested", b"backfill_requested", "blackboard_changed", b"blackboard_changed", "block_began", b"block_began", "breakpoints_set", b"breakpoints_set", "cache_missed", b"cache_missed", "child_told", b"child_told", "command_received", b"command_received", "compensation_began", b"compensation_began", "compensation_failed", b"compensation_failed", "context_checkpointed", b"context_checkpointed", "context_exported", b"context_exported", "context_restored", b"context_restored", "context_updated", b"context_updated", "event_consumed", b"event_consumed", "event_emitted", b"event_emitted", "firing_changed", b"firing_changed", "handler_called", b"handler_called", "hold_charged", b"hold_charged", "items_expanded", b"items_expanded", "iteration_began", b"iteration_began", "late_result", b"late_result", "payload", b"payload", "plan_decided", b"plan_decided", "progress_reported", b"progress_reported", "run_created", b"run_created", "run_ended", b"run_ended", "run_finished", b"run_finished", "run_migrated", b"run_migrated", "run_requested", b"run_requested", "run_state_changed", b"run_state_changed", "run_taken", b"run_taken", "run_updated", b"run_updated", "schedule_created", b"schedule_created", "schedule_state_changed", b"schedule_state_changed", "schedule_updated", b"schedule_updated", "seq", b"seq", "signal_answered", b"signal_answered", "signal_received", b"signal_received", "step_cancelled", b"step_cancelled", "step_compensated", b"step_compensated", "step_completed", b"step_completed", "step_entered", b"step_entered", "step_failed", b"step_failed", "step_grown", b"step_grown", "step_held", b"step_held", "step_id", b"step_id", "step_interrupted", b"step_interrupted", "step_released", b"step_released", "step_reset", b"step_reset", "step_retrying", b"step_retrying", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_stopping", b"step_stopping", "step_waiting", b"step_waiting", "swarm_created", b"swarm_created", "swarm_ended", b"swarm_ended", "swarm_state_changed", b"swarm_state_changed", "time", b"time", "times_missed", b"times_missed", "tool_call_began", b"tool_call_began", "tool_call_ended", b"tool_call_ended", "variables_set", b"variables_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "tool_call_began", "tool_call_ended", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested", "plan_decided"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["swarm_created", "swarm_state_changed", "run_requested", "run_taken", "run_finished", "swarm_ended", "run_created", "run_state_changed", "run_ended", "command_received", "items_expanded", "step_scheduled", "step_started", "step_completed", "step_retrying", "step_failed", "step_skipped", "step_cancelled", "late_result", "hold_charged", "attempt_logged", "step_waiting", "event_emitted", "signal_received", "tool_call_began", "tool_call_ended", "progress_reported", "step_reused", "step_stopping", "step_interrupted", "step_held", "step_released", "breakpoints_set", "run_updated", "run_migrated", "signal_answered", "variables_set", "cache_missed", "child_told", "approval_requested", "approval_decided", "approval_escalated", "approval_resolved", "block_began", "iteration_began", "handler_called", "step_reset", "compensation_began", "step_compensated", "compensation_failed", "step_grown", "step_entered", "context_exported", "event_consumed", "context_updated", "blackboard_changed", "context_checkpointed", "context_restored", "schedule_created", "schedule_updated", "schedule_state_changed", "firing_changed", "times_missed", "backfill_requested", "plan_decided"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -707,6 +713,7 @@ class RunRequested(_message.Message):
     FLOW_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     generation: _builtins.int
@@ -723,6 +730,10 @@ class RunRequested(_message.Message):
     def input(self) -> _payload_pb2.Payload:
         """Of a planned run: its input, expressions filled in."""
 
+    @_builtins.property
+    def grant(self) -> _execution_pb2.ResourceAllocation:
+        """What it may spend, held until it ends; absent where nothing is limited."""
+
     def __init__(
         self,
         *,
@@ -732,10 +743,11 @@ class RunRequested(_message.Message):
         flow: _flow_pb2.FlowRef | None = ...,
         input: _payload_pb2.Payload | None = ...,
         reason: _builtins.str = ...,
+        grant: _execution_pb2.ResourceAllocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "grant", b"grant", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "generation", b"generation", "input", b"input", "planned", b"planned", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "generation", b"generation", "grant", b"grant", "input", b"input", "planned", b"planned", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1119,7 +1131,7 @@ class StepScheduled(_message.Message):
 
     @_builtins.property
     def grant(self) -> _execution_pb2.ResourceAllocation:
-        """Of such a step: what that run may spend, out of what this one has left. It is held until the run ends."""
+        """What the attempt, or that run, may spend, out of what this one has left. It is held until it ends; absent where nothing is limited."""
 
     def __init__(
         self,
@@ -1519,6 +1531,7 @@ class LateResult(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    CHARGED_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The attempt."""
     state: _state_pb2.StepState.ValueType
@@ -1527,20 +1540,53 @@ class LateResult(_message.Message):
     def usage(self) -> _execution_pb2.Usage:
         """What it used; booked all the same."""
 
+    @_builtins.property
+    def charged(self) -> _execution_pb2.Usage:
+        """What had been taken as spent for it, and is taken back now; absent where nothing had been."""
+
     def __init__(
         self,
         *,
         attempt_id: _builtins.str = ...,
         state: _state_pb2.StepState.ValueType = ...,
         usage: _execution_pb2.Usage | None = ...,
+        charged: _execution_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged", b"charged", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "charged", b"charged", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LateResult: _TypeAlias = LateResult  # noqa: Y015
+
+@_typing.final
+class HoldCharged(_message.Message):
+    """HoldCharged says that all that an attempt might spend counts as spent: it was given up, and its time and grace are over. A late result corrects it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt."""
+    @_builtins.property
+    def usage(self) -> _execution_pb2.Usage:
+        """All that it held."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        usage: _execution_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldCharged: _TypeAlias = HoldCharged  # noqa: Y015
 
 @_typing.final
 class AttemptLogged(_message.Message):
@@ -2606,6 +2652,7 @@ class ContextUpdated(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who."""
     run_id: _builtins.str
@@ -2624,6 +2671,10 @@ class ContextUpdated(_message.Message):
     def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of what was changed."""
 
+    @_builtins.property
+    def grant(self) -> _execution_pb2.ResourceAllocation:
+        """What the swarm's run may spend from now on; absent where that stays as it is."""
+
     def __init__(
         self,
         *,
@@ -2634,10 +2685,11 @@ class ContextUpdated(_message.Message):
         step_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         command_id: _builtins.str = ...,
+        grant: _execution_pb2.ResourceAllocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "grant", b"grant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "command_id", b"command_id", "context", b"context", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "command_id", b"command_id", "context", b"context", "grant", b"grant", "reason", b"reason", "run_id", b"run_id", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -848,6 +848,9 @@ class RunChanges(_message.Message):
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     concurrency: _builtins.int
     """Steps at once; takes the place of what the flow says. 0 is not limited."""
     concurrent_steps: _builtins.int
@@ -858,6 +861,12 @@ class RunChanges(_message.Message):
     """What a failed step does to the run, from now on."""
     expected_version: _builtins.int
     """If set: refused where the version is another by now."""
+    credits: _builtins.int
+    """The allocation's micro-credits in all; 0 is not limited."""
+    tokens: _builtins.int
+    """The allocation's tokens in all; 0 is not limited."""
+    tool_calls: _builtins.int
+    """The allocation's tool calls in all; 0 is not limited."""
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When it must be over."""
@@ -876,27 +885,42 @@ class RunChanges(_message.Message):
         failure_policy: _execution_pb2.FailurePolicy.ValueType = ...,
         retry: _execution_pb2.RetryPolicy | None = ...,
         expected_version: _builtins.int | None = ...,
+        credits: _builtins.int | None = ...,
+        tokens: _builtins.int | None = ...,
+        tool_calls: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_expected_version", b"_expected_version", "_steps", b"_steps", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "deadline", b"deadline", "expected_version", b"expected_version", "retry", b"retry", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_credits", b"_credits", "_expected_version", b"_expected_version", "_steps", b"_steps", "_tokens", b"_tokens", "_tool_calls", b"_tool_calls", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "credits", b"credits", "deadline", b"deadline", "expected_version", b"expected_version", "retry", b"retry", "steps", b"steps", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_expected_version", b"_expected_version", "_steps", b"_steps", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "deadline", b"deadline", "expected_version", b"expected_version", "failure_policy", b"failure_policy", "retry", b"retry", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_concurrent_steps", b"_concurrent_steps", "_credits", b"_credits", "_expected_version", b"_expected_version", "_steps", b"_steps", "_tokens", b"_tokens", "_tool_calls", b"_tool_calls", "concurrency", b"concurrency", "concurrent_steps", b"concurrent_steps", "credits", b"credits", "deadline", b"deadline", "expected_version", b"expected_version", "failure_policy", b"failure_policy", "retry", b"retry", "steps", b"steps", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
     _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
     _WhichOneofReturnType__concurrent_steps: _TypeAlias = _typing.Literal["concurrent_steps"]  # noqa: Y015
     _WhichOneofArgType__concurrent_steps: _TypeAlias = _typing.Literal["_concurrent_steps", b"_concurrent_steps"]  # noqa: Y015
+    _WhichOneofReturnType__credits: _TypeAlias = _typing.Literal["credits"]  # noqa: Y015
+    _WhichOneofArgType__credits: _TypeAlias = _typing.Literal["_credits", b"_credits"]  # noqa: Y015
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__tool_calls: _TypeAlias = _typing.Literal["tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__tool_calls: _TypeAlias = _typing.Literal["_tool_calls", b"_tool_calls"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency) -> _WhichOneofReturnType__concurrency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_steps) -> _WhichOneofReturnType__concurrent_steps | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credits) -> _WhichOneofReturnType__credits | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_calls) -> _WhichOneofReturnType__tool_calls | None: ...
 
 Global___RunChanges: _TypeAlias = RunChanges  # noqa: Y015
 

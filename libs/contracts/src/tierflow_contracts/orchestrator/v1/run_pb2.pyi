@@ -233,6 +233,7 @@ class Run(_message.Message):
     BREAKPOINTS_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     REUSE_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
     state: _state_pb2.RunState.ValueType
     """The stored state."""
     reason: _builtins.str
@@ -321,6 +322,10 @@ class Run(_message.Message):
     def reuse(self) -> _execution_pb2.ReusedSteps:
         """Of which other run it was made, where it was, and which of its results it started with. Lists show the swarm and how."""
 
+    @_builtins.property
+    def balance(self) -> _execution_pb2.Balance:
+        """Its budget as it is now. Lists do not show it."""
+
     def __init__(
         self,
         *,
@@ -351,10 +356,11 @@ class Run(_message.Message):
         breakpoints: _abc.Iterable[_builtins.str] | None = ...,
         stop: Global___StopReceipt | None = ...,
         reuse: _execution_pb2.ReusedSteps | None = ...,
+        balance: _execution_pb2.Balance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "options", b"options", "output", b"output", "reuse", b"reuse", "started_at", b"started_at", "stop", b"stop", "usage", b"usage", "wake_at", b"wake_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "balance", b"balance", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "input", b"input", "options", b"options", "output", b"output", "reuse", b"reuse", "started_at", b"started_at", "stop", b"stop", "usage", b"usage", "wake_at", b"wake_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "breakpoints", b"breakpoints", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_hash", b"flow_hash", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "options", b"options", "outcome", b"outcome", "output", b"output", "owner", b"owner", "percent", b"percent", "reason", b"reason", "reuse", b"reuse", "seq", b"seq", "started_at", b"started_at", "state", b"state", "stop", b"stop", "usage", b"usage", "version", b"version", "wake_at", b"wake_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "balance", b"balance", "breakpoints", b"breakpoints", "context", b"context", "counts", b"counts", "created_at", b"created_at", "deadline", b"deadline", "duration", b"duration", "ended_at", b"ended_at", "failure", b"failure", "flow_hash", b"flow_hash", "flow_name", b"flow_name", "flow_version", b"flow_version", "input", b"input", "options", b"options", "outcome", b"outcome", "output", b"output", "owner", b"owner", "percent", b"percent", "reason", b"reason", "reuse", b"reuse", "seq", b"seq", "started_at", b"started_at", "state", b"state", "stop", b"stop", "usage", b"usage", "version", b"version", "wake_at", b"wake_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
