@@ -289,15 +289,17 @@ class Run(Clocks):
         queue = self.ready.get(handler)
         if self.state not in STARTING or not (queue or self.ranked) or not self.has_room:
             return None
-        if self.definition().prioritised:
-            found = self._next_ranked(handler, queue)
-        else:
-            while queue and not self.may_start(self.steps[queue[0]]):
-                queue.popleft()
-            found = queue[0] if queue else None
+        found = self._next_ranked(handler, queue) if self.definition().prioritised else self._first_in(queue)
         if found is not None and self.ledger.finite and budget.waits(self, self.steps[found]):
             return None
         return found
+
+    def _first_in(self, queue: deque[str] | None) -> str | None:
+        while queue:
+            if self.may_start(self.steps[queue[0]]):
+                return queue[0]
+            queue.popleft()
+        return None
 
     def _next_ranked(self, handler: str, queue: deque[str] | None) -> str | None:
         """As `next_ready`, in a flow of which steps have priorities."""

@@ -70,7 +70,7 @@ class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 _LISTS = ("live", "asked", "unconfirmed", "lookups")
-_LEDGER = ("allocation", "usage", "attempts", "owed")
+_LEDGER = ("usage", "attempts", "owed")
 _APART = ("id", "schema", "steps", "ready", *_LISTS, *_LEDGER)
 _PLAIN = tuple(name for name in Snapshot.__struct_fields__ if name not in _APART)
 _encoder = msgspec.msgpack.Encoder()
@@ -83,7 +83,7 @@ def dump(run: Run) -> bytes:
     fields: dict[str, Any] = {name: getattr(run, name) for name in _PLAIN}
     fields |= {name: list(getattr(run, name)) for name in _LISTS}
     fields |= {"id": run.id, "steps": list(run.steps.values())}
-    fields |= {"allocation": run.allocation, "usage": run.usage, "attempts": run.attempts, "owed": run.ledger.owed}
+    fields |= {"usage": run.usage, "attempts": run.attempts, "owed": run.ledger.owed}
     fields["ready"] = {handler: ids for handler, ids in ready.items() if ids}
     return _encoder.encode(Snapshot(**fields))
 
@@ -103,7 +103,6 @@ def load(data: bytes) -> Run:
     if snapshot.schema > SCHEMA:
         raise msgspec.DecodeError(f"schema {snapshot.schema}; this build knows {SCHEMA}")
     run = Run(snapshot.id)
-    run.allocation = snapshot.allocation
     run.ledger = Ledger(snapshot.allocation, snapshot.usage, snapshot.attempts)
     run.ledger.owed = snapshot.owed
     for name in _PLAIN:
