@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tierflow import Budget, Client
-from tierflow.errors import ExecutionFailed
+from tierflow.errors import ExecutionFailed, code_name
 from tierflow_testing.auditor import audit
 from tierflow_testing.stack import Stack
 from tierflow_testing.waiting import eventually
@@ -66,7 +66,7 @@ def numbers(balance: Any, name: str = "credits") -> tuple[int, int, int, int]:
 
 def described(stack: Stack, swarm_id: str) -> str:
     """What the command says of a swarm."""
-    command = [sys.executable, "-m", "tierflow_cli.main", "get", swarm_id, "--address", stack.address]
+    command = [sys.executable, "-m", "tierflow_cli.main", "describe", swarm_id, "--address", stack.address]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -135,7 +135,8 @@ async def test_a_budget_over_the_death_of_everybody(make_stack: MakeStack, tmp_p
         )
         with pytest.raises(ExecutionFailed) as caught:
             await poor.result(60)
-        assert "BUDGET_EXHAUSTED" in str(caught.value)
+        assert code_name(caught.value.failure.cause) == "BUDGET_EXHAUSTED"
+        assert "7 micro-credits of 5 granted" in str(caught.value)
         assert numbers((await client.get(poor.id)).balance)[1] == 0
     report = await audit(stack.database_url, stack.nats.url, settled=True)
     assert report.ok, report

@@ -294,7 +294,8 @@ def violations(short: Iterable[Short]) -> tuple[Violation, ...]:
 
 def spoken(short: Iterable[Short]) -> str:
     """What is short, for people."""
-    return ", ".join(f"{one.asked} {_WORDS[one.dimension]} ({one.left} left)" for one in short)
+    return ", ".join(f"{one.asked} {WORDS[one.dimension]} ({one.left} left)" for one in short)
 
 
-_WORDS: Final = {"credits": "micro-credits", "tokens": "tokens", "tool_calls": "tool calls", "steps": "steps"}
+WORDS: Final = {"credits": "micro-credits", "tokens": "tokens", "tool_calls": "tool calls", "steps": "steps"}
+"""What each dimension is called where people read it."""

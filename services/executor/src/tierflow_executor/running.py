@@ -15,6 +15,7 @@ from tierflow.outcomes import BudgetExhausted
 from tierflow_contracts.common.v1.blackboard_pb2 import ContextAnswer, ContextCall
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1.step_pb2 import StepExecutionRequest, StepExecutionResult
+from tierflow_runtime.ledger import WORDS
 
 from tierflow_executor.core.attempt import Attempt
 from tierflow_executor.endings import Ending
@@ -227,7 +228,7 @@ class Running:
             ("tool_calls", spent.tool_calls),
         ):
             if granted.HasField(name) and used > getattr(granted, name):  # type: ignore[arg-type]
-                raise BudgetExhausted(f"the attempt has used {used} {name} of {getattr(granted, name)} granted")
+                raise BudgetExhausted(f"the attempt has used {used} {WORDS[name]} of {getattr(granted, name)} granted")
 
     def storing(self) -> None:
         """The handler is done and its output is being stored: its limits do not count any more."""
