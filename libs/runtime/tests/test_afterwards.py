@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tierflow_runtime.afterwards import afterwards, together
+from tierflow_runtime.afterwards import afterwards, end_all, together
 
 
 class Line:
@@ -63,3 +63,28 @@ async def test_together_one_that_fails_ends_the_other() -> None:
     with pytest.raises(ExceptionGroup, match="unhandled"):
         await together(afterwards(other.talk(), other.hang_up), line.talk(ValueError("broken")))
     assert other.said == ["talks", "hung up"]
+
+
+async def test_who_lost_its_cancel_is_cancelled_again() -> None:
+    """R12: a loop that swallows its first cancel, as `wait_for` can, ends all the same, and what others raise is dropped."""
+    cancels = 0
+    begun = asyncio.Event()
+
+    async def deaf() -> None:
+        nonlocal cancels
+        begun.set()
+        while cancels < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancels += 1
+
+    async def broken() -> None:
+        raise ValueError("of no interest")
+
+    await end_all(())
+    tasks = [asyncio.ensure_future(deaf()), asyncio.ensure_future(broken())]
+    await begun.wait()
+    await end_all(tasks)
+    assert cancels == 2
+    assert all(task.done() for task in tasks)

@@ -7,10 +7,13 @@ coroutine's, or one that was dealt with long ago (docs/adr/0021). So compiled co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+CANCEL_AGAIN = 0.5
+"""Seconds after which what was cancelled and has not ended is cancelled once more."""
 
 
 async def afterwards(work: Awaitable[object], end: Callable[[], Awaitable[T]]) -> T:
@@ -27,3 +30,19 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(work)
+
+
+async def end_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancels and returns when all have ended; what they raise is dropped.
+
+    Until Python 3.12 `asyncio.wait_for` loses a cancel that comes in the same moment as a result: who has not ended after a while is cancelled again, else a
+    process that was fenced would wait for its own loops and never exit.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        ended, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from tierflow_runtime.afterwards import CANCEL_AGAIN
 from tierflow_runtime.logs import get_log
 
 log = get_log(__name__)
@@ -33,7 +34,6 @@ class Restart(msgspec.Struct, frozen=True):
 
 
 RESTART: Final = Restart()
-_CANCEL_AGAIN: Final = 2.0
 
 
 class Supervisor:
@@ -79,7 +79,7 @@ class Supervisor:
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN)
+            await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()

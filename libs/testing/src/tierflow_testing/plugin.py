@@ -41,13 +41,8 @@ def _other_than_of_closed_loop(record: logging.LogRecord) -> bool:
 
 
 def pytest_configure() -> None:
-    """Keeps what gRPC says of loops that are closed out of the log."""
+    """Keeps what gRPC says of loops that are closed out of the log, to the end of the process: a pytest run within a test would take it away from its host."""
     logging.getLogger("asyncio").addFilter(_other_than_of_closed_loop)
-
-
-def pytest_unconfigure() -> None:
-    """Undoes it."""
-    logging.getLogger("asyncio").removeFilter(_other_than_of_closed_loop)
 
 
 @pytest.fixture(scope="session")

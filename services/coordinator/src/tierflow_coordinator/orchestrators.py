@@ -10,7 +10,7 @@ from typing import Final
 
 import grpc
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
-from tierflow_runtime.afterwards import afterwards
+from tierflow_runtime.afterwards import afterwards, end_all
 from tierflow_runtime.channels import open_channel
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
@@ -71,10 +71,7 @@ class Orchestrators:
             await asyncio.sleep(self._resolve_every)
 
     async def _end(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(self._tasks.values())
 
     def link_to(self, address: str) -> Link:
         """The link to an address, new where there was none: an orchestrator that owns a run may have been found by nobody yet."""

@@ -13,6 +13,7 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2 as orche
 from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as stubs
 from tierflow_durable.durable import Durable
 from tierflow_durable.reading import JournalRow
+from tierflow_runtime.afterwards import end_all
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
@@ -185,10 +186,7 @@ class _Watch:
 
     async def close(self) -> None:
         """Ends the reading."""
-        tasks = [task for task in (self._main, *self._runs.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(task for task in (self._main, *self._runs.values()) if task is not None)
 
     async def _read_all(self) -> None:
         for run_id in self._swarm.run_ids if self._read.swarm_seq else ():

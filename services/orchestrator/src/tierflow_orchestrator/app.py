@@ -13,6 +13,7 @@ from tierflow_contracts.orchestrator.v1 import orchestrator_service_pb2_grpc as 
 from tierflow_durable.durable import Durable, DurableOptions
 from tierflow_durable.migrations import check_version
 from tierflow_durable.outlet import Outlet
+from tierflow_runtime.afterwards import end_all
 from tierflow_runtime.errors import failure
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.messaging import Messaging, StreamMade
@@ -162,9 +163,7 @@ async def main(settings: OrchestratorSettings, stop: asyncio.Event) -> None:
         starting.drain()
         await _drain(settings, server, durable, sessions)
     finally:
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await end_all(loops)
         await durable.close()
         await telemetry.shutdown()
         if isinstance(metrics, Metrics):

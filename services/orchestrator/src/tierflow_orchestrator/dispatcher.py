@@ -10,7 +10,7 @@ from typing import Any
 
 from tierflow_contracts.executor.v1 import executor_service_pb2 as pb
 from tierflow_contracts.executor.v1 import step_pb2
-from tierflow_runtime.afterwards import afterwards
+from tierflow_runtime.afterwards import afterwards, end_all
 from tierflow_runtime.logs import get_log
 from tierflow_runtime.values import FailureError, Micros
 
@@ -324,10 +324,7 @@ class Dispatcher(Hearing):
             self.slots.pump()  # who could not take a slot in its turn is not left waiting for the next result
 
     async def _end(self, following: asyncio.Task[None]) -> None:
-        following.cancel()
-        for task in self._loops.values():
-            task.cancel()
-        await asyncio.gather(following, *self._loops.values(), return_exceptions=True)
+        await end_all((following, *self._loops.values()))
 
     def _appeared(self, address: str) -> None:
         if address in self._links:
