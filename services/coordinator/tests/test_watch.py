@@ -14,6 +14,7 @@ from tierflow_contracts.common.v1 import state_pb2
 from tierflow_contracts.coordinator.v1 import coordinator_service_pb2 as api
 from tierflow_contracts.events.v1 import event_pb2
 from tierflow_coordinator.places import Place
+from tierflow_coordinator.watch import _Watch
 from tierflow_runtime.subjects import subjects_of
 from tierflow_testing.fake_orchestrator import FakeOrchestrator
 from tierflow_testing.waiting import eventually
@@ -240,6 +241,19 @@ async def test_progress(make_coordinator: Any, tier2: FakeOrchestrator, request_
     await asyncio.wait_for(without.task, 60)
     assert not any(message.HasField("progress") for message in without.messages)
     assert [event for event in with_progress.events if event[0] == "swarm"] == SWARM
+
+
+async def test_progress_comes_after_the_beginning() -> None:
+    """H2: progress that is heard before anything was read of a run is sent right behind what the run says of its own beginning."""
+    unused: Any = None
+    watch = _Watch(unused, unused, unused, event_pb2.EventSource(), Place(0, {}), now=lambda: 0, idle=1.0)
+    reported = event_pb2.EventBatch(events=[event_pb2.Event(step_id="a")])
+    watch.heard_progress(reported)
+    assert watch._queue.empty()
+    await watch._send_run_events("r", event_pb2.EventBatch(events=[event_pb2.Event(seq=1)]))
+    watch.heard_progress(reported)
+    sent = [watch._queue.get_nowait()[0] for _ in range(3)]
+    assert [message.WhichOneof("kind") for message in sent if message is not None] == ["batch", "progress", "progress"]
 
 
 async def test_without_nats_nothing_is_missing(

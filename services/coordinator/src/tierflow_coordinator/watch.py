@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
@@ -141,6 +142,8 @@ class _Watch:
         self._idle = idle
         self._queue: asyncio.Queue[tuple[api.WatchSwarmResponse | None, str, int]] = asyncio.Queue(MOST_QUEUED)
         """Messages without token, with the entity and the sequence number up to which they tell of it."""
+        self._early: deque[event_pb2.EventBatch] = deque(maxlen=MOST_QUEUED)
+        """Progress that was heard while nothing was read of any run yet."""
         self._main: asyncio.Task[None] | None = None
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._finished: set[str] = set()
@@ -180,8 +183,10 @@ class _Watch:
         return message
 
     def heard_progress(self, batch: event_pb2.EventBatch) -> None:
-        """Sends progress, where there is room: it may be lost."""
-        if not self._queue.full():
+        """Sends progress, where there is room: it may be lost. None comes before what a run says of its own beginning (H2)."""
+        if not self._read.run_seqs:
+            self._early.append(batch)
+        elif not self._queue.full():
             self._queue.put_nowait((api.WatchSwarmResponse(progress=batch), "", 0))
 
     async def close(self) -> None:
@@ -261,6 +266,8 @@ class _Watch:
         self._read.run_seqs[run_id] = events[-1].seq
         message = api.WatchSwarmResponse(batch=event_pb2.EventBatch(source=batch.source, events=events))
         await self._queue.put((message, run_id, events[-1].seq))
+        while self._early:
+            self.heard_progress(self._early.popleft())
 
     async def _send_gap(self, entity_id: str, after: int, first: int) -> None:
         if first > after + 1:
